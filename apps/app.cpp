@@ -1,0 +1,64 @@
+#include "app.h"
+
+#include <cstdio>
+#include <iostream>
+#include <new>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/log.h"
+
+namespace llmtk {
+namespace {
+
+int report(const CommonOptions& options, Exit exit, const Error::Parts& parts, const char* message) {
+  std::cout.flush();
+  log::error(message);
+  if (options.json) {
+    const nlohmann::ordered_json error = {{"what", parts.what},
+                                          {"where", parts.where},
+                                          {"got", parts.got},
+                                          {"expected", parts.expected},
+                                          {"hint", parts.hint}};
+    std::cout << nlohmann::ordered_json{{"error", error}, {"exit_code", static_cast<int>(exit)}}.dump(
+                     -1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
+              << std::endl;
+  }
+  return static_cast<int>(exit);
+}
+
+}  // namespace
+
+void add_common_options(CLI::App& app, CommonOptions& options, const std::string& examples) {
+  app.set_version_flag("--version", "llmtk " LLMTK_VERSION);
+  app.add_flag("--json", options.json, "The answer as JSON on stdout, for scripts; everything else goes to stderr");
+  app.add_option("--log-level", options.log_level, "trace, debug, info, warn, error or off")->capture_default_str();
+  if (!examples.empty()) app.footer("Examples:\n" + examples);
+}
+
+int run_app(CLI::App& app, CommonOptions& options, int argc, char** argv, const std::function<int()>& body) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    return report(options, Exit::usage, {.what = e.what(), .hint = "--help lists the options"}, e.what());
+  }
+  try {
+    log::set_level(log::parse_level(options.log_level));
+    const int code = body();
+    // A full disk or a closed pipe behind stdout must not look like success.
+    if (!std::cout.flush() || std::fflush(stdout) != 0)
+      throw Error(Exit::file, {.what = "cannot write the output", .where = "stdout"});
+    return code;
+  } catch (const Error& e) {
+    return report(options, e.exit(), e.parts(), e.what());
+  } catch (const std::bad_alloc&) {
+    const char* message = "out of memory";
+    return report(options, Exit::runtime, {.what = message, .hint = "use a smaller batch or a smaller model"}, message);
+  } catch (const std::exception& e) {
+    return report(options, Exit::runtime, {.what = e.what()}, e.what());
+  }
+}
+
+}  // namespace llmtk

@@ -1,0 +1,42 @@
+# Compiler settings that every target shares.
+
+option(LLMTK_TESTS "Build the tests" ON)
+option(LLMTK_WERROR "Warnings are errors" ON)
+set(LLMTK_SANITIZE "" CACHE STRING "Sanitizers for every target, for example address,undefined")
+set(LLMTK_CUDA "AUTO" CACHE STRING "Compile the CUDA sources: ON, OFF, or AUTO (where nvcc is)")
+set(LLMTK_CUDA_ARCHITECTURES "80;90" CACHE STRING "GPU architectures that the CUDA sources are compiled for")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+# The least processor promised; faster paths are chosen at run time (lib/kernels).
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-march=x86-64-v3>)
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
+                    $<$<COMPILE_LANGUAGE:CXX>:-Wno-missing-field-initializers>)
+if(LLMTK_WERROR)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+endif()
+if(LLMTK_SANITIZE)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${LLMTK_SANITIZE}>
+                      $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>)
+  add_link_options(-fsanitize=${LLMTK_SANITIZE})
+endif()
+
+find_program(LLMTK_CCACHE ccache)
+if(LLMTK_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  # A precompiled header is found by its content, not by its time stamp.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${LLMTK_CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${LLMTK_CCACHE})
+endif()
+
+find_program(LLMTK_MOLD mold)
+if(LLMTK_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()

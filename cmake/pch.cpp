@@ -1,0 +1,1 @@
+// The precompiled header is built as part of this target.

@@ -1,0 +1,54 @@
+#include "core/device.h"
+
+#include <ATen/Context.h>
+
+#include "core/error.h"
+
+namespace llmtk {
+
+c10::Device resolve_device(std::string_view name) {
+  const bool has_cuda = at::globalContext().hasCUDA() && at::getNumGPUs() > 0;
+  if (name == "auto") return has_cuda ? c10::Device(c10::kCUDA, 0) : c10::Device(c10::kCPU);
+  if (name == "cpu") return c10::Device(c10::kCPU);
+  if (name == "cuda" || name.starts_with("cuda:")) {
+    if (!has_cuda)
+      throw Error(Exit::usage, {.what = "device '" + std::string(name) + "' is not there",
+                                .hint = "no usable NVIDIA GPU was found; use device: cpu or auto"});
+    int index = 0;
+    if (name.size() > 5) {
+      const std::string digits(name.substr(5));
+      char* end = nullptr;
+      const long value = std::strtol(digits.c_str(), &end, 10);
+      const auto count = static_cast<long>(at::getNumGPUs());
+      if (*end != '\0' || value < 0 || value >= count)
+        throw Error(Exit::usage, {.what = "no such GPU",
+                                  .got = "'" + std::string(name) + "'",
+                                  .expected = "cuda:0 to cuda:" + std::to_string(count - 1)});
+      index = static_cast<int>(value);
+    }
+    return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+  }
+  throw Error(Exit::usage,
+              {.what = "unknown device", .got = "'" + std::string(name) + "'", .expected = "auto, cpu, cuda or cuda:N"});
+}
+
+c10::ScalarType parse_dtype(std::string_view name) {
+  if (name == "float32" || name == "fp32") return c10::kFloat;
+  if (name == "bfloat16" || name == "bf16") return c10::kBFloat16;
+  if (name == "float16" || name == "fp16") return c10::kHalf;
+  throw Error(Exit::usage,
+              {.what = "unknown dtype", .got = "'" + std::string(name) + "'", .expected = "float32, bfloat16 or float16"});
+}
+
+std::string dtype_name(c10::ScalarType dtype) {
+  switch (dtype) {
+    case c10::kFloat: return "float32";
+    case c10::kBFloat16: return "bfloat16";
+    case c10::kHalf: return "float16";
+    case c10::kLong: return "int64";
+    case c10::kInt: return "int32";
+    default: return c10::toString(dtype);
+  }
+}
+
+}  // namespace llmtk

@@ -1,0 +1,47 @@
+#pragma once
+// The interface between model families and everything that trains or generates with them.
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace llmtk::nn {
+
+class KVCache;
+class Linear;
+
+/// What attention needs besides the ids. Everything may be left out.
+struct ForwardContext {
+  KVCache* cache = nullptr;  ///< null in training
+  at::Tensor position_ids;   ///< [B, T] int64; default: past length + 0, 1, 2, ...
+  at::Tensor attention_mask; ///< [B, past + T] bool, false at padding; default: all true
+  /// When set, attention takes the explicit path, softmax(QK^T / sqrt(d)) V, and appends each layer's [B, H, T, S] here.
+  std::vector<at::Tensor>* attentions = nullptr;
+  /// When set, receives the embeddings' output and each layer's, as HF's output_hidden_states does.
+  std::vector<at::Tensor>* hidden_states = nullptr;
+};
+
+/// A decoder with a language-model head.
+class CausalModel : public torch::nn::Module {
+ public:
+  /// input_ids: [B, T] int64. Returns the last hidden states after the final norm: [B, T, H].
+  virtual at::Tensor forward(const at::Tensor& input_ids, const ForwardContext& context = {}) = 0;
+  /// The head, [V, H]; tied or not. Losses fuse with it, so logits need not be materialised.
+  virtual Linear& lm_head() = 0;
+  /// Logits of hidden states: [..., H] -> [..., V].
+  at::Tensor logits(const at::Tensor& hidden);
+
+  virtual int64_t vocab_size() const = 0;
+  virtual int64_t max_positions() const = 0;  ///< longest sequence the model can see
+  virtual int64_t num_layers() const = 0;
+  virtual void initialize(uint64_t seed) = 0;  ///< random weights as published for the family
+  /// A cache for `batch` sequences of at most `max_length` tokens, in the model's dtype and on its device.
+  virtual std::unique_ptr<KVCache> make_cache(int64_t batch, int64_t max_length) = 0;
+  virtual void set_gradient_checkpointing(bool on) = 0;
+  /// Floating-point operations of one training step per token (forward and backward), for the share of peak.
+  virtual double training_flops_per_token(int64_t sequence_length) const = 0;
+};
+
+}  // namespace llmtk::nn

@@ -1,0 +1,67 @@
+#pragma once
+// The one interface behind which every tokenizer stands.
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llmtk::text {
+
+using TokenId = int32_t;
+
+/// Ids of the tokens with a role; -1 where the tokenizer has none.
+struct SpecialTokens {
+  TokenId bos = -1, eos = -1, pad = -1, unk = -1;
+};
+
+/// Text to ids and back. Immutable once loaded: one object serves all threads.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  /// One more than the largest id, added tokens included.
+  virtual size_t vocab_size() const = 0;
+  virtual SpecialTokens special_tokens() const = 0;
+
+  /// Appends the ids of `text` to `out`. `add_special_tokens`: what the tokenizer's post-processor adds (bos, eos).
+  virtual void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens = false) const = 0;
+  /// The text of `ids`; a byte sequence that is not UTF-8 comes out as U+FFFD.
+  virtual std::string decode(std::span<const TokenId> ids, bool skip_special_tokens = false) const = 0;
+  /// The raw bytes that `id` stands for, with no context (a leading space kept); what streaming puts together.
+  virtual std::string token_bytes(TokenId id) const = 0;
+
+  virtual std::optional<TokenId> token_to_id(std::string_view token) const = 0;
+  /// As the vocabulary spells it ("Ġhello", "▁hello").
+  virtual std::string id_to_token(TokenId id) const = 0;
+  virtual bool is_special(TokenId id) const = 0;
+
+  /// Writes the tokenizer's files into `folder`, so that Hugging Face's libraries open it.
+  virtual void save(const std::filesystem::path& folder) const = 0;
+};
+
+/// Opens a model folder or a single tokenizer file. Throws Error(file) that names the file and what is wrong with it.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
+
+/// Turns a stream of ids into pieces of text that never cut a character in half.
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens = true)
+      : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {}
+  /// The text that `id` completes; may be empty.
+  std::string push(TokenId id);
+  /// What is left at the end (an incomplete character comes out as U+FFFD).
+  std::string finish();
+
+ private:
+  const Tokenizer& tokenizer_;
+  bool skip_special_tokens_;
+  std::string pending_;
+  bool first_ = true;
+};
+
+}  // namespace llmtk::text
