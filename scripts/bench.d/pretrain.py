@@ -16,7 +16,6 @@ import json
 import os
 import pathlib
 import random
-import resource
 import shutil
 import statistics
 import struct
@@ -102,14 +101,12 @@ def run_llmtk(args, shape, folder):
     steps = shape["warmup"] + args.steps
     config = llmtk_config(shape, args.dtype, args.batch, args.length, steps, folder, args.threads)
     command = [args.llmtk, "pretrain", str(config), "--json", "--log-level", "warn"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     with open(folder / "time", "w") as timing:
         done = subprocess.run(["/usr/bin/env", "python3", "-c",
                                "import resource,subprocess,sys;"
                                "r=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL).returncode;"
                                "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);sys.exit(r)", *command],
                               stdout=timing)
-    del before
     if done.returncode != 0:
         sys.exit("llmtk pretrain failed")
     peak = int((folder / "time").read_text()) / 1024 / 1024
