@@ -1,0 +1,52 @@
+#pragma once
+// Where a run stands: everything the loop remembers between steps besides weights, optimizer, random numbers and the
+// place in the data. One small struct, saved in trainer_state.json.
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace llmtk::train {
+
+struct LoopState {
+  int64_t step = 0;           ///< optimizer steps done, skipped ones included
+  int64_t tokens = 0;         ///< tokens read
+  int64_t target_tokens = 0;  ///< tokens trained on
+  double seconds = 0;         ///< spent training, over all the run's processes
+
+  int64_t nonfinite_steps = 0;   ///< steps skipped for a NaN or an infinity
+  int64_t nonfinite_in_row = 0;  ///< of these the last ones in a row
+
+  /// The window whose mean the next log line reports.
+  double window_loss = 0;  ///< sum over target tokens
+  int64_t window_targets = 0;
+
+  int64_t last_eval_step = -1;
+  int64_t last_sample_step = -1;
+  std::optional<double> best_eval_loss;
+  int64_t best_step = -1;                ///< the step that best_eval_loss belongs to
+  int64_t evaluations_without_gain = 0;  ///< what early stopping counts
+  bool stopped_early = false;
+
+  nlohmann::ordered_json to_json() const;
+  /// Throws Error(file) naming a key that is missing or has another type; `where` is the file.
+  static LoopState from_json(const nlohmann::ordered_json& json, const std::string& where);
+};
+
+/// One key whose value differs between a checkpoint's config and the one a run is resumed with.
+struct ConfigChange {
+  enum class Kind {
+    refused,  ///< the checkpoint does not fit: another model, other data
+    warned,   ///< it fits, but the run is no longer the one that was begun
+  };
+  std::string key, before, after;
+  Kind kind = Kind::warned;
+};
+
+/// Compares two resolved configs (objects of sections of leaves). Keys that only say where files go, how often
+/// something is reported or how long the run lasts (under a constant schedule) are left out.
+std::vector<ConfigChange> compare_configs(const nlohmann::ordered_json& before, const nlohmann::ordered_json& after);
+
+}  // namespace llmtk::train

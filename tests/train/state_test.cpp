@@ -1,0 +1,62 @@
+#include "train/state.h"
+
+#include <signal.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "test.h"
+#include "train/signals.h"
+
+using namespace llmtk;
+using namespace llmtk::train;
+using Json = nlohmann::ordered_json;
+
+TEST_CASE("the loop's state comes back to the last bit") {
+  LoopState state;
+  state.step = 123;
+  state.window_loss = 0.1 + 0.2;
+  state.best_eval_loss = 1.0 / 3.0;
+  const LoopState back = LoopState::from_json(Json::parse(state.to_json().dump()), "x");
+  CHECK(back.step == 123);
+  CHECK(back.window_loss == state.window_loss);
+  CHECK(back.best_eval_loss == state.best_eval_loss);
+  state.best_eval_loss.reset();
+  CHECK(!LoopState::from_json(Json::parse(state.to_json().dump()), "x").best_eval_loss);
+}
+
+TEST_CASE("a state that lacks a key names it") {
+  Json json = LoopState().to_json();
+  json.erase("tokens");
+  CHECK_THROWS_WITH(LoopState::from_json(json, "trainer_state.json"),
+                    Catch::Contains("trainer_state.json") && Catch::Contains("'tokens'"));
+}
+
+TEST_CASE("a changed config is told by key") {
+  const Json before = {{"model", {{"hidden_size", 64}}},
+                       {"optimizer", {{"learning_rate", 0.1}}},
+                       {"trainer", {{"output_dir", "a"}, {"logging_steps", 1}, {"eval_steps", 5}}}};
+  Json after = before;
+  after["trainer"]["output_dir"] = "b";
+  after["trainer"]["logging_steps"] = 10;
+  CHECK(compare_configs(before, after).empty());
+  after["model"]["hidden_size"] = 65;
+  after["optimizer"]["learning_rate"] = 0.2;
+  after["optimizer"]["momentum"] = 0.9;
+  const auto changes = compare_configs(before, after);
+  REQUIRE(changes.size() == 3);
+  CHECK(changes[0].key == "model.hidden_size");
+  CHECK(changes[0].kind == ConfigChange::Kind::refused);
+  CHECK(changes[1].key == "optimizer.learning_rate");
+  CHECK(changes[1].before == "0.1");
+  CHECK(changes[1].after == "0.2");
+  CHECK(changes[1].kind == ConfigChange::Kind::warned);
+  CHECK(changes[2].key == "optimizer.momentum");
+}
+
+TEST_CASE("the first signal is noted") {
+  StopSignals signals;
+  CHECK(signals.received() == 0);
+  ::raise(SIGTERM);
+  CHECK(signals.received() == SIGTERM);
+}
