@@ -16,14 +16,17 @@ pkg_check_modules(hwy REQUIRED IMPORTED_TARGET libhwy)
 # --- LibTorch: the folder that holds include/ and lib/libtorch_cpu.so ---
 set(LLMTK_LIBTORCH "" CACHE PATH "LibTorch >= 2.11: the folder that holds include/ and lib/")
 if(NOT LLMTK_LIBTORCH)
-  find_path(LLMTK_LIBTORCH_FOUND lib/libtorch_cpu.so
-            HINTS ENV LLMTK_LIBTORCH
-            PATHS ${CMAKE_PREFIX_PATH} $ENV{HOME}/.cache/llmtk/libtorch
-            NO_DEFAULT_PATH)
-  if(NOT LLMTK_LIBTORCH_FOUND)
+  find_path(LLMTK_LIBTORCH_FOUND lib/libtorch_cpu.so HINTS ENV LLMTK_LIBTORCH PATHS ${CMAKE_PREFIX_PATH} NO_DEFAULT_PATH)
+  if(LLMTK_LIBTORCH_FOUND)
+    set(found ${LLMTK_LIBTORCH_FOUND})
+  else()
+    execute_process(COMMAND ${CMAKE_SOURCE_DIR}/scripts/bootstrap --print libtorch
+                    OUTPUT_VARIABLE found OUTPUT_STRIP_TRAILING_WHITESPACE)
+  endif()
+  if(NOT found)
     message(FATAL_ERROR "LibTorch not found. Run scripts/bootstrap, or give its folder: -DLLMTK_LIBTORCH=/path/to/libtorch")
   endif()
-  set(LLMTK_LIBTORCH ${LLMTK_LIBTORCH_FOUND} CACHE PATH "" FORCE)
+  set(LLMTK_LIBTORCH ${found} CACHE PATH "" FORCE)
 endif()
 file(STRINGS ${LLMTK_LIBTORCH}/include/torch/headeronly/version.h llmtk_torch_version
      REGEX "define TORCH_VERSION_(MAJOR|MINOR|PATCH) ")
