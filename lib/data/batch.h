@@ -11,10 +11,11 @@ inline constexpr int32_t kIgnore = -100;  ///< a label that is not trained on
 
 /// One micro-batch: B rows of T tokens, row-major.
 struct Batch {
-  int64_t rows = 0;                   ///< B
-  int64_t length = 0;                 ///< T
-  std::vector<int32_t> input_ids;     ///< [B, T]
-  std::vector<int32_t> labels;        ///< [B, T]; labels[t] is the target for position t (already shifted), kIgnore where none
+  int64_t rows = 0;                ///< B
+  int64_t length = 0;              ///< T
+  std::vector<int32_t> input_ids;  ///< [B, T]
+  std::vector<int32_t>
+      labels;  ///< [B, T]; labels[t] is the target for position t (already shifted), kIgnore where none
   std::vector<int32_t> position_ids;  ///< [B, T], or empty: 0, 1, 2, ...
   int64_t target_tokens = 0;          ///< labels that are not kIgnore
 };

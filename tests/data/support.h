@@ -1,0 +1,67 @@
+#pragma once
+// A tokenizer whose ids are bytes, and made-up text.
+
+#include <filesystem>
+#include <random>
+#include <string>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "test.h"
+#include "text/tokenizer.h"
+
+namespace llmtk::test {
+
+/// id = byte + offset; eos = offset + 256. With a large offset the ids do not fit in 16 bits.
+class ByteTokenizer : public text::Tokenizer {
+ public:
+  explicit ByteTokenizer(int32_t offset = 0, bool with_eos = true) : offset_(offset), with_eos_(with_eos) {}
+  size_t vocab_size() const override { return static_cast<size_t>(offset_) + 257; }
+  text::SpecialTokens special_tokens() const override { return {.eos = with_eos_ ? offset_ + 256 : -1}; }
+  void encode(std::string_view text, std::vector<text::TokenId>& out, bool) const override {
+    for (const char c : text) out.push_back(static_cast<unsigned char>(c) + offset_);
+  }
+  std::string decode(std::span<const text::TokenId> ids, bool) const override {
+    std::string text;
+    for (const auto id : ids) text += token_bytes(id);
+    return text;
+  }
+  std::string token_bytes(text::TokenId id) const override {
+    return id == offset_ + 256 ? "<eos>" : std::string(1, static_cast<char>(id - offset_));
+  }
+  std::optional<text::TokenId> token_to_id(std::string_view) const override { return std::nullopt; }
+  std::string id_to_token(text::TokenId id) const override { return std::to_string(id); }
+  bool is_special(text::TokenId id) const override { return id == offset_ + 256; }
+  void save(const std::filesystem::path&) const override {}
+
+ private:
+  int32_t offset_;
+  bool with_eos_;
+};
+
+/// Lines of English-looking and Chinese words.
+inline std::string random_text(std::mt19937& random, size_t bytes) {
+  static const char* const kWords[] = {"the", "model", "reads", "黃帝", "鑄鼎", "a", "於荆山", "token", "。", "stream"};
+  std::string text;
+  while (text.size() < bytes) {
+    text += kWords[random() % 10];
+    text += random() % 9 == 0 ? '\n' : ' ';
+  }
+  return text;
+}
+
+/// The message of the llmtk::Error that `call` throws; its exit code too if asked for.
+template <class F>
+std::string error_of(F&& call, Exit* exit = nullptr) {
+  try {
+    call();
+  } catch (const Error& e) {
+    if (exit) *exit = e.exit();
+    return e.what();
+  }
+  return "";
+}
+
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace llmtk::test
