@@ -221,6 +221,13 @@ void remove_unfinished(const fs::path& output_dir) {
   for (const auto& path : doomed) fs::remove_all(path, error);
 }
 
+void clear_run(const fs::path& output_dir) {
+  for (const auto& checkpoint : list_checkpoints(output_dir)) remove_checkpoint(checkpoint.path);
+  std::error_code ignored;
+  for (const char* name : {"metrics.jsonl", "config.resolved.yaml", "loss.svg", "samples.jsonl", "runs"})
+    fs::remove_all(output_dir / name, ignored);
+}
+
 FolderUpdate::FolderUpdate(const fs::path& folder, uint64_t bytes_needed)
     : folder_(folder), temporary_(folder / (std::string(kTemporary) + "model")) {
   check_disk(folder, bytes_needed, "the final model");

@@ -57,6 +57,10 @@ void rotate_checkpoints(const fs::path& output_dir, int64_t limit, int64_t best_
 /// Removes what a killed run left half-written.
 void remove_unfinished(const fs::path& output_dir);
 
+/// Deletes what an earlier run left in `output_dir`: checkpoints, metrics, charts. The final model is overwritten at
+/// the end of the next one.
+void clear_run(const fs::path& output_dir);
+
 /// Files gathered in a temporary folder inside `folder`, then moved into it one by one: for the final model, which
 /// stands in output_dir itself. Throws Error(file).
 class FolderUpdate {

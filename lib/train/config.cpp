@@ -1,0 +1,33 @@
+#include "train/config.h"
+
+#include <cmath>
+
+namespace llmtk::train {
+
+Schedule SchedulerConfig::make(int64_t total_steps) const {
+  const auto share = [total_steps](double ratio) {
+    return static_cast<int64_t>(std::ceil(ratio * static_cast<double>(total_steps)));
+  };
+  return {.type = parse_schedule(lr_scheduler_type),
+          .total_steps = total_steps,
+          .warmup_steps = warmup_steps > 0 ? warmup_steps : share(warmup_ratio),
+          .decay_steps = num_decay_steps > 0 ? num_decay_steps : share(decay_ratio),
+          .decay_shape = parse_decay(decay_type),
+          .min_lr_ratio = min_lr_ratio};
+}
+
+void TrainerConfig::validate(config::Problems& problems) const {
+  if (max_steps == 0)
+    problems.add("max_steps", {.what = "no step to train", .got = "0", .expected = "1 or more, or -1"});
+  if (load_best_model_at_end && eval_steps == 0)
+    problems.add("load_best_model_at_end", {.what = "needs evaluations", .hint = "set trainer.eval_steps"});
+  if (load_best_model_at_end && eval_steps > 0 && save_steps != eval_steps)
+    problems.add("load_best_model_at_end",
+                 {.what = "the best model must have been saved",
+                  .got = "save_steps " + std::to_string(save_steps) + ", eval_steps " + std::to_string(eval_steps),
+                  .expected = "save_steps equal to eval_steps"});
+  if (early_stopping_patience > 0 && eval_steps == 0)
+    problems.add("early_stopping_patience", {.what = "needs evaluations", .hint = "set trainer.eval_steps"});
+}
+
+}  // namespace llmtk::train

@@ -1,0 +1,26 @@
+#pragma once
+// Which parameters are trained, and with how much weight decay.
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <string>
+#include <vector>
+
+namespace llmtk::train {
+
+struct Parameter {
+  std::string name;   ///< as in the model's files
+  at::Tensor tensor;  ///< shares its storage with the module
+  double weight_decay = 0;
+};
+
+/// The parameters of `module` that want gradients, each once (tied ones under their first name), in the module's order.
+/// Decay falls on those with two dimensions or more: matrices and embeddings, as Hugging Face's Trainer has it, and not
+/// on biases and norms.
+std::vector<Parameter> trainable_parameters(const torch::nn::Module& module, double weight_decay);
+
+/// The number of elements; with `trainable_only`, of those that want gradients. Tied ones count once.
+int64_t count_parameters(const torch::nn::Module& module, bool trainable_only = false);
+
+}  // namespace llmtk::train

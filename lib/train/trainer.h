@@ -1,0 +1,149 @@
+#pragma once
+// The supervised training loop. Every objective is a loss function and a source of batches; the loop knows no model.
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/batch.h"
+#include "dist/parallel.h"
+#include "train/checkpoint.h"
+#include "train/config.h"
+#include "train/gradients.h"
+#include "train/optimizer.h"
+#include "train/signals.h"
+#include "train/state.h"
+
+namespace llmtk::train {
+
+/// scale * (sum of the losses of the batch's target tokens): a scalar, float32. In an evaluation grad mode is off.
+using LossFunction = std::function<at::Tensor(const data::Batch& batch, double scale)>;
+
+/// What one log line says. Means are over the steps since the line before.
+struct StepReport {
+  int64_t step = 0, total_steps = 0;  ///< total_steps: 0 when the data decides and does not say
+  double loss = 0;                    ///< per target token
+  double learning_rate = 0;
+  double grad_norm = 0;  ///< of the last step, before clipping
+  double tokens_per_second = 0;
+  double share_of_peak = 0;               ///< of a large matrix product's rate; 0: not known
+  int64_t tokens = 0, target_tokens = 0;  ///< since the run's beginning
+  double seconds = 0;                     ///< spent training, since the run's beginning
+};
+
+struct EvalReport {
+  int64_t step = 0;
+  double loss = 0, perplexity = 0;
+  int64_t target_tokens = 0;
+  bool best = false;
+};
+
+/// Who is told how it goes: progress line, metrics file, charts. Every call comes from the training thread.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void began(int64_t step, int64_t total_steps) { (void)step, (void)total_steps; }
+  /// After every optimizer step; cheap. report.loss is that step's own.
+  virtual void stepped(const StepReport& report) { (void)report; }
+  /// Every logging_steps.
+  virtual void logged(const StepReport& report) { (void)report; }
+  virtual void evaluated(const EvalReport& report) { (void)report; }
+  /// Before a checkpoint is written: what was reported must outlive a crash.
+  virtual void sync() {}
+};
+
+/// What the loop is given.
+struct Task {
+  std::shared_ptr<torch::nn::Module> module;
+  LossFunction loss;
+  data::BatchSource* train = nullptr;
+  data::BatchSource* eval = nullptr;  ///< may be null
+  dist::Parallel* parallel = nullptr;
+  Observer* observer = nullptr;                       ///< may be null
+  std::function<void(const fs::path&)> save_model;    ///< writes the model folder: config, weights, tokenizer
+  std::function<void(const fs::path&)> load_weights;  ///< reads the weights that save_model wrote, strictly
+  std::function<void(int64_t step)> sample;           ///< may be empty; the model is in evaluation mode, grad mode off
+  nlohmann::ordered_json run_config;           ///< the resolved config, kept in checkpoints and compared on resume
+  double flops_per_token = 0, peak_flops = 0;  ///< for the share of the peak; 0: not reported
+};
+
+struct RunResult {
+  enum class End { finished, stopped_early, interrupted } end = End::finished;
+  int64_t step = 0;
+  int64_t tokens = 0, target_tokens = 0;
+  double seconds = 0;
+  std::optional<double> last_loss, eval_loss, best_eval_loss;
+  int64_t nonfinite_steps = 0;
+  std::string checkpoint;  ///< the newest
+  int signal = 0;          ///< interrupted by it
+};
+
+/// What stands in an output folder already, and where a run begins.
+struct Start {
+  std::optional<CheckpointFolder> checkpoint;  ///< resume from here
+  bool clear = false;                          ///< delete the run that stands there
+};
+/// Reads resume_from_checkpoint and overwrite_output_dir against what is on disk, and changes nothing. Throws
+/// Error(usage) when the folder holds a run and neither is said, or when there is nothing to resume from; Error(file)
+/// for a checkpoint asked for by path that is not whole.
+Start find_start(const TrainerConfig& config);
+
+/// Optimizer steps of a run: max_steps, or what the epochs' batches come to; 0 when the source does not know its
+/// length. Throws Error(usage) when the schedule needs the number and nobody knows it.
+int64_t total_steps(const TrainerConfig& config, const SchedulerConfig& scheduler, const data::BatchSource& source);
+
+class Trainer {
+ public:
+  /// Converts the module's parameters to trainer.dtype (make_optimizer). The module is on its device already.
+  Trainer(const TrainerConfig& trainer, const OptimizerConfig& optimizer, const SchedulerConfig& scheduler, Task task);
+
+  /// Trains to the end, to an early stop or to a signal; writes checkpoints and the final model. Throws Error(diverged)
+  /// after too many steps in a row without a finite loss, Error(file) when the disk gives out (the checkpoints before
+  /// stay good).
+  RunResult run(const Start& start);
+
+ private:
+  enum class Step { done, no_data, interrupted };
+
+  void resume(const CheckpointFolder& checkpoint);
+  void compare_with(const nlohmann::ordered_json& saved_config, const std::string& where) const;
+  Step train_step(const StopSignals& signals);
+  bool fetch(std::vector<data::Batch>& batches);
+  void note_nonfinite(double loss, double norm);
+  void report(double loss, double learning_rate, double norm, double seconds, int64_t tokens);
+  bool evaluate(const StopSignals& signals);
+  void note_evaluation(double loss, int64_t targets);
+  void sample();
+  void save();
+  void save_final();
+  bool wants_stop(const StopSignals& signals) const;
+  bool finished() const;
+  RunResult result(RunResult::End end, int signal) const;
+
+  TrainerConfig config_;
+  OptimizerConfig optimizer_config_;
+  Task task_;
+  int64_t total_steps_;
+  Schedule schedule_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Gradients> gradients_;
+  c10::Device device_;
+  LoopState state_;
+  nlohmann::ordered_json eval_start_;
+  bool data_ended_ = false;
+  int64_t saved_step_ = -1;
+  std::optional<double> last_loss_, last_eval_loss_;
+  // Since the last log line of this process.
+  double log_seconds_ = 0;
+  int64_t log_tokens_ = 0;
+};
+
+}  // namespace llmtk::train
