@@ -5,6 +5,9 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
 #include <vector>
 
 namespace llmtk::nn {
@@ -14,12 +17,14 @@ class Linear;
 
 /// What attention needs besides the ids. Everything may be left out.
 struct ForwardContext {
-  KVCache* cache = nullptr;  ///< null in training
-  at::Tensor position_ids;   ///< [B, T] int64; default: past length + 0, 1, 2, ...
-  at::Tensor attention_mask; ///< [B, past + T] bool, false at padding; default: all true
-  /// When set, attention takes the explicit path, softmax(QK^T / sqrt(d)) V, and appends each layer's [B, H, T, S] here.
+  KVCache* cache = nullptr;   ///< null in training
+  at::Tensor position_ids;    ///< [B, T] int64; default: counted over the real tokens, from the cache's length on
+  at::Tensor attention_mask;  ///< [B, past + T] bool (or 0 and 1), false at padding; default: all true
+  /// When set, attention takes the explicit path, softmax(QK^T / sqrt(d)) V, and appends each layer's [B, H, T, S]
+  /// here.
   std::vector<at::Tensor>* attentions = nullptr;
-  /// When set, receives the embeddings' output and each layer's, as HF's output_hidden_states does.
+  /// When set, receives the embeddings' output and each layer's, as HF's output_hidden_states does: L + 1 tensors
+  /// [B, T, H], the last one after the final norm.
   std::vector<at::Tensor>* hidden_states = nullptr;
 };
 
@@ -40,8 +45,17 @@ class CausalModel : public torch::nn::Module {
   /// A cache for `batch` sequences of at most `max_length` tokens, in the model's dtype and on its device.
   virtual std::unique_ptr<KVCache> make_cache(int64_t batch, int64_t max_length) = 0;
   virtual void set_gradient_checkpointing(bool on) = 0;
-  /// Floating-point operations of one training step per token (forward and backward), for the share of peak.
+  /// Floating-point operations of one training step per token (forward and backward, without what checkpointing
+  /// repeats), for the share of peak: 6 per weight of every matrix product, head included, and 6 * heads * head_dim *
+  /// sequence_length per layer for causal attention (half of the full square).
   virtual double training_flops_per_token(int64_t sequence_length) const = 0;
+  /// What config.json says of this model, "model_type" and "architectures" included.
+  virtual nlohmann::ordered_json config() const = 0;
+
+  /// Of the parameters.
+  c10::ScalarType dtype() const;
+  c10::Device device() const;
+  int64_t num_parameters() const;  ///< tied ones once
 };
 
 }  // namespace llmtk::nn

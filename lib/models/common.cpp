@@ -1,0 +1,161 @@
+#include "models/common.h"
+
+#include "core/error.h"
+#include "core/log.h"
+
+namespace llmtk::models {
+
+void read_common(io::ObjectReader& config) {
+  config.ignore({"model_type",
+                 "architectures",
+                 "transformers_version",
+                 "torch_dtype",
+                 "dtype",
+                 "_name_or_path",
+                 "use_cache",
+                 "bos_token_id",
+                 "eos_token_id",
+                 "pad_token_id",
+                 "task_specific_params",
+                 "id2label",
+                 "label2id",
+                 "output_attentions",
+                 "output_hidden_states",
+                 "return_dict",
+                 "problem_type",
+                 "n_ctx",
+                 "_attn_implementation_autoset",
+                 "attn_implementation",
+                 "gradient_checkpointing",
+                 "finetuning_task",
+                 "is_encoder_decoder",
+                 "chunk_size_feed_forward",
+                 "torchscript",
+                 "tf_legacy_loss"});
+  config.only("quantization_config", nullptr, "load the weights as they were before quantization");
+  config.only("is_decoder", true);
+  config.only("pruned_heads", io::Json::object());
+}
+
+void warn_unread(const io::ObjectReader& config) {
+  for (const std::string& key : config.unread())
+    log::warn(config.where() + ": key '" + key + "' is not known to this program; it has no effect");
+}
+
+nn::Activation read_activation(io::ObjectReader& config, const std::string& key, const std::string& otherwise) {
+  const auto activation = nn::parse_activation(config.string_or(key, otherwise));
+  if (!activation) config.fail(key, nn::kActivationNames);
+  return *activation;
+}
+
+namespace {
+
+nn::RopeType parse_rope_type(io::ObjectReader& reader) {
+  const std::string key = reader.has("rope_type") ? "rope_type" : "type";
+  reader.ignore({"rope_type", "type"});
+  const std::string name = reader.string_or(key, "default");
+  if (name == "default") return nn::RopeType::plain;
+  if (name == "linear") return nn::RopeType::linear;
+  if (name == "dynamic") return nn::RopeType::dynamic;
+  if (name == "llama3") return nn::RopeType::llama3;
+  if (name == "yarn") return nn::RopeType::yarn;
+  reader.fail(key, "default, linear, dynamic, llama3 or yarn");
+}
+
+const char* rope_type_name(nn::RopeType type) {
+  switch (type) {
+    case nn::RopeType::plain:
+      return "default";
+    case nn::RopeType::linear:
+      return "linear";
+    case nn::RopeType::dynamic:
+      return "dynamic";
+    case nn::RopeType::llama3:
+      return "llama3";
+    case nn::RopeType::yarn:
+      return "yarn";
+  }
+  LLMTK_CHECK(false, "unknown rope type");
+}
+
+double at_least(io::ObjectReader& reader, const std::string& key, double value, double least) {
+  if (value < least) reader.fail(key, "a number of at least " + io::Json(least).dump());
+  return value;
+}
+
+void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, int64_t max_position_embeddings) {
+  rope.type = parse_rope_type(reader);
+  if (rope.type == nn::RopeType::plain) return;
+  rope.original_max_position_embeddings =
+      reader.integer_or("original_max_position_embeddings", max_position_embeddings, 1);
+  const bool inferred = rope.type == nn::RopeType::yarn && !reader.has("factor");
+  rope.factor = inferred ? static_cast<double>(max_position_embeddings) /
+                               static_cast<double>(rope.original_max_position_embeddings)
+                         : reader.number("factor");
+  at_least(reader, "factor", rope.factor, 1);
+  if (rope.type == nn::RopeType::llama3) {
+    rope.low_freq_factor = reader.number("low_freq_factor");
+    rope.high_freq_factor = reader.number("high_freq_factor");
+    if (rope.high_freq_factor <= rope.low_freq_factor) reader.fail("high_freq_factor", "more than low_freq_factor");
+  }
+  if (rope.type == nn::RopeType::yarn) {
+    rope.beta_fast = reader.number_or("beta_fast", 32);
+    rope.beta_slow = reader.number_or("beta_slow", 1);
+    rope.truncate = reader.boolean_or("truncate", true);
+    const auto optional = [&](const char* key) -> std::optional<double> {
+      if (!reader.has(key)) return std::nullopt;
+      return reader.number(key);
+    };
+    rope.attention_factor = optional("attention_factor");
+    rope.mscale = optional("mscale");
+    rope.mscale_all_dim = optional("mscale_all_dim");
+  }
+  for (const std::string& key : reader.unread())
+    if (key != "rope_theta" && key != "attention_factor" && key != "partial_rotary_factor")
+      reader.fail(key, "no such key for rope_type " + std::string(rope_type_name(rope.type)));
+}
+
+}  // namespace
+
+nn::RopeConfig read_rope(io::ObjectReader& config, int64_t max_position_embeddings) {
+  nn::RopeConfig rope;
+  config.only("partial_rotary_factor", 1.0);
+  config.ignore({"rope_scaling", "rope_parameters"});
+  // rope_scaling goes first where both stand, as in transformers.
+  auto scaling = config.object(config.has("rope_scaling") ? "rope_scaling" : "rope_parameters");
+  const double outer = config.number_or("rope_theta", rope.theta);
+  rope.theta = scaling ? scaling->number_or("rope_theta", outer) : outer;
+  if (rope.theta <= 1) config.fail("rope_theta", "a number above 1");
+  if (scaling) {
+    scaling->only("partial_rotary_factor", 1.0);
+    read_scaling(*scaling, rope, max_position_embeddings);
+  }
+  return rope;
+}
+
+void write_rope(const nn::RopeConfig& rope, io::Json& config) {
+  io::Json parameters = {{"rope_type", rope_type_name(rope.type)}, {"rope_theta", rope.theta}};
+  const auto put = [&](const char* key, const auto& value) {
+    if (value) parameters[key] = *value;
+  };
+  if (rope.type != nn::RopeType::plain) parameters["factor"] = rope.factor;
+  if (rope.type == nn::RopeType::llama3) {
+    parameters["low_freq_factor"] = rope.low_freq_factor;
+    parameters["high_freq_factor"] = rope.high_freq_factor;
+  }
+  if (rope.type == nn::RopeType::yarn) {
+    parameters["beta_fast"] = rope.beta_fast;
+    parameters["beta_slow"] = rope.beta_slow;
+    parameters["truncate"] = rope.truncate;
+    put("attention_factor", rope.attention_factor);
+    put("mscale", rope.mscale);
+    put("mscale_all_dim", rope.mscale_all_dim);
+  }
+  if (rope.type == nn::RopeType::llama3 || rope.type == nn::RopeType::yarn)
+    parameters["original_max_position_embeddings"] = rope.original_max_position_embeddings;
+  config["rope_theta"] = rope.theta;
+  config["rope_scaling"] = rope.type == nn::RopeType::plain ? io::Json(nullptr) : parameters;
+  config["rope_parameters"] = parameters;
+}
+
+}  // namespace llmtk::models

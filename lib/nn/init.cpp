@@ -1,0 +1,71 @@
+#include "nn/init.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+
+#include <cmath>
+#include <numbers>
+
+namespace llmtk::nn {
+namespace {
+
+/// SplitMix64's output function (Steele et al., Fast Splittable Pseudorandom Number Generators, 2014): here a counter
+/// goes in, so any element can be made without those before it.
+uint64_t mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+uint64_t key_of(uint64_t seed, std::string_view name) {
+  uint64_t key = mix(seed + 0x9E3779B97F4A7C15u);
+  for (const char c : name) key = mix(key ^ static_cast<unsigned char>(c));
+  return key;
+}
+
+/// Elements 2i and 2i + 1 of the stream (Box and Muller 1958).
+void normal_pair(uint64_t key, uint64_t i, float standard_deviation, float* pair) {
+  const uint64_t bits = mix(key + i * 0x9E3779B97F4A7C15u);
+  const float u = (static_cast<float>(bits >> 40) + 1.0f) * 0x1p-24f;  // (0, 1]
+  const float v = static_cast<float>(bits & 0xFFFFFF) * 0x1p-24f;      // [0, 1)
+  const float radius = standard_deviation * std::sqrt(-2.0f * std::log(u));
+  const float angle = 2.0f * std::numbers::pi_v<float> * v;
+  pair[0] = radius * std::cos(angle);
+  pair[1] = radius * std::sin(angle);
+}
+
+}  // namespace
+
+void init_normal(const at::Tensor& tensor, double standard_deviation, uint64_t seed, std::string_view name) {
+  const at::NoGradGuard no_grad;
+  const uint64_t key = key_of(seed, name);
+  const auto deviation = static_cast<float>(standard_deviation);
+  const int64_t count = tensor.numel();
+  const at::Tensor flat = tensor.view(-1);
+  // In pieces, so that a large table on a GPU or in bfloat16 does not stand twice.
+  constexpr int64_t kPiece = 1 << 24;
+  for (int64_t start = 0; start < count; start += kPiece) {
+    const int64_t n = std::min(kPiece, count - start);
+    const bool in_place = tensor.is_cpu() && tensor.scalar_type() == c10::kFloat;
+    const at::Tensor piece = in_place ? flat.narrow(0, start, n) : at::empty({n}, c10::kFloat);
+    float* out = piece.data_ptr<float>();
+    at::parallel_for(0, (n + 1) / 2, 1 << 14, [&](int64_t from, int64_t to) {
+      float pair[2];
+      for (int64_t i = from; i < to; ++i) {
+        normal_pair(key, static_cast<uint64_t>(start / 2 + i), deviation, pair);
+        out[2 * i] = pair[0];
+        if (2 * i + 1 < n) out[2 * i + 1] = pair[1];
+      }
+    });
+    if (!in_place) flat.narrow(0, start, n).copy_(piece);
+  }
+}
+
+void init_constant(const at::Tensor& tensor, double value) {
+  const at::NoGradGuard no_grad;
+  at::Tensor target = tensor;
+  target.fill_(value);
+}
+
+}  // namespace llmtk::nn

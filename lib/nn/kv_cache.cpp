@@ -1,0 +1,50 @@
+#include "nn/kv_cache.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include "core/error.h"
+
+namespace llmtk::nn {
+
+KVCache::KVCache(int64_t layers, int64_t batch, int64_t heads, int64_t max_length, int64_t head_dim, const Build& build)
+    : batch_(batch), max_length_(max_length) {
+  for (int64_t i = 0; i < layers; ++i)
+    layers_.push_back(
+        {build.empty({batch, heads, max_length, head_dim}), build.empty({batch, heads, max_length, head_dim})});
+}
+
+std::pair<at::Tensor, at::Tensor> KVCache::append(int64_t layer, const at::Tensor& k, const at::Tensor& v) {
+  LLMTK_CHECK(layer < static_cast<int64_t>(layers_.size()) && k.size(0) == batch_, "layer ", layer, ", k ", k.sizes());
+  const at::NoGradGuard no_grad;
+  const int64_t tokens = k.size(2), total = length_ + tokens;
+  if (total > max_length_)
+    throw Error(Exit::runtime, {.what = "the key-value cache is full",
+                                .got = std::to_string(total) + " tokens",
+                                .expected = "at most " + std::to_string(max_length_)});
+  auto& [keys, values] = layers_[layer];
+  keys.narrow(2, length_, tokens).copy_(k);
+  values.narrow(2, length_, tokens).copy_(v);
+  return {keys.narrow(2, 0, total), values.narrow(2, 0, total)};
+}
+
+void KVCache::reorder(const at::Tensor& rows) {
+  const at::NoGradGuard no_grad;
+  for (auto& layer : layers_)
+    for (at::Tensor* held : {&layer.keys, &layer.values}) {
+      const at::Tensor moved = held->narrow(2, 0, length_).index_select(0, rows.to(held->device()));
+      if (moved.size(0) != batch_) {
+        auto sizes = held->sizes().vec();
+        sizes[0] = moved.size(0);
+        *held = held->new_empty(sizes);
+      }
+      held->narrow(2, 0, length_).copy_(moved);
+    }
+  batch_ = rows.size(0);
+}
+
+void KVCache::truncate(int64_t length) {
+  LLMTK_CHECK(length >= 0 && length <= length_, "truncate to ", length, " of ", length_);
+  length_ = length;
+}
+
+}  // namespace llmtk::nn

@@ -1,0 +1,42 @@
+#pragma once
+// Keys and values of the tokens a decoder has seen.
+
+#include <ATen/core/Tensor.h>
+
+#include <utility>
+#include <vector>
+
+#include "nn/linear.h"
+
+namespace llmtk::nn {
+
+/// Per layer one block [B, H, max, D] for the keys and one for the values, made once.
+class KVCache {
+ public:
+  KVCache(int64_t layers, int64_t batch, int64_t heads, int64_t max_length, int64_t head_dim, const Build& build);
+
+  /// Tokens held (padding included).
+  int64_t length() const { return length_; }
+  int64_t max_length() const { return max_length_; }
+  int64_t batch() const { return batch_; }
+
+  /// Puts k and v ([B, H, T, D]) of layer `layer` behind what is held and returns all of them as views, [B, H, length +
+  /// T, D]. The length changes only with advance(), once per forward pass. Throws Error(runtime) when the cache is
+  /// full.
+  std::pair<at::Tensor, at::Tensor> append(int64_t layer, const at::Tensor& k, const at::Tensor& v);
+  void advance(int64_t tokens) { length_ += tokens; }
+
+  /// Row i becomes what row rows[i] was, for beams. rows: int64 [new batch]; the batch may grow or shrink with it.
+  void reorder(const at::Tensor& rows);
+  /// Forgets all but the first `length` tokens.
+  void truncate(int64_t length);
+
+ private:
+  struct Layer {
+    at::Tensor keys, values;  // [B, H, max, D]
+  };
+  std::vector<Layer> layers_;
+  int64_t batch_, max_length_, length_ = 0;
+};
+
+}  // namespace llmtk::nn

@@ -1,0 +1,109 @@
+#pragma once
+// The one linear layer through which every matrix product with a weight passes, and the token table.
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <memory>
+#include <string>
+
+namespace llmtk::nn {
+
+class Linear;
+
+/// Where and in which type a module's parameters are made. They are made empty: initialize() or loading fills them.
+struct Build {
+  c10::ScalarType dtype = c10::kFloat;
+  c10::Device device = c10::kCPU;
+
+  at::Tensor empty(at::IntArrayRef shape) const;
+};
+
+/// What LoRA and its kin add to a product. A module of its own, so that its parameters are named, trained and saved.
+class LinearBranch : public torch::nn::Module {
+ public:
+  /// x: [..., in]; base_output: what the layer computed without the branch, [..., out]. Returns the layer's output.
+  virtual at::Tensor forward(const Linear& layer, const at::Tensor& x, const at::Tensor& base_output) = 0;
+  /// What the branch adds to the weight, [out, in] (for merging, and for operations that fuse with the weight).
+  virtual at::Tensor weight_delta(const Linear& layer) const = 0;
+};
+
+/// What quantization keeps instead of a matrix.
+class WeightStorage {
+ public:
+  virtual ~WeightStorage() = default;
+  /// x: [..., in] -> [..., out], differentiable in x. bias: [out] or undefined.
+  virtual at::Tensor linear(const at::Tensor& x, const at::Tensor& bias) const = 0;
+  /// The matrix in full, [out, in].
+  virtual at::Tensor dequantize(c10::ScalarType dtype) const = 0;
+  virtual int64_t bytes() const = 0;
+};
+
+/// y = x W^T + b. As torch.nn.Linear, or with the weight lying [in, out] as HF's Conv1D has it (GPT-2).
+class Linear : public torch::nn::Module {
+ public:
+  struct Options {
+    bool bias = true;
+    bool conv1d = false;  ///< the weight lies [in, out]
+  };
+  Linear(int64_t in_features, int64_t out_features, Options options, const Build& build);
+  /// A head tied to a table: uses `weight` ([out, in]) without owning it, so it is saved and trained once.
+  static std::shared_ptr<Linear> tied(const at::Tensor& weight);
+
+  at::Tensor forward(const at::Tensor& x);  ///< [..., in] -> [..., out]
+  /// The matrix that forward multiplies with, [out, in], branch included: for operations that fuse with it. A view of
+  /// the parameter where there is nothing to add.
+  at::Tensor effective_weight() const;
+  /// Whether effective_weight() is the parameter itself.
+  bool is_plain() const { return !storage_ && !branch_; }
+
+  /// At most one branch; registered under `name`. Null removes it.
+  void set_branch(const std::string& name, std::shared_ptr<LinearBranch> branch);
+  const std::shared_ptr<LinearBranch>& branch() const { return branch_; }
+  /// From now on the storage is multiplied with, and the parameter `weight` is gone.
+  void set_storage(std::shared_ptr<const WeightStorage> storage);
+  const std::shared_ptr<const WeightStorage>& storage() const { return storage_; }
+
+  int64_t in_features() const { return in_; }
+  int64_t out_features() const { return out_; }
+  bool is_conv1d() const { return conv1d_; }
+
+  at::Tensor weight;  ///< [out, in], or [in, out] with conv1d; undefined with a storage
+  at::Tensor bias;    ///< [out] or undefined
+
+ private:
+  Linear() = default;
+  int64_t in_ = 0, out_ = 0;
+  bool conv1d_ = false;
+  std::string branch_name_;
+  std::shared_ptr<LinearBranch> branch_;
+  std::shared_ptr<const WeightStorage> storage_;
+};
+
+/// A table of vectors, as torch.nn.Embedding.
+class Embedding : public torch::nn::Module {
+ public:
+  Embedding(int64_t rows, int64_t width, const Build& build);
+  at::Tensor forward(const at::Tensor& ids) const;  ///< int64 [...] -> [..., width]
+
+  at::Tensor weight;  ///< [rows, width]
+};
+
+/// A list of modules named 0, 1, 2, ... as torch.nn.ModuleList names them.
+template <class Block>
+class Layers : public torch::nn::Module {
+ public:
+  void append(std::shared_ptr<Block> block) {
+    register_module(std::to_string(blocks_.size()), block);
+    blocks_.push_back(std::move(block));
+  }
+  auto begin() const { return blocks_.begin(); }
+  auto end() const { return blocks_.end(); }
+  size_t size() const { return blocks_.size(); }
+  const std::shared_ptr<Block>& operator[](size_t i) const { return blocks_[i]; }
+
+ private:
+  std::vector<std::shared_ptr<Block>> blocks_;
+};
+
+}  // namespace llmtk::nn

@@ -1,0 +1,52 @@
+#pragma once
+// Rotary position embedding and its scalings (HF's modeling_rope_utils).
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace llmtk::nn {
+
+struct LayerContext;
+
+/// How the angles grow with the position.
+enum class RopeType {
+  plain,    ///< "default": Su et al., RoFormer (2021)
+  linear,   ///< positions divided by `factor`
+  dynamic,  ///< NTK-aware: theta grows with the length beyond max_position_embeddings
+  llama3,   ///< low frequencies divided by `factor`, high ones kept, those between blended
+  yarn,     ///< Peng et al., YaRN (2023)
+};
+
+struct RopeConfig {
+  RopeType type = RopeType::plain;
+  double theta = 10000;
+  double factor = 1;
+  int64_t original_max_position_embeddings = 0;
+  double low_freq_factor = 1, high_freq_factor = 4;                ///< llama3
+  double beta_fast = 32, beta_slow = 1;                            ///< yarn
+  bool truncate = true;                                            ///< yarn
+  std::optional<double> attention_factor, mscale, mscale_all_dim;  ///< yarn
+};
+
+/// The cosines and sines of the positions that occur.
+class Rotary {
+ public:
+  /// head_dim: the size that is rotated; max_positions: the model's max_position_embeddings.
+  Rotary(const RopeConfig& config, int64_t head_dim, int64_t max_positions);
+
+  /// Sets context.cos and context.sin, [1 or B, T, head_dim] float32, for context.position_ids.
+  void prepare(LayerContext& context);
+
+ private:
+  at::Tensor inverse_frequencies(int64_t sequence_length) const;
+  at::Tensor angles_to_table(const at::Tensor& positions, const at::Tensor& frequencies) const;
+
+  RopeConfig config_;
+  int64_t dim_, max_positions_;
+  double attention_factor_ = 1;
+  at::Tensor cos_, sin_;  // [positions, head_dim]: made once, grown when needed
+};
+
+}  // namespace llmtk::nn
