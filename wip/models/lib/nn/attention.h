@@ -1,0 +1,52 @@
+#pragma once
+// Causal self-attention: what all layers of one forward pass share, and the product itself.
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "nn/causal_model.h"
+#include "nn/checkpoint.h"
+#include "nn/kv_cache.h"
+#include "nn/norm.h"
+
+namespace llmtk::nn {
+
+/// Made once per forward pass, read by every layer.
+struct LayerContext {
+  KVCache* cache = nullptr;
+  int64_t past = 0;    ///< tokens in the cache
+  int64_t length = 0;  ///< T, new tokens
+  bool default_positions = true;
+  at::Tensor position_ids;  ///< [B, T] or [1, T] int64
+  at::Tensor mask;          ///< bool [B or 1, 1, T, past + T], true where a query sees a key; undefined: plain causal
+  at::Tensor cos, sin;      ///< rotary families only, see nn/rotary.h
+  std::vector<at::Tensor>* attentions = nullptr;
+};
+
+/// Positions: context.position_ids; else counted over the real tokens of context.attention_mask (so padding on the left
+/// changes nothing); else past, past + 1, ... Rows packed from several texts (position_ids that restart, no attention
+/// mask, no cache) get a mask that keeps the texts apart, as transformers infers it.
+/// Throws Error(usage) when past + T exceeds max_positions.
+LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContext& context, int64_t max_positions);
+
+/// softmax(q k^T * scale + mask) v, causal. q: [B, H, T, D]; k, v: [B, K, T, D] with H a multiple of K (grouped-query
+/// attention); appended to the cache of `layer` where there is one. Returns [B, T, H * D]. With context.attentions set
+/// the weights are computed explicitly and appended there, [B, H, T, S]; otherwise LibTorch's fused attention runs.
+at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const LayerContext& context, int64_t layer,
+                            double scale, double dropout);
+
+/// block.forward(x, context), with its activations recomputed in backward where `checkpointing` is on and the module is
+/// training.
+template <class Block>
+Residual run_layer(Block& block, const Residual& x, const LayerContext& context, bool checkpointing) {
+  if (!checkpointing || context.cache || context.attentions || !block.is_training()) return block.forward(x, context);
+  // One tensor is kept per layer, so what waits is added first.
+  const auto outputs = checkpoint(block, {x.sum()}, [&block, context](const Tensors& inputs) -> Tensors {
+    const Residual y = block.forward({inputs[0], {}}, context);
+    return y.update.defined() ? Tensors{y.stream, y.update} : Tensors{y.stream};
+  });
+  return {outputs[0], outputs.size() > 1 ? outputs[1] : at::Tensor()};
+}
+
+}  // namespace llmtk::nn

@@ -1,0 +1,144 @@
+#include "io/json.h"
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/file.h"
+
+namespace llmtk::io {
+namespace {
+
+constexpr int kMaxDepth = 64;
+
+/// A value on one line, cut to a length that fits a message.
+std::string shown(const Json& value) {
+  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  constexpr size_t kMost = 60;
+  if (text.size() > kMost) text = text.substr(0, kMost) + "...";
+  return text;
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& where) {
+  std::vector<std::set<std::string>> keys;  // of the objects that are open now
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (depth > kMaxDepth)
+      throw Error(Exit::file, {.what = "JSON is nested too deep", .where = where, .expected = "at most 64 levels"});
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
+      throw Error(Exit::file, {.what = "key '" + parsed.get<std::string>() + "' is given twice", .where = where});
+    return true;
+  };
+  try {
+    return Json::parse(text.begin(), text.end(), watch);
+  } catch (const Json::exception& error) {
+    std::string reason = error.what();
+    if (const auto bracket = reason.find("] "); bracket != std::string::npos) reason = reason.substr(bracket + 2);
+    throw Error(Exit::file, {.what = "not valid JSON: " + reason, .where = where});
+  }
+}
+
+Json read_json(const std::filesystem::path& path) { return parse_json(read_file(path), path.string()); }
+
+void write_json(const std::filesystem::path& path, const Json& json) { write_file_atomic(path, json.dump(2) + "\n"); }
+
+ObjectReader::ObjectReader(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
+  if (!object_.is_object())
+    throw Error(Exit::file,
+                {.what = "unexpected content", .where = where_, .got = shown(object_), .expected = "a JSON object"});
+}
+
+const Json* ObjectReader::find(const std::string& key) {
+  read_.insert(key);
+  const auto found = object_.find(key);
+  return found == object_.end() || found->is_null() ? nullptr : &*found;
+}
+
+bool ObjectReader::has(const std::string& key) const {
+  const auto found = object_.find(key);
+  return found != object_.end() && !found->is_null();
+}
+
+void ObjectReader::fail(const std::string& key, const std::string& expected, const std::string& hint) const {
+  const auto found = object_.find(key);
+  if (found == object_.end() || found->is_null())
+    throw Error(Exit::file,
+                {.what = "key '" + key + "' is missing", .where = where_, .expected = expected, .hint = hint});
+  throw Error(Exit::file, {.what = "key '" + key + "' has a value that cannot be used",
+                           .where = where_,
+                           .got = shown(*found),
+                           .expected = expected,
+                           .hint = hint});
+}
+
+int64_t ObjectReader::integer(const std::string& key, int64_t least) {
+  const std::string expected = "an integer of at least " + std::to_string(least);
+  const Json* value = find(key);
+  if (!value || !value->is_number_integer()) fail(key, expected);
+  // An unsigned number above int64's range would come out negative.
+  if (value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) fail(key, expected);
+  if (value->get<int64_t>() < least) fail(key, expected);
+  return value->get<int64_t>();
+}
+
+int64_t ObjectReader::integer_or(const std::string& key, int64_t otherwise, int64_t least) {
+  return find(key) ? integer(key, least) : otherwise;
+}
+
+double ObjectReader::number(const std::string& key) {
+  const Json* value = find(key);
+  if (!value || !value->is_number() || !std::isfinite(value->get<double>())) fail(key, "a number");
+  return value->get<double>();
+}
+
+double ObjectReader::number_or(const std::string& key, double otherwise) { return find(key) ? number(key) : otherwise; }
+
+double ObjectReader::probability_or(const std::string& key, double otherwise) {
+  const double value = number_or(key, otherwise);
+  if (value < 0 || value >= 1) fail(key, "a number from 0 to below 1");
+  return value;
+}
+
+bool ObjectReader::boolean_or(const std::string& key, bool otherwise) {
+  const Json* value = find(key);
+  if (!value) return otherwise;
+  if (!value->is_boolean()) fail(key, "true or false");
+  return value->get<bool>();
+}
+
+std::string ObjectReader::string(const std::string& key) {
+  const Json* value = find(key);
+  if (!value || !value->is_string()) fail(key, "a string");
+  return value->get<std::string>();
+}
+
+std::string ObjectReader::string_or(const std::string& key, const std::string& otherwise) {
+  return find(key) ? string(key) : otherwise;
+}
+
+std::optional<ObjectReader> ObjectReader::object(const std::string& key) {
+  const Json* value = find(key);
+  if (!value) return std::nullopt;
+  if (!value->is_object()) fail(key, "a JSON object");
+  return ObjectReader(*value, where_ + ": " + key);
+}
+
+void ObjectReader::only(const std::string& key, const Json& supported, const std::string& hint) {
+  const Json* value = find(key);
+  if (value && *value != supported) fail(key, shown(supported) + ", the only value supported", hint);
+}
+
+void ObjectReader::ignore(std::initializer_list<const char*> keys) {
+  for (const char* key : keys) read_.insert(key);
+}
+
+std::vector<std::string> ObjectReader::unread() const {
+  std::vector<std::string> keys;
+  for (const auto& item : object_.items())
+    if (!read_.contains(item.key())) keys.push_back(item.key());
+  return keys;
+}
+
+}  // namespace llmtk::io
