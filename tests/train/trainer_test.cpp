@@ -1,0 +1,311 @@
+// The loop with a model and data of its own: a table of embeddings, dropout, a product.
+
+#include "train/trainer.h"
+
+#include <signal.h>
+#include <torch/torch.h>
+
+#include "core/error.h"
+#include "io/tensors.h"
+#include "test.h"
+
+using namespace llmtk;
+using namespace llmtk::train;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+constexpr int64_t kVocab = 19, kHidden = 8;
+
+struct ToyImpl : torch::nn::Module {
+  explicit ToyImpl(double dropout) : dropout(dropout) {
+    torch::manual_seed(7);
+    wte = register_parameter("wte", torch::randn({kVocab, kHidden}) * 0.5);
+    head = register_parameter("head", torch::randn({kVocab, kHidden}) * 0.5);
+    bias = register_parameter("bias", torch::zeros({kVocab}));
+  }
+  at::Tensor forward(const at::Tensor& ids) {
+    auto hidden = torch::embedding(wte, ids);
+    hidden = torch::dropout(hidden, dropout, is_training());
+    return torch::linear(hidden, head, bias);
+  }
+  double dropout;
+  at::Tensor wte, head, bias;
+};
+
+at::Tensor to_tensor(const std::vector<int32_t>& values) { return torch::tensor(values).to(torch::kLong); }
+
+at::Tensor toy_loss(ToyImpl& model, const data::Batch& batch, double scale) {
+  const auto logits = model.forward(to_tensor(batch.input_ids)).to(torch::kFloat);
+  return at::cross_entropy_loss(logits, to_tensor(batch.labels), {}, at::Reduction::Sum, data::kIgnore) * scale;
+}
+
+/// Row n of an endless or finite stream; every second row has half of its labels masked.
+class Rows : public data::BatchSource {
+ public:
+  Rows(int64_t rows_per_batch, int64_t batches) : rows_(rows_per_batch), batches_(batches) {}
+  bool next(data::Batch& batch) override {
+    if (next_ >= batches_) return false;
+    batch = {.rows = rows_, .length = 6};
+    for (int64_t row = next_ * rows_; row < (next_ + 1) * rows_; ++row) {
+      for (int64_t t = 0; t < batch.length; ++t) {
+        batch.input_ids.push_back(static_cast<int32_t>((row * 7 + t * 3) % kVocab));
+        const bool masked = row % 2 == 1 && t < 4;
+        batch.labels.push_back(masked ? data::kIgnore : static_cast<int32_t>((row * 7 + t * 3 + 3) % kVocab));
+        batch.target_tokens += masked ? 0 : 1;
+      }
+    }
+    ++next_;
+    return true;
+  }
+  Json state() const override { return {{"next", next_}}; }
+  void load_state(const Json& state) override { next_ = state.at("next"); }
+  int64_t batches_per_epoch() const override { return batches_; }
+
+ private:
+  int64_t rows_, batches_, next_ = 0;
+};
+
+struct Setup {
+  TrainerConfig trainer;
+  OptimizerConfig optimizer{.learning_rate = 0.01};
+  SchedulerConfig scheduler{.lr_scheduler_type = "cosine", .warmup_steps = 2};
+  double dropout = 0.0;
+  int64_t rows = 2, batches = 1000;
+  bool evaluate = false;
+  std::function<void(int64_t call, at::Tensor& loss)> meddle;  // with each micro-batch's loss
+};
+
+struct Outcome {
+  RunResult result;
+  std::vector<at::Tensor> weights;  // as float32
+  std::vector<double> losses;
+};
+
+class Record : public Observer {
+ public:
+  explicit Record(std::vector<double>& losses) : losses(losses) {}
+  void stepped(const StepReport& report) override { losses.push_back(report.loss); }
+  std::vector<double>& losses;
+};
+
+Outcome run(const Setup& setup) {
+  auto model = std::make_shared<ToyImpl>(setup.dropout);
+  Rows train(setup.rows, setup.batches), eval(2, 3);
+  const auto parallel = dist::single_process();
+  Outcome outcome;
+  Record record(outcome.losses);
+  int64_t calls = 0;
+  Task task{.module = model,
+            .loss =
+                [&](const data::Batch& batch, double scale) {
+                  at::Tensor loss = toy_loss(*model, batch, scale);
+                  if (setup.meddle && model->is_training()) setup.meddle(++calls, loss);
+                  return loss;
+                },
+            .train = &train,
+            .eval = setup.evaluate ? &eval : nullptr,
+            .parallel = parallel.get(),
+            .observer = &record,
+            .save_model =
+                [&](const fs::path& folder) {
+                  io::NamedTensors tensors;
+                  for (const auto& item : model->named_parameters())
+                    tensors.emplace_back(item.key(), item.value().detach());
+                  io::save_tensors(folder / "model.safetensors", tensors);
+                },
+            .load_weights =
+                [&](const fs::path& folder) {
+                  torch::NoGradGuard no_grad;
+                  for (const auto& [name, tensor] : io::load_tensors(folder / "model.safetensors"))
+                    model->named_parameters()[name].copy_(tensor);
+                },
+            .run_config = {{"trainer", {{"seed", 1}}}}};
+  const Start start = find_start(setup.trainer);
+  Trainer trainer(setup.trainer, setup.optimizer, setup.scheduler, task);
+  outcome.result = trainer.run(start);
+  for (const auto& parameter : model->parameters())
+    outcome.weights.push_back(parameter.detach().to(torch::kFloat).clone());
+  return outcome;
+}
+
+double difference(const Outcome& a, const Outcome& b) {
+  double largest = 0;
+  for (size_t i = 0; i < a.weights.size(); ++i)
+    largest = std::max(largest, (a.weights[i] - b.weights[i]).abs().max().item<double>());
+  return largest;
+}
+
+}  // namespace
+
+TEST_CASE("twenty AdamW steps are torch.optim's, with clipping, decay of matrices only and a cosine") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.trainer.output_dir = folder.path();
+  setup.trainer.max_steps = 20;
+  setup.optimizer.weight_decay = 0.1;
+  setup.optimizer.max_grad_norm = 0.3;
+  const Outcome ours = run(setup);
+
+  ToyImpl model(0);
+  Rows rows(setup.rows, setup.batches);
+  using torch::optim::AdamWOptions;
+  std::vector<torch::optim::OptimizerParamGroup> groups;
+  groups.emplace_back(std::vector<at::Tensor>{model.wte, model.head},
+                      std::make_unique<AdamWOptions>(AdamWOptions().weight_decay(0.1)));
+  groups.emplace_back(std::vector<at::Tensor>{model.bias},
+                      std::make_unique<AdamWOptions>(AdamWOptions().weight_decay(0)));
+  torch::optim::AdamW optimizer(groups, AdamWOptions());
+  data::Batch batch;
+  const Schedule schedule = setup.scheduler.make(20);
+  for (int step = 0; step < 20; ++step) {
+    REQUIRE(rows.next(batch));
+    optimizer.zero_grad();
+    toy_loss(model, batch, 1.0 / static_cast<double>(batch.target_tokens)).backward();
+    torch::nn::utils::clip_grad_norm_(model.parameters(), 0.3);
+    for (auto& group : optimizer.param_groups()) group.options().set_lr(0.01 * schedule.factor(step));
+    optimizer.step();
+  }
+  Outcome theirs;
+  for (const auto& parameter : model.parameters()) theirs.weights.push_back(parameter.detach());
+  CHECK(difference(ours, theirs) < 1e-6);
+  CHECK(ours.result.end == RunResult::End::finished);
+  CHECK(ours.losses.back() < 0.8 * ours.losses.front());
+}
+
+TEST_CASE("four micro-batches of one are one of four, with unequal targets") {
+  const std::string dtype = GENERATE("float32", "bfloat16");
+  test::TemporaryFolder a, b;
+  Setup whole, parts;
+  whole.trainer.output_dir = a.path();
+  whole.trainer.max_steps = parts.trainer.max_steps = 6;
+  whole.trainer.dtype = parts.trainer.dtype = dtype;
+  whole.rows = 4;
+  parts.trainer.output_dir = b.path();
+  parts.rows = 1;
+  parts.trainer.gradient_accumulation_steps = 4;
+  const Outcome one = run(whole), four = run(parts);
+  CHECK(one.losses.size() == 6);
+  for (size_t i = 0; i < 6; ++i)
+    CHECK(one.losses[i] == Approx(four.losses[i]).epsilon(dtype == "float32" ? 1e-5 : 1e-2));
+  CHECK(difference(one, four) < (dtype == "float32" ? 1e-5 : 2e-2));
+}
+
+TEST_CASE("a resumed run ends with the same bits") {
+  const std::string dtype = GENERATE("float32", "bfloat16");
+  const std::string type = GENERATE("adamw", "sgd");
+  test::TemporaryFolder a, b;
+  Setup setup;
+  setup.dropout = 0.2;
+  setup.evaluate = true;
+  setup.optimizer.type = type;
+  setup.optimizer.momentum = 0.9;
+  setup.trainer.dtype = dtype;
+  setup.trainer.max_steps = 9;
+  setup.trainer.eval_steps = 2;
+  setup.trainer.save_steps = 4;
+  setup.trainer.gradient_accumulation_steps = 2;
+  setup.trainer.output_dir = a.path();
+  const Outcome whole = run(setup);
+
+  setup.trainer.output_dir = b.path();
+  setup.trainer.resume_from_checkpoint = "auto";
+  setup.meddle = [](int64_t call, at::Tensor&) {
+    if (call == 13) ::raise(SIGTERM);  // the first micro-batch of step 7
+  };
+  const Outcome stopped = run(setup);
+  CHECK(stopped.result.end == RunResult::End::interrupted);
+  CHECK(stopped.result.step == 6);
+  CHECK(stopped.result.signal == SIGTERM);
+  setup.meddle = {};
+  const Outcome rest = run(setup);
+  CHECK(rest.result.step == 9);
+  CHECK(difference(whole, rest) == 0);
+  CHECK(rest.losses == std::vector<double>(whole.losses.begin() + 6, whole.losses.end()));
+  CHECK(rest.result.best_eval_loss == whole.result.best_eval_loss);
+  // Every tensor of the last checkpoint, masters and moments among them.
+  const auto ours = io::load_tensors(a / "checkpoint-9/optimizer.safetensors");
+  const auto theirs = io::load_tensors(b / "checkpoint-9/optimizer.safetensors");
+  REQUIRE(ours.size() == theirs.size());
+  for (size_t i = 0; i < ours.size(); ++i) {
+    INFO(ours[i].first);
+    CHECK(torch::equal(ours[i].second, theirs[i].second));
+  }
+}
+
+TEST_CASE("a step that is not finite is skipped; a row of them ends the run") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.trainer.output_dir = folder.path();
+  setup.trainer.max_steps = 8;
+  setup.trainer.save_steps = 2;
+  SECTION("one") {
+    setup.meddle = [](int64_t call, at::Tensor& loss) {
+      if (call == 4) loss = loss * std::nan("");
+    };
+    const Outcome outcome = run(setup);
+    CHECK(outcome.result.nonfinite_steps == 1);
+    for (const auto& weight : outcome.weights) CHECK(weight.isfinite().all().item<bool>());
+  }
+  SECTION("a row") {
+    setup.meddle = [](int64_t call, at::Tensor& loss) {
+      if (call >= 4) loss = loss * std::nan("");
+    };
+    try {
+      run(setup);
+      FAIL("no error");
+    } catch (const Error& e) {
+      CHECK(e.exit() == Exit::diverged);
+      CHECK_THAT(e.what(), Catch::Contains("checkpoint-2") && Catch::Contains("step 6"));
+    }
+  }
+}
+
+TEST_CASE("early stopping, and the best model at the end") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.evaluate = true;
+  setup.optimizer.learning_rate = 3;  // so large that the loss soon rises
+  setup.optimizer.max_grad_norm = 0;
+  setup.trainer.output_dir = folder.path();
+  setup.trainer.max_steps = 60;
+  setup.trainer.eval_steps = setup.trainer.save_steps = 2;
+  setup.trainer.save_total_limit = 1;
+  setup.trainer.early_stopping_patience = 3;
+  setup.trainer.load_best_model_at_end = true;
+  const Outcome outcome = run(setup);
+  CHECK(outcome.result.end == RunResult::End::stopped_early);
+  CHECK(outcome.result.step < 60);
+  const auto kept = list_checkpoints(folder.path());
+  REQUIRE(kept.size() == 2);
+  const auto best = io::load_tensors(kept.front().path / "model.safetensors");
+  const auto final = io::load_tensors(folder / "model.safetensors");
+  for (size_t i = 0; i < best.size(); ++i) CHECK(torch::equal(best[i].second, final[i].second));
+}
+
+TEST_CASE("epochs decide where max_steps does not, and the last step may have fewer micro-batches") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.trainer.output_dir = folder.path();
+  setup.trainer.num_train_epochs = 1;
+  setup.trainer.gradient_accumulation_steps = 4;
+  setup.batches = 10;
+  const Outcome outcome = run(setup);
+  CHECK(outcome.result.step == 3);
+  CHECK(outcome.result.tokens == 10 * 2 * 6);
+}
+
+TEST_CASE("a folder that holds a run is not overwritten unasked") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.trainer.output_dir = folder.path();
+  setup.trainer.max_steps = 2;
+  run(setup);
+  CHECK_THROWS_WITH(run(setup),
+                    Catch::Contains("holds a run already") && Catch::Contains("resume_from_checkpoint=auto"));
+  setup.trainer.resume_from_checkpoint = "auto";
+  CHECK(run(setup).losses.empty());  // finished before
+  setup.trainer.resume_from_checkpoint = "false";
+  setup.trainer.overwrite_output_dir = true;
+  CHECK(run(setup).losses.size() == 2);
+}
