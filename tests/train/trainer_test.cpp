@@ -170,7 +170,7 @@ TEST_CASE("twenty AdamW steps are torch.optim's, with clipping, decay of matrice
   for (const auto& parameter : model.parameters()) theirs.weights.push_back(parameter.detach());
   CHECK(difference(ours, theirs) < 1e-6);
   CHECK(ours.result.end == RunResult::End::finished);
-  CHECK(ours.losses.back() < 0.8 * ours.losses.front());
+  CHECK(ours.losses.back() < 0.95 * ours.losses.front());
 }
 
 TEST_CASE("four micro-batches of one are one of four, with unequal targets") {
