@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <iterator>
 
 namespace llmtk {
@@ -74,8 +75,12 @@ int32_t next_code_point(std::string_view text, size_t& position) {
 
 size_t find_invalid_utf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
+    for (uint64_t word; i + 8 <= text.size(); i += 8) {  // eight bytes of ASCII at once
+      std::memcpy(&word, text.data() + i, 8);
+      if (word & 0x8080808080808080u) break;
+    }
     const size_t start = i;
-    if (next_code_point(text, i) < 0) return start;
+    if (i < text.size() && next_code_point(text, i) < 0) return start;
   }
   return text.npos;
 }

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/utf8.h"
 #include "data/utf8.h"
 
 namespace llmtk::data {

@@ -111,7 +111,8 @@ bool TokenShards::is_shards(const std::string& path) {
 
 std::vector<std::string> TokenShards::splits(const fs::path& folder) {
   std::vector<std::string> names;
-  for (const auto& [name, split] : read_manifest(folder).at("splits").items()) names.push_back(name);
+  const ordered_json manifest = read_manifest(folder);
+  for (const auto& [name, split] : manifest.at("splits").items()) names.push_back(name);
   return names;
 }
 

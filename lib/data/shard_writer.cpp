@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -500,6 +501,25 @@ SplitBy parse_split_by(std::string_view name) {
   if (name == "tail") return SplitBy::tail;
   throw Error(Exit::usage,
               {.what = "unknown way to split", .got = "'" + std::string(name) + "'", .expected = "hash or tail"});
+}
+
+std::function<void(const ShardProgress&)> progress_lines(double seconds) {
+  using Clock = std::chrono::steady_clock;
+  return [seconds, began = Clock::now(), last = Clock::now()](const ShardProgress& progress) mutable {
+    const auto now = Clock::now();
+    if (std::chrono::duration<double>(now - last).count() < seconds) return;
+    last = now;
+    const double took = std::chrono::duration<double>(now - began).count();
+    const double speed = static_cast<double>(progress.bytes - progress.resumed_bytes) / took;
+    const double left = static_cast<double>(progress.total_bytes - progress.bytes) / std::max(speed, 1.0);
+    char line[200];
+    std::snprintf(
+        line, sizeof line, "tokenized %.1f of %.1f MB (%.0f %%), %.1f M tokens, %.1f MB/s, %.0f s left",
+        static_cast<double>(progress.bytes) * 1e-6, static_cast<double>(progress.total_bytes) * 1e-6,
+        100.0 * static_cast<double>(progress.bytes) / static_cast<double>(std::max<uint64_t>(progress.total_bytes, 1)),
+        static_cast<double>(progress.tokens) * 1e-6, speed * 1e-6, left);
+    log::info(line);
+  };
 }
 
 ShardSummary write_shards(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,

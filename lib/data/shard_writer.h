@@ -51,6 +51,9 @@ struct ShardSummary {
   TokenType type = TokenType::uint16;
 };
 
+/// For on_progress: a line on stderr every few seconds, with the share done, the speed and the time left.
+std::function<void(const ShardProgress&)> progress_lines(double seconds = 5);
+
 /// Encodes the text behind `inputs` (see find_text_files) into `folder`. A run that was killed goes on behind its last
 /// finished shard when it is started again with the same arguments; the files come out the same as without the kill.
 /// Throws Error(data) for bad input, for shards of other settings (unless `overwrite`), and for a tokenizer without eos

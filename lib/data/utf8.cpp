@@ -1,7 +1,6 @@
 #include "data/utf8.h"
 
-#include <cstdint>
-#include <cstring>
+#include <cstddef>
 
 namespace llmtk::data {
 namespace {
@@ -33,38 +32,14 @@ Sequence sequence_at(std::string_view text, size_t i) {
   return {length, true};
 }
 
-/// First byte at or after `i` that is not ASCII.
-size_t skip_ascii(std::string_view text, size_t i) {
-  for (; i + 8 <= text.size(); i += 8) {
-    uint64_t word;
-    std::memcpy(&word, text.data() + i, 8);
-    if (word & 0x8080808080808080u) break;
-  }
-  while (i < text.size() && static_cast<unsigned char>(text[i]) < 0x80) ++i;
-  return i;
-}
-
 }  // namespace
-
-size_t find_invalid_utf8(std::string_view text) {
-  for (size_t i = skip_ascii(text, 0); i < text.size();) {
-    const Sequence sequence = sequence_at(text, i);
-    if (!sequence.valid) return i;
-    i += sequence.size;
-    if (i < text.size() && static_cast<unsigned char>(text[i]) < 0x80) i = skip_ascii(text, i);
-  }
-  return std::string_view::npos;
-}
 
 std::string replace_invalid_utf8(std::string_view text) {
   std::string out;
   out.reserve(text.size());
   for (size_t i = 0; i < text.size();) {
-    const size_t next = skip_ascii(text, i);
-    out.append(text, i, next - i);
-    i = next;
-    if (i == text.size()) break;
-    const Sequence sequence = sequence_at(text, i);
+    const bool ascii = static_cast<unsigned char>(text[i]) < 0x80;
+    const Sequence sequence = ascii ? Sequence{1, true} : sequence_at(text, i);
     if (sequence.valid) {
       out.append(text, i, sequence.size);
     } else {

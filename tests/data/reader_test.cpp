@@ -1,5 +1,6 @@
 #include "data/reader.h"
 
+#include "core/utf8.h"
 #include "data/utf8.h"
 #include "support.h"
 

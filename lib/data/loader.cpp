@@ -1,0 +1,292 @@
+#include "data/loader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include "core/error.h"
+#include "data/permutation.h"
+
+namespace llmtk::data {
+
+using nlohmann::ordered_json;
+
+namespace {
+
+constexpr uint64_t kChoice = 1, kOrder = 2;  // what a random number is for
+
+uint64_t random_of(uint64_t seed, uint64_t purpose, uint64_t a, uint64_t b) {
+  return mix(mix(mix(mix(seed) ^ purpose) ^ a) ^ b);
+}
+
+uint64_t sum(const std::vector<uint64_t>& values) {
+  uint64_t total = 0;
+  for (const uint64_t value : values) total += value;
+  return total;
+}
+
+/// First id outside [0, vocab_size), or the size.
+size_t find_outside(std::span<const int32_t> ids, int64_t vocab_size) {
+  uint32_t largest = 0;  // negative ids are large ones here
+  for (const int32_t id : ids) largest = std::max(largest, static_cast<uint32_t>(id));
+  if (largest < vocab_size) return ids.size();
+  const auto outside = [&](int32_t id) { return id < 0 || id >= vocab_size; };
+  return static_cast<size_t>(std::find_if(ids.begin(), ids.end(), outside) - ids.begin());
+}
+
+}  // namespace
+
+RowLoader::RowLoader(std::vector<MixtureSource> sources, RowLoaderOptions options)
+    : sources_(std::move(sources)), options_(options), drawn_(sources_.size()), since_(sources_.size()) {
+  LLMTK_CHECK(options.batch_size >= 1 && options.length >= 1 && options.world_size >= 1);
+  LLMTK_CHECK(options.rank >= 0 && options.rank < options.world_size);
+  double weights = 0;
+  for (const auto& source : sources_) {
+    if (!(source.weight >= 0) || !std::isfinite(source.weight))
+      throw Error(
+          Exit::data,
+          {.what = "weight", .where = source.name, .got = std::to_string(source.weight), .expected = "0 or more"});
+    if (source.rows->rows() == 0)
+      throw Error(Exit::data, {.what = "the data is shorter than one row",
+                               .where = source.name,
+                               .got = std::to_string(source.rows->tokens()) + " tokens",
+                               .expected = std::to_string(options.length + 1) + " or more",
+                               .hint = "lower data.max_length, or give more data"});
+    weights += source.weight;
+    if (source.weight > 0) epoch_rows_ += source.rows->rows();
+    fixed_length_ = fixed_length_ && source.rows->fixed_length();
+  }
+  if (weights <= 0)
+    throw Error(Exit::data, {.what = sources_.empty() ? "there is no data" : "the weights of all sources are 0",
+                             .hint = "give at least one source a weight above 0"});
+}
+
+bool RowLoader::exhausted(size_t i) const {
+  const auto& source = sources_[i];
+  return source.weight <= 0 ||
+         (source.max_epochs > 0 && drawn_[i] >= static_cast<uint64_t>(source.max_epochs) * source.rows->rows());
+}
+
+// A source may be drawn while it is behind its share, with a chance that grows with how far behind it is.
+size_t RowLoader::choose() {
+  double weights = 0, rows = 1;
+  size_t only = sources_.size(), candidates = 0;
+  for (size_t i = 0; i < sources_.size(); ++i) {
+    if (exhausted(i)) continue;
+    weights += sources_[i].weight;
+    rows += static_cast<double>(drawn_[i] - since_[i]);
+    only = i;
+    ++candidates;
+  }
+  if (candidates <= 1) return only;
+  const auto behind = [&](size_t i) {
+    return exhausted(i)
+               ? 0
+               : std::max(0.0, sources_[i].weight / weights * rows - static_cast<double>(drawn_[i] - since_[i]));
+  };
+  double total = 0;
+  for (size_t i = 0; i < sources_.size(); ++i) total += behind(i);
+  const uint64_t random = random_of(options_.seed, kChoice, sum(drawn_), 0);
+  double left = std::ldexp(static_cast<double>(random >> 11), -53) * total;
+  for (size_t i = 0; i < sources_.size(); ++i) {
+    const double share = behind(i);
+    if (share <= 0) continue;
+    only = i;
+    if (left < share) break;
+    left -= share;
+  }
+  return only;
+}
+
+bool RowLoader::draw(Draw& out) {
+  const size_t i = choose();
+  if (i == sources_.size()) return false;
+  const uint64_t rows = sources_[i].rows->rows();
+  const uint64_t epoch = drawn_[i] / rows, at = drawn_[i] % rows;
+  out.source = i;
+  out.row = options_.shuffle ? Permutation(rows, random_of(options_.seed, kOrder, i, epoch))(at) : at;
+  ++drawn_[i];
+  if (exhausted(i)) since_ = drawn_;
+  return true;
+}
+
+bool RowLoader::next(Batch& batch) {
+  const uint64_t done = sum(drawn_);
+  if (options_.epochs > 0 && done >= static_cast<uint64_t>(options_.epochs) * epoch_rows_) return false;
+  const auto world = static_cast<uint64_t>(options_.world_size);
+  const uint64_t take = std::min(static_cast<uint64_t>(options_.batch_size) * world, epoch_rows_ - done % epoch_rows_);
+  std::vector<Draw> draws;
+  for (Draw one; draws.size() < take && draw(one);) draws.push_back(one);
+  if (draws.empty()) return false;
+
+  const uint64_t per_rank = (draws.size() + world - 1) / world;
+  const uint64_t begin = std::min<uint64_t>(per_rank * static_cast<uint64_t>(options_.rank), draws.size());
+  const uint64_t end = std::min<uint64_t>(begin + per_rank, draws.size());
+  const auto length = static_cast<size_t>(options_.length);
+  batch.rows = static_cast<int64_t>(per_rank);
+  batch.input_ids.assign(per_rank * length, 0);
+  batch.labels.assign(per_rank * length, kIgnore);
+  batch.position_ids.clear();
+  size_t longest = fixed_length_ ? length : 1;
+  for (uint64_t i = begin; i < end; ++i) {
+    const std::span<int32_t> ids(batch.input_ids.data() + (i - begin) * length, length);
+    const std::span<int32_t> labels(batch.labels.data() + (i - begin) * length, length);
+    const RowSource& source = *sources_[draws[i].source].rows;
+    const size_t count = source.read(draws[i].row, ids, labels);
+    longest = std::max(longest, count);
+    if (options_.vocab_size == 0) continue;
+    const size_t outside = find_outside(ids.first(count), options_.vocab_size);
+    if (outside < count)
+      throw Error(Exit::data,
+                  {.what = "token id " + std::to_string(ids[outside]) + " is outside the model's vocabulary",
+                   .where = source.place(draws[i].row, outside),
+                   .expected = "0 to " + std::to_string(options_.vocab_size - 1),
+                   .hint = "the data was made with another tokenizer than the model's"});
+    for (size_t t = 0; t < count; ++t)
+      if (labels[t] != kIgnore && (labels[t] < 0 || labels[t] >= options_.vocab_size))
+        throw Error(Exit::data, {.what = "label " + std::to_string(labels[t]) + " is outside the model's vocabulary",
+                                 .where = source.place(draws[i].row, t + 1),
+                                 .expected = "-100, or 0 to " + std::to_string(options_.vocab_size - 1)});
+  }
+  if (longest < length) {
+    for (uint64_t row = 1; row < per_rank; ++row) {
+      std::copy_n(batch.input_ids.begin() + row * length, longest, batch.input_ids.begin() + row * longest);
+      std::copy_n(batch.labels.begin() + row * length, longest, batch.labels.begin() + row * longest);
+    }
+    batch.input_ids.resize(per_rank * longest);
+    batch.labels.resize(per_rank * longest);
+  }
+  batch.length = static_cast<int64_t>(longest);
+  batch.target_tokens =
+      static_cast<int64_t>(batch.labels.size()) - std::count(batch.labels.begin(), batch.labels.end(), kIgnore);
+  return true;
+}
+
+int64_t RowLoader::batches_per_epoch() const {
+  const auto rows = static_cast<uint64_t>(options_.batch_size) * static_cast<uint64_t>(options_.world_size);
+  return static_cast<int64_t>((epoch_rows_ + rows - 1) / rows);
+}
+
+ordered_json RowLoader::state() const {
+  ordered_json sources = ordered_json::array();
+  for (const auto& source : sources_)
+    sources.push_back(
+        {{"identity", source.rows->identity()}, {"weight", source.weight}, {"max_epochs", source.max_epochs}});
+  return {{"version", 1},
+          {"seed", options_.seed},
+          {"shuffle", options_.shuffle},
+          {"max_length", options_.length},
+          {"sources", sources},
+          {"drawn", drawn_},
+          {"since", since_}};
+}
+
+void RowLoader::load_state(const ordered_json& saved) {
+  const ordered_json own = state();
+  try {
+    for (const char* key : {"version", "seed", "shuffle", "max_length", "sources"})
+      if (saved.at(key) != own.at(key))
+        throw Error(Exit::data, {.what = std::string("the saved position belongs to other data: ") + key + " differs",
+                                 .got = own.at(key).dump(),
+                                 .expected = saved.at(key).dump(),
+                                 .hint = "go on with the data and settings that the run began with"});
+    const auto drawn = saved.at("drawn").get<std::vector<uint64_t>>(),
+               since = saved.at("since").get<std::vector<uint64_t>>();
+    if (drawn.size() != sources_.size() || since.size() != sources_.size())
+      throw Error(Exit::data, {.what = "the saved position is broken", .got = saved.dump()});
+    drawn_ = drawn;
+    since_ = since;
+  } catch (const nlohmann::json::exception& e) {
+    throw Error(Exit::data, {.what = std::string("the saved position is broken: ") + e.what()});
+  }
+}
+
+// --- PrefetchSource ---
+
+struct PrefetchSource::Queue {
+  struct Item {
+    Batch batch;
+    ordered_json state;
+    std::exception_ptr error;
+    bool end = false;
+  };
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<Item> items;
+  bool stop = false;
+  std::thread thread;
+};
+
+PrefetchSource::PrefetchSource(std::unique_ptr<BatchSource> source, size_t depth)
+    : source_(std::move(source)),
+      depth_(depth),
+      batches_per_epoch_(source_->batches_per_epoch()),
+      state_(source_->state()) {
+  LLMTK_CHECK(depth >= 1);
+}
+
+PrefetchSource::~PrefetchSource() { stop(); }
+
+void PrefetchSource::start() {
+  queue_ = std::make_unique<Queue>();
+  queue_->thread = std::thread([this, &queue = *queue_] {
+    while (true) {
+      {
+        std::unique_lock lock(queue.mutex);
+        queue.changed.wait(lock, [&] { return queue.stop || queue.items.size() < depth_; });
+        if (queue.stop) return;
+      }
+      Queue::Item item;
+      try {
+        item.end = !source_->next(item.batch);
+        item.state = source_->state();
+      } catch (...) {
+        item.error = std::current_exception();
+      }
+      const bool last = item.end || item.error;
+      std::lock_guard lock(queue.mutex);
+      queue.items.push_back(std::move(item));
+      queue.changed.notify_all();
+      if (last) return;
+    }
+  });
+}
+
+void PrefetchSource::stop() {
+  if (!queue_) return;
+  {
+    std::lock_guard lock(queue_->mutex);
+    queue_->stop = true;
+    queue_->changed.notify_all();
+  }
+  queue_->thread.join();
+  queue_.reset();
+}
+
+bool PrefetchSource::next(Batch& batch) {
+  if (!queue_) start();
+  std::unique_lock lock(queue_->mutex);
+  queue_->changed.wait(lock, [&] { return !queue_->items.empty(); });
+  Queue::Item& item = queue_->items.front();
+  if (item.error) std::rethrow_exception(item.error);  // it stays in the queue: asked again, the answer is the same
+  if (item.end) return false;
+  batch = std::move(item.batch);
+  state_ = std::move(item.state);
+  queue_->items.pop_front();
+  queue_->changed.notify_all();
+  return true;
+}
+
+void PrefetchSource::load_state(const ordered_json& state) {
+  stop();
+  // A refused state leaves the source where the last batch given out left it, not where those made ahead did.
+  source_->load_state(state_);
+  source_->load_state(state);
+  state_ = state;
+}
+
+}  // namespace llmtk::data

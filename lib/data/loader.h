@@ -1,0 +1,88 @@
+#pragma once
+// Batches out of rows: mixing, shuffling, epochs, ranks, and a position that is saved and restored exactly.
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "data/batch.h"
+#include "data/rows.h"
+
+namespace llmtk::data {
+
+/// One member of a mixture.
+struct MixtureSource {
+  std::shared_ptr<RowSource> rows;
+  double weight = 1;       ///< its share of all rows, relative to the others'; 0: never drawn
+  int64_t max_epochs = 0;  ///< passes over it, after which the others share its weight; 0: any number
+  std::string name;        ///< for messages
+};
+
+struct RowLoaderOptions {
+  int64_t batch_size = 1;  ///< B, rows of one rank
+  int64_t length = 1024;   ///< T, the greatest length of a row
+  bool shuffle = true;     ///< within each source, anew in each epoch
+  uint64_t seed = 0;
+  int64_t epochs = 1;  ///< 0: without end
+  int rank = 0, world_size = 1;
+  int64_t vocab_size = 0;  ///< ids from here on are an error; 0: not checked
+};
+
+/// Rows are numbered over the whole run and all ranks: which rows batch n holds depends on the seed and on B *
+/// world_size, not on how many ranks share them. An epoch has as many rows as all sources together; its last batch may
+/// be smaller. With several ranks that one is filled up with rows without targets, so that all ranks have as many.
+///
+/// Mixing: every draw is seeded, and every source stays within one row per other source of its exact share at any time.
+class RowLoader : public BatchSource {
+ public:
+  /// Throws Error(data) for a source without rows, and for weights that are all zero.
+  RowLoader(std::vector<MixtureSource> sources, RowLoaderOptions options);
+  bool next(Batch& batch) override;
+  nlohmann::ordered_json state() const override;
+  void load_state(const nlohmann::ordered_json& state) override;
+  int64_t batches_per_epoch() const override;
+  /// Rows drawn from each source so far, by all ranks.
+  const std::vector<uint64_t>& drawn() const { return drawn_; }
+
+ private:
+  struct Draw {
+    size_t source;
+    uint64_t row;
+  };
+  bool draw(Draw& out);
+  size_t choose();
+  bool exhausted(size_t source) const;
+
+  std::vector<MixtureSource> sources_;
+  RowLoaderOptions options_;
+  uint64_t epoch_rows_ = 0;
+  bool fixed_length_ = true;
+  std::vector<uint64_t> drawn_;  // rows drawn of each source
+  std::vector<uint64_t> since_;  // ... when the set of sources that are not exhausted last changed
+};
+
+/// Makes batches ahead on a thread of its own. state() is that of the last batch given out, not of those made ahead.
+class PrefetchSource : public BatchSource {
+ public:
+  /// Holds at most `depth` batches.
+  PrefetchSource(std::unique_ptr<BatchSource> source, size_t depth);
+  ~PrefetchSource() override;
+  bool next(Batch& batch) override;
+  nlohmann::ordered_json state() const override { return state_; }
+  void load_state(const nlohmann::ordered_json& state) override;
+  int64_t batches_per_epoch() const override { return batches_per_epoch_; }
+
+ private:
+  struct Queue;
+  void start();
+  void stop();
+  std::unique_ptr<BatchSource> source_;
+  size_t depth_;
+  int64_t batches_per_epoch_;
+  nlohmann::ordered_json state_;
+  std::unique_ptr<Queue> queue_;
+};
+
+}  // namespace llmtk::data

@@ -1,0 +1,251 @@
+#include "data/pretraining.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <set>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "data/loader.h"
+#include "data/shard_writer.h"
+
+namespace llmtk::data {
+
+using nlohmann::ordered_json;
+
+namespace {
+
+enum class Role { train, validation };
+
+std::string megabytes(uint64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) * 1e-6);
+  return text;
+}
+
+class Opener {
+ public:
+  Opener(const DataConfig& config, const text::Tokenizer* tokenizer, const std::string& tokenizer_path,
+         const LoaderContext& context)
+      : config_(config), tokenizer_(tokenizer), tokenizer_path_(tokenizer_path), context_(context) {
+    if (tokenizer_) tokenizer_hash_ = data::tokenizer_hash(*tokenizer_);
+    if (tokenizer_ && context.vocab_size > 0 && tokenizer_->vocab_size() > static_cast<size_t>(context.vocab_size))
+      throw Error(Exit::data, {.what = "the tokenizer has more tokens than the model's vocabulary",
+                               .where = tokenizer_path,
+                               .got = std::to_string(tokenizer_->vocab_size()),
+                               .expected = "at most " + std::to_string(context.vocab_size),
+                               .hint = "set the model's vocab_size, or take the model's own tokenizer"});
+  }
+
+  PretrainingData run() {
+    std::vector<MixtureSource> train, held_out, validation;
+    for (const auto& source : config_.train) open(source, Role::train, train, held_out);
+    for (const auto& source : config_.validation) open(source, Role::validation, validation, validation);
+    for (auto& source : held_out) validation.push_back(std::move(source));
+
+    PretrainingData out;
+    out.description = {{"sources", description_}, {"tokenizer_hash", tokenizer_hash_}};
+    for (const auto& source : train) out.train_tokens += source.rows->tokens();
+    for (const auto& source : validation) out.validation_tokens += source.rows->tokens();
+    RowLoaderOptions options{.batch_size = context_.batch_size,
+                             .length = config_.max_length,
+                             .shuffle = config_.shuffle,
+                             .seed = context_.seed,
+                             .epochs = context_.epochs,
+                             .rank = context_.rank,
+                             .world_size = context_.world_size,
+                             .vocab_size = context_.vocab_size};
+    out.train = make(std::move(train), options);
+    options.batch_size = context_.eval_batch_size;
+    options.shuffle = false;
+    options.epochs = 1;
+    if (!validation.empty()) out.validation = make({joined(std::move(validation))}, options);
+    return out;
+  }
+
+ private:
+  std::unique_ptr<BatchSource> make(std::vector<MixtureSource> sources, const RowLoaderOptions& options) const {
+    // Without weights every row of an epoch is drawn exactly once: the sources are one.
+    const bool weighted = std::any_of(sources.begin(), sources.end(), [](const auto& s) { return s.weight > 0; });
+    const bool limited = std::any_of(sources.begin(), sources.end(), [](const auto& s) { return s.max_epochs > 0; });
+    if (!weighted && limited) {
+      for (auto& source : sources) source.weight = static_cast<double>(source.rows->rows());
+    } else if (!weighted) {
+      sources = {joined(std::move(sources))};
+    }
+    std::unique_ptr<BatchSource> loader = std::make_unique<RowLoader>(std::move(sources), options);
+    if (config_.dataloader_prefetch_factor > 0)
+      loader =
+          std::make_unique<PrefetchSource>(std::move(loader), static_cast<size_t>(config_.dataloader_prefetch_factor));
+    return loader;
+  }
+
+  /// Refuses any part that is too short, which the sum would hide.
+  MixtureSource joined(std::vector<MixtureSource> sources) const {
+    for (const auto& source : sources) RowLoader({{source.rows, 1, 0, source.name}}, {.length = config_.max_length});
+    if (sources.size() == 1) return {sources[0].rows, 1, 0, sources[0].name};
+    std::vector<std::shared_ptr<RowSource>> parts;
+    for (auto& source : sources) parts.push_back(std::move(source.rows));
+    return {std::make_shared<JoinedRows>(std::move(parts)), 1, 0, "data"};
+  }
+
+  void open(const SourceConfig& source, Role role, std::vector<MixtureSource>& out,
+            std::vector<MixtureSource>& held_out) {
+    if (TokenizedRows::is_tokenized(source.path)) {
+      if (role == Role::train && config_.validation_fraction > 0)
+        throw Error(Exit::usage,
+                    {.what = "data.validation_fraction does not work with rows that are tokenized already",
+                     .where = source.path,
+                     .hint = "put the rows to hold out into a file of their own and name it in data.validation"});
+      remember(source.path, "", role);
+      add(source, role, std::make_shared<TokenizedRows>(source.path, config_.max_length), out);
+      return;
+    }
+    const auto shards = std::make_shared<const TokenShards>(open_shards(source, role));
+    check_vocabulary(*shards, source.path);
+    const bool keep_tail = role == Role::validation;
+    if (role == Role::validation || config_.validation_fraction == 0) {
+      add(source, role,
+          std::make_shared<StreamRows>(shards, std::vector<TokenRange>{{0, shards->size()}}, config_.max_length,
+                                       keep_tail),
+          out);
+      return;
+    }
+    HeldOut parts = hold_out(*shards, config_.validation_fraction, config_.max_length);
+    add(source, Role::train, std::make_shared<StreamRows>(shards, std::move(parts.train), config_.max_length, false),
+        out);
+    add(source, Role::validation,
+        std::make_shared<StreamRows>(shards, std::move(parts.validation), config_.max_length, true), held_out);
+  }
+
+  void add(const SourceConfig& source, Role role, std::shared_ptr<RowSource> rows, std::vector<MixtureSource>& out) {
+    description_.push_back({{"path", source.path},
+                            {"role", role == Role::train ? "train" : "validation"},
+                            {"rows", rows->rows()},
+                            {"tokens", rows->tokens()},
+                            {"identity", rows->identity()}});
+    out.push_back({std::move(rows), source.weight, role == Role::train ? source.max_epochs : 0, source.path});
+  }
+
+  TokenShards open_shards(const SourceConfig& source, Role role) {
+    if (!TokenShards::is_shards(source.path)) {
+      for (const auto& file : find_text_files({source.path})) remember(file.path, "", role);
+      return TokenShards::open(tokenize(source).string());
+    }
+    std::string split = source.split;
+    if (split.empty()) split = "train";
+    if (source.split.empty() && role == Role::validation && fs::is_directory(source.path)) {
+      const auto names = TokenShards::splits(source.path);
+      if (std::find(names.begin(), names.end(), "validation") != names.end()) split = "validation";
+    }
+    remember(source.path, split, role);
+    return TokenShards::open(source.path, split);
+  }
+
+  /// What is trained on must not be evaluated on.
+  void remember(const fs::path& path, const std::string& split, Role role) {
+    std::error_code error;
+    const fs::path canonical = fs::canonical(path, error);
+    const std::string key = (error ? path : canonical).string() + "\n" + split;
+    if (role == Role::train) {
+      trained_on_.insert(key);
+    } else if (trained_on_.contains(key)) {
+      throw Error(Exit::data, {.what = "the validation data is part of the training data",
+                               .where = path.string(),
+                               .hint = "use data.validation_fraction to hold a part of it out"});
+    }
+  }
+
+  void check_vocabulary(const TokenShards& shards, const std::string& path) const {
+    if (context_.vocab_size > 0 && shards.vocab_size() > static_cast<uint64_t>(context_.vocab_size))
+      throw Error(Exit::data, {.what = "the shards were made with a larger vocabulary than the model's",
+                               .where = path,
+                               .got = std::to_string(shards.vocab_size()),
+                               .expected = "at most " + std::to_string(context_.vocab_size),
+                               .hint = "their tokenizer was " + shards.tokenizer_path()});
+    if (tokenizer_ && !shards.tokenizer_hash().empty() && shards.tokenizer_hash() != tokenizer_hash_)
+      throw Error(Exit::data, {.what = "the shards were made with another tokenizer",
+                               .where = path,
+                               .got = shards.tokenizer_path(),
+                               .expected = tokenizer_path_,
+                               .hint = "use that tokenizer, or shard the text again with this one"});
+  }
+
+  /// Token shards of raw text: in the cache under a name made of all that they depend on.
+  fs::path tokenize(const SourceConfig& source) const {
+    if (!tokenizer_) throw Error(Exit::usage, {.what = "raw text needs a tokenizer", .where = source.path});
+    ShardOptions options;
+    options.read.text_field = source.text_field;
+    options.read.document = parse_document_unit(source.document);
+    options.read.on_bad_line = parse_bad_line(config_.on_bad_line);
+    options.append_eos = config_.append_eos;
+    options.threads = static_cast<int>(config_.preprocessing_num_workers);
+    options.wait = true;
+    options.check_sources = false;  // the name holds their checksums
+    options.on_progress = progress_lines();
+
+    const auto files = find_text_files({source.path});
+    uint64_t bytes = 0;
+    Checksum key;
+    const auto add = [&](const std::string& text) {
+      key.update(std::as_bytes(std::span(text.data(), text.size() + 1)));
+    };
+    for (const auto& file : files) {
+      bytes += file.bytes;
+      add(fs::absolute(file.path).string());
+      add(checksum_file(file.path));
+    }
+    for (const auto& text : {tokenizer_hash_, source.text_field, source.document, config_.on_bad_line,
+                             std::string(config_.append_eos ? "eos" : ""), std::to_string(kShardVersion)})
+      add(text);
+    const fs::path folder =
+        (config_.cache_dir.empty() ? default_cache_folder() : fs::path(config_.cache_dir)) / key.hex();
+    if (!fs::exists(folder / kManifestName))
+      log::info("tokenizing " + megabytes(bytes) + " of " + source.path + " into " + folder.string());
+    // Absolute, because the cache is shared by runs from all folders.
+    const ShardSummary summary =
+        write_shards({fs::absolute(source.path).string()}, *tokenizer_, tokenizer_path_, folder, options);
+    if (!summary.was_complete && summary.skipped + summary.replaced > 0)
+      log::warn(source.path + ": " + std::to_string(summary.skipped) + " bad lines left out, " +
+                std::to_string(summary.replaced) + " mended");
+    return folder;
+  }
+
+  const DataConfig& config_;
+  const text::Tokenizer* tokenizer_;
+  const std::string& tokenizer_path_;
+  const LoaderContext& context_;
+  std::string tokenizer_hash_;
+  std::set<std::string> trained_on_;
+  ordered_json description_ = ordered_json::array();
+};
+
+}  // namespace
+
+void DataConfig::validate(config::Problems& problems) const {
+  if (!validation.empty() && validation_fraction > 0)
+    problems.add("validation_fraction", {.what = "given together with data.validation", .expected = "one of the two"});
+  const auto weighted = std::count_if(train.begin(), train.end(), [](const auto& s) { return s.weight > 0; });
+  if (weighted > 0 && weighted < static_cast<int64_t>(train.size())) {
+    for (size_t i = 0; i < train.size(); ++i)
+      if (train[i].weight == 0)
+        problems.add("train." + std::to_string(i) + ".weight",
+                     {.what = "0, while other sources have weights",
+                      .expected = "a weight above 0 for every source, or for none"});
+  }
+}
+
+fs::path default_cache_folder() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache && *cache) return fs::path(cache) / "llmtk" / "data";
+  const char* home = std::getenv("HOME");
+  if (home && *home) return fs::path(home) / ".cache" / "llmtk" / "data";
+  throw Error(Exit::usage, {.what = "no place for tokenized text: HOME is not set", .hint = "set data.cache_dir"});
+}
+
+PretrainingData open_pretraining_data(const DataConfig& config, const text::Tokenizer* tokenizer,
+                                      const std::string& tokenizer_path, const LoaderContext& context) {
+  return Opener(config, tokenizer, tokenizer_path, context).run();
+}
+
+}  // namespace llmtk::data

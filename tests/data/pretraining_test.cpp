@@ -1,0 +1,249 @@
+#include "data/pretraining.h"
+
+#include <set>
+
+#include "data/shard_writer.h"
+#include "support.h"
+
+using namespace llmtk;
+using namespace llmtk::data;
+using test::ByteTokenizer;
+using test::contains;
+using test::error_of;
+
+namespace {
+
+const ByteTokenizer kBytes;
+
+struct Fixture {
+  test::TemporaryFolder folder;
+  DataConfig config;
+  LoaderContext context{.batch_size = 2, .eval_batch_size = 2, .epochs = 1, .seed = 1, .vocab_size = 257};
+
+  Fixture() {
+    config.cache_dir = (folder / "cache").string();
+    config.max_length = 8;
+  }
+  std::string write(const std::string& name, const std::string& text) {
+    write_file_atomic(folder / name, text);
+    return (folder / name).string();
+  }
+  PretrainingData open(const text::Tokenizer* tokenizer = &kBytes) {
+    return open_pretraining_data(config, tokenizer, "bytes", context);
+  }
+};
+
+using Ids = std::vector<int32_t>;
+
+/// All labels that are trained on, in order.
+Ids targets(BatchSource& source) {
+  Ids out;
+  Batch batch;
+  while (source.next(batch)) {
+    int64_t count = 0;
+    for (const int32_t label : batch.labels)
+      if (label != kIgnore) out.push_back(label), ++count;
+    CHECK(count == batch.target_tokens);
+  }
+  return out;
+}
+
+size_t entries(const fs::path& folder) {
+  return static_cast<size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+}
+
+}  // namespace
+
+TEST_CASE("raw text becomes rows whose labels are the ids one further, and the cache is used again") {
+  Fixture f;
+  f.config.train = {{.path = f.write("a.txt", "abcdefghijklmnopqrstuvwxyz")}};
+  f.config.shuffle = false;
+  PretrainingData data = f.open();
+  CHECK(data.train_tokens == 27);
+  CHECK(data.train->batches_per_epoch() == 2);
+  Batch batch;
+  REQUIRE(data.train->next(batch));
+  CHECK(batch.rows == 2);
+  CHECK(batch.length == 8);
+  CHECK(batch.target_tokens == 16);
+  CHECK(kBytes.decode(batch.input_ids, false) == "abcdefghijklmnop");
+  CHECK(kBytes.decode(batch.labels, false) == "bcdefghijklmnopq");
+  REQUIRE(data.train->next(batch));
+  CHECK(kBytes.decode(batch.labels, false) == "rstuvwxy");
+  CHECK(!data.train->next(batch));
+  CHECK(!data.validation);
+
+  REQUIRE(entries(f.config.cache_dir) == 1);
+  const fs::path cached = *fs::directory_iterator(f.config.cache_dir);
+  const auto written = fs::last_write_time(cached / "train-00000.bin");
+  f.open();
+  CHECK(fs::last_write_time(cached / "train-00000.bin") == written);
+  CHECK(entries(f.config.cache_dir) == 1);
+  f.write("a.txt", "ABCdefghijklmnopqrstuvwxyz");  // same name, same size
+  f.open();
+  CHECK(entries(f.config.cache_dir) == 2);
+  const ByteTokenizer shifted(1);
+  f.context.vocab_size = 258;
+  f.open(&shifted);
+  CHECK(entries(f.config.cache_dir) == 3);
+}
+
+TEST_CASE("what is held out is never trained on, and nothing is lost between") {
+  Fixture f;
+  std::string text;
+  for (int i = 0; i < 3000; ++i)
+    text += std::string(1, static_cast<char>('0' + i / 300)) + "line " + std::to_string(10000 + i) + "\n";
+  f.config.train = {{.path = f.write("a.txt", text), .document = "line"}};
+  f.config.validation_fraction = 0.1;
+  f.config.shuffle = false;
+  PretrainingData data = f.open();
+  CHECK(data.train_tokens + data.validation_tokens == 3000 * 12);
+  CHECK(static_cast<double>(data.validation_tokens) == Approx(3600).margin(250));
+  const auto documents = [](const Ids& ids) {
+    std::set<std::string> out;
+    Ids document;
+    for (const int32_t id : ids) {
+      if (id != 256) {
+        document.push_back(id);
+      } else {
+        out.insert(kBytes.decode(document, false));
+        document.clear();
+      }
+    }
+    return out;
+  };
+  const auto train = documents(targets(*data.train)), validation = documents(targets(*data.validation));
+  for (const auto& document : validation) REQUIRE(!train.contains(document));
+  CHECK(train.size() + validation.size() >= 2998);  // the first id of a stream is nowhere a target
+  std::set<char> parts;
+  for (const auto& document : validation)
+    if (document[0] != 'l') parts.insert(document[0]);  // the first lacks its first id
+  CHECK(parts.size() == 10);  // every part of the corpus is seen
+
+  // Evaluation: every token once, in order, each time the same.
+  PretrainingData again = f.open();
+  const Ids ids = targets(*again.validation);
+  CHECK(ids.size() == data.validation_tokens - 1);
+}
+
+TEST_CASE("shards, with their validation split, and a mixture with weights") {
+  Fixture f;
+  std::mt19937 random(1);
+  const auto text = f.write("a.txt", test::random_text(random, 20000));
+  write_shards({text}, kBytes, "bytes", f.folder / "shards",
+               {.read = {.document = DocumentUnit::line}, .shard_tokens = 3000, .validation_fraction = 0.2});
+  const auto other = f.write("b.txt", std::string(5000, 'z'));
+  f.config.train = {{.path = (f.folder / "shards").string(), .weight = 1}, {.path = other, .weight = 3}};
+  f.config.validation = {{.path = (f.folder / "shards").string()}};
+  PretrainingData data = f.open();
+  const auto shards = TokenShards::open((f.folder / "shards").string(), "validation");
+  CHECK(data.validation_tokens == shards.size());
+  Ids expected(shards.size() - 1);
+  shards.read(1, expected);
+  CHECK(targets(*data.validation) == expected);
+  const Ids ids = targets(*data.train);
+  const double share = static_cast<double>(std::count(ids.begin(), ids.end(), 'z')) / static_cast<double>(ids.size());
+  CHECK(share == Approx(0.75).margin(0.01));
+  REQUIRE(data.description["sources"].size() == 3);
+  CHECK(data.description["sources"][2]["role"] == "validation");
+}
+
+TEST_CASE("without weights every row of every source comes once an epoch") {
+  Fixture f;
+  f.config.train = {{.path = f.write("a.txt", std::string(80, 'a'))},
+                    {.path = f.write("b.txt", std::string(800, 'b'))}};
+  PretrainingData data = f.open();
+  const Ids ids = targets(*data.train);
+  CHECK(std::count(ids.begin(), ids.end(), 'a') + std::count(ids.begin(), ids.end(), 256) >= 80);
+  CHECK(std::count(ids.begin(), ids.end(), 'a') <= 80);
+  CHECK(ids.size() == 880);
+}
+
+TEST_CASE("rows that are tokenized already") {
+  Fixture f;
+  f.config.train = {{.path = f.write("rows.jsonl",
+                                     "\xEF\xBB\xBF{\"input_ids\": [1, 2, 3], \"labels\": [-100, 2, 3]}\n\n"
+                                     "{\"input_ids\": [4, 5, 6, 7]}\n{\"input_ids\": [8, 9]}\n")}};
+  f.config.shuffle = false;
+  PretrainingData data = f.open(nullptr);
+  Batch batch;
+  REQUIRE(data.train->next(batch));
+  CHECK(batch.length == 4);
+  CHECK(batch.input_ids == Ids{1, 2, 3, 0, 4, 5, 6, 7});
+  CHECK(batch.labels == Ids{2, 3, kIgnore, kIgnore, 5, 6, 7, kIgnore});
+  CHECK(batch.target_tokens == 5);
+  REQUIRE(data.train->next(batch));
+  CHECK(batch.input_ids == Ids{8, 9});
+
+  const auto message = [&](const std::string& rows) {
+    f.write("rows.jsonl", rows);
+    return error_of([&] { targets(*f.open(nullptr).train); });
+  };
+  CHECK(contains(message("{\"input_ids\": [1,2]}\n\n{\"input_ids\": [1,2,3,4,5,6,7,8,9]}"),
+                 "rows.jsonl:3: 'input_ids' is longer than data.max_length"));
+  CHECK(contains(message("{\"input_ids\": [1,2], \"labels\": [1]}"),
+                 "rows.jsonl:1: 'labels' and 'input_ids' differ in length"));
+  CHECK(contains(message("{\"input_ids\": [1,\"a\"]}"), "'input_ids'[1]: got \"a\""));
+  CHECK(contains(message("{\"input_ids\": [1,300]}"), "rows.jsonl:1, token 1: token id 300 is outside"));
+  CHECK(contains(message("{\"input_ids\": [1,2], \"labels\": [1, -7]}"), "label -7 is outside"));
+}
+
+TEST_CASE("what cannot be trained on is refused with its place") {
+  Fixture f;
+  const auto a = f.write("a.txt", test::random_text(*std::make_unique<std::mt19937>(1), 1000));
+  const auto message = [&](const text::Tokenizer* tokenizer = &kBytes) { return error_of([&] { f.open(tokenizer); }); };
+  f.config.train = {{.path = f.write("short.txt", "abc")}};
+  CHECK(contains(message(), "short.txt: the data is shorter than one row: got 4 tokens, expected 9 or more"));
+  f.config.train = {{.path = a}, {.path = (f.folder / "short.txt").string()}};
+  CHECK(contains(message(), "short.txt: the data is shorter than one row"));
+  f.config.train = {{.path = (f.folder / "none.txt").string()}};
+  CHECK(contains(message(), "none.txt: no such file"));
+  f.config.train = {{.path = a}};
+  CHECK(contains(message(nullptr), "raw text needs a tokenizer"));
+  f.config.validation = {{.path = a}};
+  CHECK(contains(message(), "part of the training data"));
+  f.config.validation.clear();
+  f.context.vocab_size = 256;
+  CHECK(contains(message(), "more tokens than the model's vocabulary"));
+  f.context.vocab_size = 257;
+  write_shards({a}, kBytes, "bytes", f.folder / "shards", {});
+  f.config.train = {{.path = (f.folder / "shards").string()}};
+  const ByteTokenizer without_eos(0, false);
+  CHECK(contains(message(&without_eos), "made with another tokenizer"));
+  f.context.vocab_size = 200;
+  CHECK(contains(message(nullptr), "larger vocabulary than the model's: got 257, expected at most 200"));
+  f.context.vocab_size = 257;
+  const auto bad = f.write("bad.jsonl", "{\"text\": \"ok\"}\n{\"text\": 1}\n");
+  f.config.train = {{.path = bad}};
+  CHECK(contains(message(), "bad.jsonl:2: field 'text': got number"));
+}
+
+TEST_CASE("the section reads from YAML, and its rules are told with their lines") {
+  const auto config =
+      config::parse<DataConfig>("train:\n  - {path: a.txt, document: line}\nmax_length: 64\n", "x.yaml");
+  CHECK(config.train.at(0).document == "line");
+  CHECK(config.max_length == 64);
+  const auto message = [](const char* yaml) { return error_of([&] { config::parse<DataConfig>(yaml, "x.yaml"); }); };
+  CHECK(contains(message("train: [{path: a}, {path: b, weight: 2}]\n"), "weight"));
+  CHECK(contains(message("train: [{path: a}]\nvalidation: [{path: b}]\nvalidation_fraction: 0.1\n"), "x.yaml:3"));
+  CHECK(contains(message("train: [{path: a, document: page}]\n"), "blank_line"));
+  CHECK(contains(message("{}"), "train"));
+}
+
+TEST_CASE("real text: the loader gives every token of Tang poems once an epoch") {
+  const char* data = std::getenv("LLMTK_TEST_DATA");
+  if (!data) LLMTK_SKIP("LLMTK_TEST_DATA is not set");
+  Fixture f;
+  f.config.train = {{.path = std::string(data) + "/text/tang_poems.txt", .document = "blank_line"}};
+  f.config.max_length = 128;
+  f.context.batch_size = 16;
+  PretrainingData opened = f.open();
+  std::vector<int64_t> count(257), expected(257);
+  for (const int32_t id : targets(*opened.train)) ++count[static_cast<size_t>(id)];
+  const auto shards = TokenShards::open(fs::directory_iterator(f.config.cache_dir)->path().string());
+  Ids all(shards.size());
+  shards.read(0, all);
+  for (size_t i = 1; i <= (all.size() - 1) / 128 * 128; ++i) ++expected[static_cast<size_t>(all[i])];
+  CHECK(count == expected);
+  CHECK(count[256] > 5000);
+}
