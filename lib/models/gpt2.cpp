@@ -59,9 +59,8 @@ struct Attention : torch::nn::Module {
   }
 
   Tensor forward(const Tensor& x, const LayerContext& context) {
-    const int64_t B = x.size(0), T = x.size(1);
-    const Tensor qkv = c_attn->forward(x).view({B, T, 3, heads, -1}).permute({2, 0, 3, 1, 4});  // [3, B, N, T, D]
-    const auto parts = qkv.unbind(0);                                                           // each [B, N, T, D]
+    const Tensor qkv = c_attn->forward(x).unflatten(2, {3, heads, -1}).permute({2, 0, 3, 1, 4});  // [3, B, N, T, D]
+    const auto parts = qkv.unbind(0);                                                             // each [B, N, T, D]
     const Tensor y = nn::causal_attention(parts[0], parts[1], parts[2], context, layer, scale,
                                           is_training() ? attn_pdrop : 0.0);  // [B, T, H]
     return nn::dropout(c_proj->forward(y), resid_pdrop, is_training());
@@ -119,7 +118,7 @@ struct Transformer : torch::nn::Module {
 
   Tensor forward(const Tensor& input_ids, const LayerContext& context, std::vector<Tensor>* hidden_states) {
     const Tensor embedded = wte->forward(input_ids) + wpe->forward(context.position_ids);  // [B, T, H]
-    Residual x{nn::dropout(embedded, embd_pdrop, is_training())};
+    Residual x{nn::dropout(embedded, embd_pdrop, is_training()), {}};
     for (const auto& block : *h) {
       if (hidden_states) hidden_states->push_back(x.sum());
       x = nn::run_layer(*block, x, context, gradient_checkpointing);

@@ -8,6 +8,8 @@
 #include "core/device.h"
 #include "core/error.h"
 #include "models/gpt2.h"
+#include "models/llama.h"
+#include "models/openai_gpt.h"
 
 namespace llmtk::models {
 namespace {
@@ -21,6 +23,8 @@ struct Family {
 
 constexpr Family kFamilies[] = {
     {"gpt2", make_gpt2, gpt2_parameter_name, gpt2_presets},
+    {"llama", make_llama, llama_parameter_name, llama_presets},
+    {"openai-gpt", make_openai_gpt, openai_gpt_parameter_name, openai_gpt_presets},
 };
 
 std::string joined(const std::vector<std::string>& names, size_t most = 8) {

@@ -44,9 +44,9 @@ Residual run_layer(Block& block, const Residual& x, const LayerContext& context,
   // One tensor is kept per layer, so what waits is added first.
   const auto outputs = checkpoint(block, {x.sum()}, [&block, context](const Tensors& inputs) -> Tensors {
     const Residual y = block.forward({inputs[0], {}}, context);
-    return {y.stream, y.update};
+    return y.update.defined() ? Tensors{y.stream, y.update} : Tensors{y.stream};
   });
-  return {outputs[0], outputs[1]};
+  return {outputs[0], outputs.size() > 1 ? outputs[1] : at::Tensor()};
 }
 
 }  // namespace llmtk::nn

@@ -1,0 +1,228 @@
+#include "models/registry.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <cstdlib>
+
+#include "core/error.h"
+#include "nn/linear.h"
+#include "test.h"
+
+namespace llmtk::models {
+namespace {
+
+io::Json small_gpt2() {
+  return {{"model_type", "gpt2"}, {"vocab_size", 31}, {"n_positions", 16},
+          {"n_embd", 24},         {"n_layer", 2},     {"n_head", 3}};
+}
+
+io::Json small_llama() {
+  return {
+      {"model_type", "llama"},  {"vocab_size", 31},         {"hidden_size", 24},        {"intermediate_size", 40},
+      {"num_hidden_layers", 2}, {"num_attention_heads", 3}, {"num_key_value_heads", 1}, {"max_position_embeddings", 16},
+      {"rms_norm_eps", 1e-5}};
+}
+
+template <class Body>
+std::string error_of(Body body) {
+  try {
+    body();
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+bool says(const std::string& message, const std::string& part) {
+  INFO(message);
+  return message.find(part) != std::string::npos;
+}
+
+TEST_CASE("the published sizes have their published numbers of parameters") {
+  // Counted as transformers counts the same configs (num_parameters()).
+  const std::map<std::string, int64_t> counts = {
+      {"gpt2", 124439808},          {"gpt2-medium", 354823168},   {"gpt2-large", 774030080},
+      {"gpt2-xl", 1557611200},      {"openai-gpt", 116534784},    {"smollm2-135m", 134515008},
+      {"smollm2-360m", 361821120},  {"smollm2-1.7b", 1711376384}, {"tinyllama-1.1b", 1100048384},
+      {"llama-2-7b", 6738415616},   {"llama-3-8b", 8030261248},   {"llama-3.2-1b", 1235814400},
+      {"llama-3.2-3b", 3212749824},
+  };
+  for (const std::string& name : preset_names()) {
+    INFO(name);
+    // On the meta device nothing is allocated.
+    const auto model = make(preset(name), name, {c10::kBFloat16, c10::kMeta});
+    if (counts.contains(name)) CHECK(model->num_parameters() == counts.at(name));
+    CHECK(model->training_flops_per_token(1) > 5.0 * 0.6 * static_cast<double>(model->num_parameters()));
+  }
+  CHECK(says(error_of([] { preset("gpt5"); }), "gpt2-medium"));
+}
+
+TEST_CASE("the seed alone decides the weights") {
+  const auto weights = [](uint64_t seed, c10::ScalarType dtype, int threads) {
+    at::set_num_threads(threads);
+    const auto model = create(small_llama(), {dtype, c10::kCPU}, seed);
+    std::vector<at::Tensor> all;
+    for (const auto& parameter : model->parameters()) all.push_back(parameter.detach().flatten());
+    return at::cat(all);
+  };
+  const at::Tensor one = weights(1, at::kFloat, 1);
+  CHECK(at::equal(one, weights(1, at::kFloat, 2)));
+  CHECK(at::equal(one.to(at::kBFloat16), weights(1, at::kBFloat16, 2)));
+  CHECK_FALSE(at::equal(one, weights(2, at::kFloat, 1)));
+}
+
+TEST_CASE("weights start as published") {
+  io::Json config = small_gpt2();
+  config["n_embd"] = 192;
+  config["n_layer"] = 8;
+  const auto model = create(config, {}, 3);
+  for (const auto& parameter : model->named_parameters()) {
+    INFO(parameter.key());
+    const at::Tensor value = parameter.value().detach();
+    const double expected = parameter.key().ends_with("c_proj.weight") ? 0.02 / 4 : 0.02;  // sqrt(2 * 8) = 4
+    if (value.dim() == 1) {
+      CHECK(at::equal(value, at::full_like(value, parameter.key().ends_with("weight") ? 1.0 : 0.0)));
+    } else {
+      CHECK(value.std().item<double>() == Approx(expected).epsilon(0.05));
+      CHECK(std::abs(value.mean().item<double>()) < 0.1 * expected);
+      CHECK(value.abs().max().item<double>() > 3 * expected);  // a normal's tails
+    }
+  }
+}
+
+TEST_CASE("a config that cannot be computed is refused by key") {
+  const auto with = [](io::Json config, const char* key, const io::Json& value) {
+    if (value.is_discarded())
+      config.erase(key);
+    else
+      config[key] = value;
+    return error_of([&] { make(config, "m/config.json", {}); });
+  };
+  const io::Json gone(io::Json::value_t::discarded);
+  CHECK(says(with(small_gpt2(), "n_layer", gone), "m/config.json: key 'n_layer' is missing"));
+  CHECK(says(with(small_gpt2(), "n_head", 5), "a divisor of n_embd, 24"));
+  CHECK(says(with(small_gpt2(), "activation_function", "mish"), "key 'activation_function'"));
+  CHECK(says(with(small_gpt2(), "add_cross_attention", true), "key 'add_cross_attention'"));
+  CHECK(says(with(small_gpt2(), "resid_pdrop", 1.5), "key 'resid_pdrop'"));
+  CHECK(says(with(small_gpt2(), "model_type", "mamba"), "expected gpt2, llama"));
+  CHECK(says(with(small_gpt2(), "quantization_config", {{"bits", 4}}), "key 'quantization_config'"));
+  CHECK(says(with(small_llama(), "hidden_act", "tanh"), "key 'hidden_act'"));
+  CHECK(says(with(small_llama(), "rms_norm_eps", gone), "key 'rms_norm_eps' is missing"));
+  CHECK(says(with(small_llama(), "num_key_value_heads", 2), "a divisor of num_attention_heads, 3"));
+  CHECK(says(with(small_llama(), "rope_scaling", {{"type", "longrope"}, {"factor", 2}}),
+             "default, linear, dynamic, llama3 or yarn"));
+  CHECK(says(with(small_llama(), "rope_scaling", {{"type", "linear"}}), "key 'factor' is missing"));
+  CHECK(says(with(small_llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2}, {"extra", 1}}), "key 'extra'"));
+  CHECK(says(with(small_llama(), "rope_parameters", {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}),
+             "partial_rotary_factor"));
+}
+
+TEST_CASE("loading is strict, and names what is wrong") {
+  test::TemporaryFolder folder;
+  const auto model = create(small_gpt2(), {}, 1);
+  save(*model, folder.path());
+  io::NamedTensors tensors;
+  for (const auto& parameter : model->named_parameters())
+    tensors.emplace_back(parameter.key(), parameter.value().detach());
+  const auto load_with = [&](auto change) {
+    io::NamedTensors changed = tensors;
+    change(changed);
+    io::save_weights(folder.path(), changed);
+    return error_of([&] { load(folder.path().string()); });
+  };
+  CHECK(load_with([](auto&) {}) == "");
+  CHECK(says(load_with([](auto& t) { t.erase(t.begin()); }), "tensors are missing: transformer.wte.weight"));
+  CHECK(
+      says(load_with([](auto& t) { t.emplace_back("score.weight", at::zeros({1})); }), "does not have: score.weight"));
+  CHECK(says(load_with([](auto& t) {
+               t[1].second = at::zeros({3, 3});
+             }),
+             "tensor 'transformer.wpe.weight' has another shape"));
+  CHECK(says(load_with([](auto& t) { t[1].second = at::zeros({16, 24}, at::kLong); }), "floating-point"));
+  CHECK(says(load_with([](auto& t) { t.emplace_back("lm_head.weight", at::ones({31, 24})); }), "tie_word_embeddings"));
+  CHECK(load_with([](auto& t) { t.emplace_back("lm_head.weight", t[0].second.clone()); }) == "");
+}
+
+TEST_CASE("files as they are on the hub load") {
+  test::TemporaryFolder folder;
+  const at::NoGradGuard no_grad;
+  const at::Tensor ids = at::arange(10, at::kLong).view({1, 10});
+  const auto reload = [&](const nn::CausalModel& model, const std::string& prefix, const std::string& buffer,
+                          const at::Tensor& value) {
+    save(model, folder.path());
+    io::NamedTensors tensors;
+    for (const auto& parameter : model.named_parameters()) {
+      const bool stripped = parameter.key().starts_with(prefix);
+      tensors.emplace_back(stripped ? parameter.key().substr(prefix.size()) : parameter.key(), parameter.value());
+    }
+    tensors.emplace_back(buffer, value);
+    io::save_weights(folder.path(), tensors);
+    return load(folder.path().string());
+  };
+  // GPT-2's first files: no prefix, and the causal mask as buffers. Old Llamas: the rotary frequencies.
+  const auto gpt2 = create(small_gpt2(), {}, 1);
+  gpt2->eval();
+  CHECK(at::equal(reload(*gpt2, "transformer.", "h.0.attn.bias", at::ones({1, 1, 16, 16}))->forward(ids),
+                  gpt2->forward(ids)));
+  const auto llama = create(small_llama(), {}, 1);
+  CHECK(at::equal(reload(*llama, "#", "model.layers.0.self_attn.rotary_emb.inv_freq", at::ones({4}))->forward(ids),
+                  llama->forward(ids)));
+}
+
+TEST_CASE("the dtype is the config's unless another is asked for") {
+  test::TemporaryFolder folder;
+  save(*create(small_llama(), {at::kBFloat16, c10::kCPU}, 1), folder.path());
+  CHECK(load(folder.path().string())->dtype() == at::kBFloat16);
+  CHECK(load(folder.path().string(), {.dtype = at::kFloat})->dtype() == at::kFloat);
+  io::Json config = io::read_json(folder / "config.json");
+  CHECK(config["dtype"] == "bfloat16");
+  config.erase("dtype");
+  config["torch_dtype"] = "float16";
+  io::write_json(folder / "config.json", config);
+  CHECK(load(folder.path().string())->dtype() == at::kHalf);
+}
+
+TEST_CASE("a sequence beyond the model's reach is an error") {
+  const auto model = create(small_gpt2(), {}, 1);
+  const std::string message = error_of([&] { model->forward(at::zeros({1, 17}, at::kLong)); });
+  CHECK(says(message, "got 17 tokens, expected at most 16"));
+}
+
+TEST_CASE("every matrix product with a weight passes through nn::Linear") {
+  // A branch on each Linear must be seen: the number of modules of that type is what the architecture has.
+  const auto count = [](const nn::CausalModel& model) {
+    int64_t linears = 0;
+    for (const auto& module : model.modules()) linears += std::dynamic_pointer_cast<nn::Linear>(module) != nullptr;
+    return linears;
+  };
+  CHECK(count(*create(small_gpt2(), {}, 1)) == 2 * 4 + 1);
+  CHECK(count(*create(small_llama(), {}, 1)) == 2 * 7 + 1);
+}
+
+TEST_CASE("every family has what docs/adding-a-model.md lists") {
+  const char* source = std::getenv("LLMTK_SOURCE");
+  if (!source) LLMTK_SKIP("LLMTK_SOURCE is not set");
+  const fs::path root = source;
+  std::string configs;
+  for (const auto& entry : fs::recursive_directory_iterator(root / "configs"))
+    if (entry.path().extension() == ".yaml") configs += read_file(entry.path());
+  const std::string cmake = read_file(root / "lib/models/CMakeLists.txt");
+  const std::string reference = read_file(root / "tests/models/reference.py");
+  for (const std::string& type : model_types()) {
+    INFO(type);
+    std::string file = type;
+    std::ranges::replace(file, '-', '_');
+    CHECK(fs::exists(root / "lib/models" / (file + ".h")));
+    CHECK(fs::exists(root / "lib/models" / (file + ".cpp")));
+    CHECK(cmake.find("\n    " + file + ".cpp\n") != std::string::npos);
+    CHECK(reference.find("model_type=\"" + type + "\"") != std::string::npos);
+    bool configured = configs.find("model_type: " + type) != std::string::npos;
+    for (const std::string& name : preset_names())
+      configured |= preset(name)["model_type"] == type && configs.find(": " + name) != std::string::npos;
+    CHECK(configured);
+  }
+}
+
+}  // namespace
+}  // namespace llmtk::models
