@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "core/error.h"
 #include "io/tensors.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/optimizer.h"
