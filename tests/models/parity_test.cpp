@@ -68,6 +68,15 @@ Tensor loss_of(Case& c) {
                                        {.scale = 1.0 / static_cast<double>(targets.numel())});
 }
 
+/// A key's bias adds the same number to all scores of a query, so its gradient is rounding alone, and AdamW makes steps
+/// of full size of whatever it is given: these weights agree with nothing, not even with themselves on other threads.
+Tensor without_key_bias(const std::string& name, const Tensor& parameter) {
+  if (name.ends_with("k_proj.bias")) return at::zeros({1});
+  if (!name.ends_with("c_attn.bias")) return parameter;
+  const auto parts = parameter.chunk(3);
+  return at::cat({parts[0], parts[2]});
+}
+
 void zero_grad(nn::CausalModel& model) {
   for (Tensor parameter : model.parameters()) parameter.mutable_grad().reset();
 }
@@ -123,7 +132,8 @@ TEST_CASE("loss, every gradient and 20 AdamW steps are transformers'") {
     }
     for (const auto& parameter : c.model->named_parameters()) {
       INFO(parameter.key());
-      CHECK(difference(parameter.value().detach(), c.reference.at("after." + parameter.key())) < kTolerance);
+      CHECK(difference(without_key_bias(parameter.key(), parameter.value().detach()),
+                       without_key_bias(parameter.key(), c.reference.at("after." + parameter.key()))) < kTolerance);
     }
   });
 }
