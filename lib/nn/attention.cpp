@@ -51,9 +51,13 @@ LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContex
   LLMTK_CHECK(input_ids.dim() == 2, "input_ids is ", input_ids.sizes(), ", expected [B, T]");
   const int64_t batch = input_ids.size(0), length = input_ids.size(1);
   const int64_t past = context.cache ? context.cache->length() : 0, total = past + length;
-  if (total > max_positions)
+  int64_t longest = total;
+  // Columns that are padding take no position.
+  if (total > max_positions && context.attention_mask.defined())
+    longest = context.attention_mask.sum(1).max().item<int64_t>();
+  if (longest > max_positions)
     throw Error(Exit::usage, {.what = "the sequence is longer than the model can see",
-                              .got = std::to_string(total) + " tokens",
+                              .got = std::to_string(longest) + " tokens",
                               .expected = "at most " + std::to_string(max_positions),
                               .hint = "shorten the text or the number of new tokens"});
   LayerContext made{.cache = context.cache, .past = past, .length = length, .attentions = context.attentions};

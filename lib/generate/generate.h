@@ -1,0 +1,71 @@
+#pragma once
+// The decode loop: prompts in, continuations out.
+
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "generate/config.h"
+#include "nn/causal_model.h"
+#include "text/tokenizer.h"
+
+namespace llmtk::generate {
+
+enum class FinishReason { eos, stop_string, length };
+/// "eos", "stop_string", "length".
+const char* to_string(FinishReason reason);
+
+struct Completion {
+  size_t prompt = 0;               ///< index of its prompt
+  int64_t sequence = 0;            ///< which of num_return_sequences
+  std::vector<text::TokenId> ids;  ///< new tokens only; the eos or what completed a stop string is the last one
+  std::vector<float> logprobs;  ///< per id, natural logarithm, of the model's own distribution: before the repetition
+                                ///< penalty, the temperature and every filter. Empty unless asked for.
+  std::string text;             ///< decoded ids without special tokens, ending before the stop string
+  FinishReason finish_reason = FinishReason::length;
+  std::string stop_string;  ///< the one that was found
+};
+
+/// Where the time of one generate() call went, in seconds; summed over its batches.
+struct Timings {
+  double first_token = 0;  ///< from the call to the first token of the first batch
+  double prefill = 0;      ///< reading the prompts, first tokens included
+  double decode = 0;       ///< all later tokens
+  int64_t prompt_tokens = 0;
+  int64_t prefill_new_tokens = 0;  ///< tokens that the prefills gave: one per row
+  int64_t decode_new_tokens = 0;
+};
+
+struct GenerateOptions {
+  int64_t batch_size = 8;  ///< rows (prompts x num_return_sequences) that run together
+  size_t first_prompt =
+      0;  ///< index of prompts[0] in the whole work: random streams and Completion::prompt count from it
+  bool logprobs = false;
+  /// Called with every piece of text as it becomes certain, whole characters only: (row within the call, piece).
+  std::function<void(size_t, std::string_view)> on_text;
+  /// Called with each completion in order, as soon as its batch is done.
+  std::function<void(const Completion&)> on_completion;
+  Timings* timings = nullptr;
+};
+
+/// Continues every prompt (ids; an empty one starts from bos_token_id) `config.num_return_sequences` times. The result
+/// is in order: all sequences of the first prompt, then of the second. Prompts of one batch are padded on the left,
+/// with positions counted from each prompt's first token, so a prompt's continuation does not depend on its neighbours.
+///
+/// The model is used as it is (set it to eval() first) and without gradients. A continuation that reaches the model's
+/// max_positions() ends with FinishReason::length. Throws Error(data) for a prompt that leaves no room in the model or
+/// in max_length, or holds an id that the model does not know; Error(usage) for a config out of range; Error(diverged)
+/// when the logits are not finite.
+std::vector<Completion> generate(nn::CausalModel& model, const text::Tokenizer& tokenizer,
+                                 std::span<const std::vector<text::TokenId>> prompts, const GenerationConfig& config,
+                                 const GenerateOptions& options = {});
+
+/// Prompt and continuation as text, once per prompt and sequence: what a training run shows of itself. Puts the model
+/// into eval mode for the call and back.
+std::vector<std::string> sample_texts(nn::CausalModel& model, const text::Tokenizer& tokenizer,
+                                      const std::vector<std::string>& prompts, const GenerationConfig& config,
+                                      const GenerateOptions& options = {});
+
+}  // namespace llmtk::generate
