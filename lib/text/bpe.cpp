@@ -1,0 +1,270 @@
+#include "text/bpe.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <new>
+
+#include "core/error.h"
+#include "text/byte_level.h"
+#include "text/unicode.h"
+
+namespace llmtk::text {
+
+BpeModel::BpeModel(Vocabulary vocabulary, std::vector<Merge> merges, BpeOptions options)
+    : vocabulary_(std::move(vocabulary)), merges_(std::move(merges)), options_(options) {
+  LLMTK_CHECK(merges_.size() < kNoRank, merges_.size(), " merges");
+  const size_t slots = std::bit_ceil(std::max<size_t>(16, merges_.size() * 2));
+  slots_.resize(slots);
+  mask_ = slots - 1;
+  shift_ = 64 - std::countr_zero(slots);
+  for (uint32_t rank = 0; rank < merges_.size(); ++rank) {
+    const Merge& merge = merges_[rank];
+    const uint64_t key = uint64_t{static_cast<uint32_t>(merge.left)} << 32 | static_cast<uint32_t>(merge.right);
+    size_t slot = (key * 0x9E3779B97F4A7C15u) >> shift_;
+    while (slots_[slot].key != kEmpty && slots_[slot].key != key) slot = (slot + 1) & mask_;
+    slots_[slot] = {key, {rank, merge.result}};
+  }
+  byte_ids_.fill(-1);
+  if (!options_.byte_level) return;
+  for (int b = 0; b < 256; ++b) {
+    std::string spelled;
+    append_utf8(byte_to_char(static_cast<unsigned char>(b)), spelled);
+    byte_ids_[b] = vocabulary_.find(spelled);
+    if (byte_ids_[b] < 0) has_all_bytes_ = false;
+  }
+  const auto edge = [&](TokenId id, bool last) {
+    const auto bytes = unspell_bytes(vocabulary_.token(id));
+    if (!bytes || bytes->empty()) return -1;
+    return static_cast<int>(static_cast<unsigned char>(last ? bytes->back() : bytes->front()));
+  };
+  for (const Merge& merge : merges_) {
+    const int a = edge(merge.left, true), b = edge(merge.right, false);
+    // A part that spells no bytes can never come up in a word.
+    if (a >= 0 && b >= 0) joins_[a][b >> 6] |= uint64_t{1} << (b & 63);
+  }
+}
+
+void BpeModel::symbols_of(std::string_view word, std::vector<TokenId>& symbols) const {
+  symbols.clear();
+  if (options_.byte_level) {
+    for (const char b : word) {
+      const TokenId id = byte_ids_[static_cast<unsigned char>(b)];
+      if (id >= 0) symbols.push_back(id);
+    }
+    return;
+  }
+  bool after_unknown = false;
+  for (const char *p = word.data(), *end = p + word.size(); p < end;) {
+    const uint32_t size = decode_utf8(p, end).size;
+    const std::string_view character(p, size);
+    p += size;
+    if (const TokenId id = vocabulary_.find(character); id >= 0) {
+      symbols.push_back(id);
+      after_unknown = false;
+      continue;
+    }
+    if (options_.byte_fallback) {
+      const size_t before = symbols.size();
+      for (const char b : character) {
+        char name[8];
+        std::snprintf(name, sizeof name, "<0x%02X>", static_cast<unsigned char>(b));
+        symbols.push_back(vocabulary_.find(name));
+      }
+      if (std::find(symbols.begin() + static_cast<ptrdiff_t>(before), symbols.end(), -1) == symbols.end()) {
+        after_unknown = false;
+        continue;
+      }
+      symbols.resize(before);
+    }
+    if (options_.unk >= 0 && !(options_.fuse_unk && after_unknown)) symbols.push_back(options_.unk);
+    after_unknown = true;
+  }
+}
+
+void BpeModel::encode_word(std::string_view word, const char* readable_end, WordCache& cache,
+                           std::vector<TokenId>& out) const {
+  if (word.size() <= WordCache::kMaxBytes) [[likely]]
+    encode_cached(word, true, readable_end, cache, out);
+  else
+    encode_long(word, readable_end, cache, out);
+}
+
+void BpeModel::encode_cached(std::string_view word, bool whole, const char* readable_end, WordCache& cache,
+                             std::vector<TokenId>& out) const {
+  uint64_t low, high;
+  if (word.data() + 16 <= readable_end) [[likely]] {
+    std::memcpy(&low, word.data(), 8);
+    std::memcpy(&high, word.data() + 8, 8);
+    const size_t n = word.size();
+    low = n >= 8 ? low : low & ((uint64_t{1} << (8 * n)) - 1);
+    high = n > 8 ? high & ((uint64_t{1} << (8 * (n - 8))) - 1) : 0;
+  } else {
+    char padded[16] = {};
+    std::memcpy(padded, word.data(), word.size());
+    std::memcpy(&low, padded, 8);
+    std::memcpy(&high, padded + 8, 8);
+  }
+  high |= uint64_t{word.size() | (options_.ignore_merges && !whole ? 0x80u : 0u)} << 56;
+  const uint64_t hash = (low ^ std::rotl(high, 29)) * 0x9E3779B97F4A7C15u ^ high * 0xC2B2AE3D27D4EB4Fu;
+  auto& entries = cache.buckets_[hash >> (64 - std::countr_zero(WordCache::kBuckets))].entries;
+  for (const WordCache::Entry& entry : entries) {
+    if (entry.low != low || entry.high != high) continue;
+    if (entry.count == 1) [[likely]] {
+      out.push_back(entry.ids[0]);
+      return;
+    }
+    const TokenId* ids = entry.count <= WordCache::kInline ? entry.ids : cache.spilled_.data() + entry.ids[0];
+    out.insert(out.end(), ids, ids + entry.count);
+    return;
+  }
+  const size_t before = out.size();
+  encode_uncached(word, whole, cache, out);
+  // The newer entry stands first; the older one of the two gives way.
+  entries[1] = entries[0];
+  WordCache::Entry& entry = entries[0];
+  entry.low = low, entry.high = high, entry.count = static_cast<uint32_t>(out.size() - before);
+  if (entry.count <= WordCache::kInline) {
+    std::copy(out.begin() + static_cast<ptrdiff_t>(before), out.end(), entry.ids);
+    return;
+  }
+  constexpr size_t kMaxSpilled = 1 << 20;
+  if (cache.spilled_.size() > kMaxSpilled) {
+    std::memset(static_cast<void*>(cache.buckets_.get()), 0, WordCache::kBuckets * sizeof(WordCache::Bucket));
+    cache.spilled_.clear();
+    return;
+  }
+  entry.ids[0] = static_cast<TokenId>(cache.spilled_.size());
+  cache.spilled_.insert(cache.spilled_.end(), out.begin() + static_cast<ptrdiff_t>(before), out.end());
+}
+
+// A long word (a run of Chinese is one) falls apart wherever no merge could ever join the two bytes at a place.
+void BpeModel::encode_long(std::string_view word, const char* readable_end, WordCache& cache,
+                           std::vector<TokenId>& out) const {
+  if (options_.ignore_merges && encode_as_token(word, out)) return;
+  if (!options_.byte_level || !has_all_bytes_) {  // a byte without a token vanishes and its neighbours may join
+    encode_uncached(word, false, cache, out);
+    return;
+  }
+  size_t begin = 0;
+  for (size_t i = 1; i <= word.size(); ++i) {
+    if (i < word.size()) {
+      const auto a = static_cast<unsigned char>(word[i - 1]), b = static_cast<unsigned char>(word[i]);
+      if (joins_[a][b >> 6] >> (b & 63) & 1) continue;
+    }
+    const std::string_view part = word.substr(begin, i - begin);
+    begin = i;
+    if (part.size() <= WordCache::kMaxBytes)
+      encode_cached(part, false, readable_end, cache, out);
+    else
+      encode_uncached(part, false, cache, out);
+  }
+}
+
+bool BpeModel::encode_as_token(std::string_view word, std::vector<TokenId>& out) const {
+  const TokenId id = vocabulary_.find(options_.byte_level ? spell_bytes(word) : std::string(word));
+  if (id >= 0) out.push_back(id);
+  return id >= 0;
+}
+
+void BpeModel::encode_uncached(std::string_view word, bool whole, WordCache& cache, std::vector<TokenId>& out) const {
+  if (whole && options_.ignore_merges && encode_as_token(word, out)) return;
+  symbols_of(word, cache.symbols_);
+  constexpr size_t kScan = 128;  // beyond it the heap is faster
+  if (merges_.empty() || cache.symbols_.size() < 2)
+    out.insert(out.end(), cache.symbols_.begin(), cache.symbols_.end());
+  else if (cache.symbols_.size() <= kScan)
+    merge_scanning(cache, out);
+  else
+    merge_with_heap(cache, out);
+}
+
+void BpeModel::merge_scanning(WordCache& cache, std::vector<TokenId>& out) const {
+  auto& ids = cache.symbols_;
+  auto& ranks = cache.ranks_;
+  auto& results = cache.results_;
+  size_t pairs = ids.size() - 1;
+  ranks.resize(pairs);
+  results.resize(pairs);
+  const auto look = [&](size_t i) {
+    const Found found = find_merge(ids[i], ids[i + 1]);
+    ranks[i] = found.rank;
+    results[i] = found.result;
+  };
+  for (size_t i = 0; i < pairs; ++i) look(i);
+  while (pairs > 0) {
+    uint32_t lowest = kNoRank;
+    for (size_t i = 0; i < pairs; ++i) lowest = std::min(lowest, ranks[i]);
+    if (lowest == kNoRank) break;
+    const auto at = static_cast<size_t>(std::find(ranks.begin(), ranks.end(), lowest) - ranks.begin());
+    ids[at] = results[at];
+    const auto close = [at](auto& v, size_t offset, size_t size) {
+      std::copy(v.begin() + static_cast<ptrdiff_t>(at + offset + 1), v.begin() + static_cast<ptrdiff_t>(size),
+                v.begin() + static_cast<ptrdiff_t>(at + offset));
+    };
+    close(ids, 1, pairs + 1);
+    close(ranks, 0, pairs);
+    close(results, 0, pairs);
+    --pairs;
+    if (at > 0) look(at - 1);
+    if (at < pairs) look(at);
+  }
+  out.insert(out.end(), ids.begin(), ids.begin() + static_cast<ptrdiff_t>(pairs + 1));
+}
+
+void BpeModel::merge_with_heap(WordCache& cache, std::vector<TokenId>& out) const {
+  LLMTK_CHECK(cache.symbols_.size() < (size_t{1} << 31), "a word of ", cache.symbols_.size(), " bytes");
+  auto& links = cache.links_;
+  auto& heap = cache.heap_;
+  const auto n = static_cast<int32_t>(cache.symbols_.size());
+  links.resize(static_cast<size_t>(n));
+  heap.clear();
+  const auto later = [](const WordCache::Candidate& a, const WordCache::Candidate& b) {
+    return a.rank != b.rank ? a.rank > b.rank : a.position > b.position;
+  };
+  for (int32_t i = 0; i < n; ++i) links[i] = {cache.symbols_[i], i - 1, i + 1 < n ? i + 1 : -1};
+  for (int32_t i = 0; i + 1 < n; ++i) {
+    const Found found = find_merge(links[i].id, links[i + 1].id);
+    if (found.rank != kNoRank) heap.push_back({found.rank, static_cast<uint32_t>(i), found.result});
+  }
+  std::make_heap(heap.begin(), heap.end(), later);
+  const auto push = [&](int32_t at) {
+    const Found found = find_merge(links[at].id, links[links[at].next].id);
+    if (found.rank == kNoRank) return;
+    heap.push_back({found.rank, static_cast<uint32_t>(at), found.result});
+    std::push_heap(heap.begin(), heap.end(), later);
+  };
+  while (!heap.empty()) {
+    const WordCache::Candidate top = heap.front();
+    std::pop_heap(heap.begin(), heap.end(), later);
+    heap.pop_back();
+    WordCache::Link& left = links[top.position];
+    if (left.id < 0 || left.next < 0) continue;  // swallowed, or nothing to its right any more
+    WordCache::Link& right = links[left.next];
+    const Found found = find_merge(left.id, right.id);
+    if (found.rank != top.rank) continue;  // one of the two has changed since
+    left.id = top.result;
+    right.id = -1;
+    left.next = right.next;
+    if (right.next >= 0) {
+      links[right.next].previous = static_cast<int32_t>(top.position);
+      push(static_cast<int32_t>(top.position));
+    }
+    if (left.previous >= 0) push(left.previous);
+  }
+  for (int32_t i = 0; i >= 0; i = links[i].next) out.push_back(links[i].id);
+}
+
+void WordCache::Release::operator()(Bucket* buckets) const { ::munmap(buckets, kBuckets * sizeof(Bucket)); }
+
+WordCache::WordCache() {
+  // Zeroed pages on demand: a short text touches few.
+  void* memory =
+      ::mmap(nullptr, kBuckets * sizeof(Bucket), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  buckets_.reset(static_cast<Bucket*>(memory));
+}
+
+}  // namespace llmtk::text

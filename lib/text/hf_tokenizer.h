@@ -1,0 +1,92 @@
+#pragma once
+// A tokenizer as Hugging Face's tokenizer.json describes it: added tokens -> normalizer -> pre-tokenizer -> model -> post-processor, and
+// a decoder for the way back. Read by hf_read.cpp, put together from GPT-2's vocab.json and merges.txt, or trained.
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "text/added_tokens.h"
+#include "text/bpe.h"
+#include "text/split.h"
+#include "text/tokenizer.h"
+
+namespace llmtk::text {
+
+/// What the post-processor puts around one sequence.
+struct PostProcessor {
+  std::vector<TokenId> before, after;
+};
+
+enum class Decoder {
+  join_with_spaces,  ///< none in the file: tokens joined by spaces
+  byte_level,        ///< tokens spell bytes
+  fuse,              ///< tokens are text
+};
+
+/// A file of the folder that the tokenizer came from, kept so that save() gives back what was read.
+using KeptFile = std::pair<std::string, std::string>;
+
+class HfTokenizer : public Tokenizer {
+ public:
+  struct Parts {
+    std::unique_ptr<BpeModel> model;
+    bool nfc = false;  ///< the normalizer: text is brought into Unicode's form NFC first
+    PreTokenizer pre_tokenizer;
+    PostProcessor post_processor;
+    Decoder decoder = Decoder::byte_level;
+    std::vector<AddedToken> added;
+    SpecialTokens special;
+    std::vector<KeptFile> files;  ///< tokenizer.json and what stood beside it
+  };
+  explicit HfTokenizer(Parts parts);
+  ~HfTokenizer() override;
+
+  size_t vocab_size() const override { return vocab_size_; }
+  SpecialTokens special_tokens() const override { return parts_.special; }
+  void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens) const override;
+  std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const override;
+  std::string token_bytes(TokenId id) const override;
+  std::optional<TokenId> token_to_id(std::string_view token) const override;
+  std::string id_to_token(TokenId id) const override;
+  bool is_special(TokenId id) const override;
+  void save(const std::filesystem::path& folder) const override;
+
+  const BpeModel& model() const { return *parts_.model; }
+
+ private:
+  /// Word caches wait here between calls, so that a thread finds a warm one; taking one is a single atomic exchange.
+  class CachePool {
+   public:
+    ~CachePool();
+    std::unique_ptr<WordCache> take();
+    void give_back(std::unique_ptr<WordCache> cache);
+
+   private:
+    static constexpr size_t kSlots = 64;
+    static size_t slot_of_thread();
+    std::array<std::atomic<WordCache*>, kSlots> slots_{};
+  };
+  const AddedToken* added(TokenId id) const;
+  std::string_view spelled(TokenId id) const;
+
+  Parts parts_;
+  TokenFinder raw_finder_, normalized_finder_;
+  std::vector<int32_t> added_by_id_;  // place in parts_.added, -1 for none
+  size_t vocab_size_ = 0;
+  mutable CachePool caches_;
+};
+
+/// tokenizer.json (and tokenizer_config.json, special_tokens_map.json beside it where they are).
+std::unique_ptr<HfTokenizer> read_tokenizer_json(const std::filesystem::path& file);
+/// GPT-2's own files: its pattern, "<|endoftext|>" as beginning and end.
+std::unique_ptr<HfTokenizer> read_gpt2_files(const std::filesystem::path& vocab_json,
+                                             const std::filesystem::path& merges_txt);
+/// From the text of a tokenizer.json; `where` names it in errors. `files` are kept beside it.
+std::unique_ptr<HfTokenizer> parse_tokenizer_json(const std::string& json, const std::string& where,
+                                                  std::vector<KeptFile> files);
+
+}  // namespace llmtk::text

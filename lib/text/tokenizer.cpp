@@ -1,0 +1,44 @@
+#include "text/tokenizer.h"
+
+#include "core/error.h"
+#include "core/file.h"
+#include "text/hf_tokenizer.h"
+#include "text/unicode.h"
+
+namespace llmtk::text {
+
+std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored))
+    throw Error(Exit::file, {.what = "no such tokenizer",
+                             .where = path.string(),
+                             .expected = "a model folder, or a tokenizer.json, vocab.json or sentencepiece .model file"});
+  if (fs::is_directory(path)) {
+    if (fs::exists(path / "tokenizer.json")) return read_tokenizer_json(path / "tokenizer.json");
+    if (fs::exists(path / "vocab.json")) return read_gpt2_files(path / "vocab.json", path / "merges.txt");
+    throw Error(Exit::file, {.what = "the folder holds no tokenizer",
+                             .where = path.string(),
+                             .expected = "tokenizer.json, or vocab.json and merges.txt, or tokenizer.model"});
+  }
+  if (path.filename() == "vocab.json") return read_gpt2_files(path, path.parent_path() / "merges.txt");
+  return read_tokenizer_json(path);
+}
+
+std::string StreamDecoder::push(TokenId id) {
+  if (skip_special_tokens_ && tokenizer_.is_special(id)) return {};
+  pending_ += tokenizer_.token_bytes(id);
+  first_ = false;
+  const size_t whole = pending_.size() - incomplete_utf8_suffix(pending_);
+  std::string text = replace_invalid_utf8(std::string_view(pending_).substr(0, whole));
+  pending_.erase(0, whole);
+  return text;
+}
+
+std::string StreamDecoder::finish() {
+  std::string text = replace_invalid_utf8(pending_);
+  pending_.clear();
+  first_ = true;
+  return text;
+}
+
+}  // namespace llmtk::text
