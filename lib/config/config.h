@@ -15,7 +15,7 @@
 //
 // and that list drives reading, `key=value` overrides, error messages, help, the resolved config and the JSON Schema.
 // A member is a bool, int64_t, double, std::string, another such struct (a section), or a std::vector, std::optional or
-// std::map<std::string, ...> of them. Relative paths in a config are plain strings, relative to the current folder.
+// std::map<std::string, ...> of them; or a nlohmann::ordered_json, which takes any value. Relative paths in a config are plain strings, relative to the current folder.
 
 #include <concepts>
 #include <cstdint>

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstring>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "config/config.h"
 #include "config/node.h"
@@ -38,6 +39,28 @@ std::string got(const Node& node) {
       return "'" + shorten(node.raw) + "'";
   }
   return "";
+}
+
+/// Plain scalars become what they look like.
+nlohmann::ordered_json to_any(const Node& node) {
+  using Json = nlohmann::ordered_json;
+  if (node.kind == Node::Kind::list) {
+    Json list = Json::array();
+    for (const Node& item : node.items) list.push_back(to_any(item));
+    return list;
+  }
+  if (node.kind == Node::Kind::map) {
+    Json object = Json::object();
+    for (const Node::Entry& entry : node.entries) object[entry.key] = to_any(entry.value);
+    return object;
+  }
+  if (node.kind == Node::Kind::null) return nullptr;
+  if (node.quoted) return node.text;
+  if (const auto value = parse_bool(node.text).value) return *value;
+  if (node.text.find_first_of(".eE") == node.text.npos)
+    if (const auto value = parse_integer(node.text).value) return *value;
+  if (const auto value = parse_number(node.text).value) return *value;
+  return node.text;
 }
 
 void set_argument(Node& node, const std::string& argument) {
@@ -143,6 +166,10 @@ void Reader::read(const Node& node, const Type& type, const Rules& rules, void* 
       return read_map(node, type, rules, member, path);
     case Kind::text:
       return read_text(node, type, rules, *static_cast<std::string*>(member), path);
+    case Kind::any:
+      if (node.kind == Node::Kind::broken) return wrong_type(node, type, rules, path);
+      *static_cast<nlohmann::ordered_json*>(member) = to_any(node);
+      return;
     case Kind::boolean:
       return read_scalar(node, type, rules, *static_cast<bool*>(member), path);
     case Kind::integer:
@@ -320,6 +347,11 @@ void Reader::apply_override(const std::string& argument) {
     } else if (type->kind == Kind::map) {
       member = type->add(member, key);
       type = type->element;
+    } else if (type->kind == Kind::any) {
+      auto& value = *static_cast<nlohmann::ordered_json*>(member);
+      if (!value.is_null() && !value.is_object())
+        return problem(place, {.what = "'" + path + "' has no keys in it", .got = shorten(value.dump())});
+      member = &value[key];
     } else {
       return problem(place, {.what = "'" + path + "' is " + describe(*type, {}) + " and has no keys in it"});
     }

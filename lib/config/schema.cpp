@@ -43,6 +43,8 @@ std::string describe_many(const Type& type, const Rules& rules) {
       return "lists";
     case Kind::map:
       return "maps";
+    case Kind::any:
+      return "values of any kind";
     case Kind::optional:
       return describe_many(*type.element, rules) + " or null";
     case Kind::text:
@@ -114,13 +116,15 @@ Json schema_of(const Type& type, const Rules& rules, void* object) {
       return text_schema(rules);
     case Kind::section:
       return section_schema(type, object);
+    case Kind::any:
+      return Json::object();
     default:
       break;
   }
   const auto element = type.element->make();
   if (type.kind == Kind::optional) {
     Json schema = schema_of(*type.element, rules, element.get());
-    if (!schema["type"].is_array()) schema["type"] = Json::array({schema["type"], "null"});
+    if (schema.contains("type") && !schema["type"].is_array()) schema["type"] = Json::array({schema["type"], "null"});
     if (schema.contains("enum")) schema["enum"].push_back(nullptr);
     return schema;
   }
@@ -173,6 +177,8 @@ std::string describe(const Type& type, const Rules& rules) {
       return "a number" + range(rules);
     case Kind::section:
       return "a section (keys indented below)";
+    case Kind::any:
+      return "a value of any kind";
     case Kind::optional:
       return describe(*type.element, rules) + ", or null";
     case Kind::list: {

@@ -72,7 +72,7 @@ concept Section = requires(T& t, FieldList& list) {
   t.fields(list);
 };
 
-enum class Kind { boolean, integer, number, text, section, list, optional, map };
+enum class Kind { boolean, integer, number, text, section, list, optional, map, any };
 
 /// A member type with its operations on untyped addresses.
 struct Type {
@@ -116,6 +116,12 @@ struct Make<double> {
 template <>
 struct Make<std::string> {
   static Type type() { return {.kind = Kind::text}; }
+};
+
+/// Whatever the file says, for objects that somebody else defines (the config.json of a model). Needs nlohmann/json.hpp.
+template <>
+struct Make<nlohmann::ordered_json> {
+  static Type type() { return {.kind = Kind::any}; }
 };
 
 template <Section T>

@@ -68,6 +68,8 @@ Json to_json(const Type& type, const void* object) {
       return *static_cast<const double*>(object);
     case Kind::text:
       return *static_cast<const std::string*>(object);
+    case Kind::any:
+      return *static_cast<const Json*>(object);
     case Kind::optional:
       return type.size(object) ? to_json(*type.element, type.at(member, 0)) : Json();
     case Kind::section: {

@@ -1,0 +1,74 @@
+#pragma once
+// What a pretraining config says, section by section.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "data/pretraining.h"
+#include "generate/config.h"
+#include "models/config.h"
+#include "train/config.h"
+
+namespace llmtk {
+
+struct TokenizerConfig {
+  std::string name_or_path;
+
+  template <class V>
+  void fields(V& v) {
+    v("name_or_path", name_or_path,
+      "A tokenizer file, or a folder that holds one; empty: that of model.name_or_path. Shards need none");
+  }
+};
+
+/// What the model writes while it learns.
+struct SamplesConfig {
+  std::vector<std::string> prompts;
+  int64_t max_new_tokens = 100;
+  bool do_sample = true;
+  double temperature = 0.8;
+  int64_t top_k = 50;
+  double top_p = 1.0;
+
+  template <class V>
+  void fields(V& v) {
+    v("prompts", prompts, "Texts to go on with, every trainer.sample_steps and at the end");
+    v("max_new_tokens", max_new_tokens, "Tokens to write after each", config::at_least(1));
+    v("do_sample", do_sample, "Draw each token; false: take the most probable one");
+    v("temperature", temperature, "Below 1 more of the probable, above 1 more of the rest", config::above(0));
+    v("top_k", top_k, "Draw among so many of the most probable tokens; 0: all", config::at_least(0));
+    v("top_p", top_p, "Draw among the most probable tokens that have this probability together", config::above(0),
+      config::at_most(1));
+  }
+};
+
+struct PretrainConfig {
+  models::ModelConfig model;
+  TokenizerConfig tokenizer;
+  data::DataConfig data;
+  train::OptimizerConfig optimizer;
+  train::SchedulerConfig scheduler;
+  train::TrainerConfig trainer;
+  SamplesConfig samples;
+
+  template <class V>
+  void fields(V& v) {
+    v("model", model, "What is trained");
+    v("tokenizer", tokenizer, "Text to ids");
+    v("data", data, "What it is trained on");
+    v("optimizer", optimizer, "How weights follow from gradients");
+    v("scheduler", scheduler, "The learning rate over the run");
+    v("trainer", trainer, "The run");
+    v("samples", samples, "What the model writes while it learns");
+  }
+  void validate(config::Problems& problems) const;
+};
+
+/// Fills what a config leaves to the model (the tokenizer beside its weights).
+void complete(PretrainConfig& config);
+
+generate::GenerationConfig generation_config(const SamplesConfig& samples, uint64_t seed);
+
+}  // namespace llmtk

@@ -1,0 +1,60 @@
+#include "models/config.h"
+
+#include "core/error.h"
+#include "io/model_folder.h"
+#include "models/registry.h"
+
+namespace llmtk::models {
+
+namespace fs = std::filesystem;
+
+void ModelConfig::validate(config::Problems& problems) const {
+  if (!config.is_object()) return problems.add("config", {.what = "not a section", .got = config.dump()});
+  if (!preset.empty() && !name_or_path.empty())
+    problems.add("preset", {.what = "given together with model.name_or_path", .expected = "one of the two"});
+  if (!preset.empty() || !name_or_path.empty()) {
+    if (config.contains("model_type"))
+      problems.add("config", {.what = "model_type is the preset's or the model's own", .hint = "leave it out"});
+  } else if (!config.contains("model_type")) {
+    problems.add("config", {.what = "no model is named",
+                            .expected = "model.preset, model.name_or_path, or model.config with a model_type"});
+  }
+}
+
+ResolvedModel resolve_model(const ModelConfig& section) {
+  ResolvedModel model;
+  if (!section.preset.empty()) {
+    model.config = preset(section.preset);
+    model.where = "model.preset " + section.preset;
+  } else if (!section.name_or_path.empty() && fs::is_regular_file(section.name_or_path)) {
+    model.config = io::read_json(section.name_or_path);
+    model.where = section.name_or_path;
+    model.vocab_size_given = true;
+  } else if (!section.name_or_path.empty()) {
+    model.weights = io::find_model(section.name_or_path);
+    model.config = io::read_model_config(*model.weights);
+    model.where = (*model.weights / "config.json").string();
+    model.vocab_size_given = true;
+  } else {
+    model.where = "model.config";
+  }
+  for (const auto& [key, value] : section.config.items()) model.config[key] = value;
+  model.vocab_size_given |= section.config.contains("vocab_size");
+  return model;
+}
+
+void adopt_vocabulary(ResolvedModel& model, int64_t vocab_size, int64_t bos, int64_t eos, int64_t pad) {
+  if (model.weights) return;  // their ids have meanings already
+  if (!model.vocab_size_given) model.config["vocab_size"] = vocab_size;
+  const auto set = [&](const char* key, int64_t id) {
+    if (id >= 0)
+      model.config[key] = id;
+    else
+      model.config.erase(key);
+  };
+  set("bos_token_id", bos >= 0 ? bos : eos);
+  set("eos_token_id", eos);
+  set("pad_token_id", pad);
+}
+
+}  // namespace llmtk::models
