@@ -50,6 +50,7 @@ if(LLMTK_WITH_CUDA)
   set(CMAKE_CUDA_COMPILER ${LLMTK_NVCC})
   set(CMAKE_CUDA_ARCHITECTURES ${LLMTK_CUDA_ARCHITECTURES})
   set(CMAKE_CUDA_STANDARD 17)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # the one that LibTorch uses
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
 endif()

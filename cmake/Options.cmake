@@ -4,7 +4,7 @@ option(LLMTK_TESTS "Build the tests" ON)
 option(LLMTK_WERROR "Warnings are errors" ON)
 set(LLMTK_SANITIZE "" CACHE STRING "Sanitizers for every target, for example address,undefined")
 set(LLMTK_CUDA "AUTO" CACHE STRING "Compile the CUDA sources: ON, OFF, or AUTO (where nvcc is)")
-set(LLMTK_CUDA_ARCHITECTURES "80;90" CACHE STRING "GPU architectures that the CUDA sources are compiled for")
+set(LLMTK_CUDA_ARCHITECTURES "80-real;90" CACHE STRING "GPU architectures that the CUDA sources are compiled for")
 
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
