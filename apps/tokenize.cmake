@@ -1,3 +1,3 @@
 llmtk_command(tokenize
-  SOURCES tokenize.cpp tokenize_encode.cpp tokenize_count.cpp
-  DEPENDS llmtk::text nlohmann_json::nlohmann_json)
+  SOURCES tokenize.cpp tokenize_encode.cpp tokenize_count.cpp tokenize_train.cpp tokenize_shard.cpp
+  DEPENDS llmtk::data llmtk::text nlohmann_json::nlohmann_json)

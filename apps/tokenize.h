@@ -16,5 +16,7 @@ struct TokenizeContext {
 void add_encode_command(CLI::App& app, TokenizeContext& context);
 void add_decode_command(CLI::App& app, TokenizeContext& context);
 void add_count_command(CLI::App& app, TokenizeContext& context);
+void add_train_command(CLI::App& app, TokenizeContext& context);
+void add_shard_command(CLI::App& app, TokenizeContext& context);
 
 }  // namespace llmtk

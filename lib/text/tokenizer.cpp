@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "text/hf_tokenizer.h"
+#include "text/sentencepiece.h"
 #include "text/unicode.h"
 
 namespace llmtk::text {
@@ -16,11 +17,13 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   if (fs::is_directory(path)) {
     if (fs::exists(path / "tokenizer.json")) return read_tokenizer_json(path / "tokenizer.json");
     if (fs::exists(path / "vocab.json")) return read_gpt2_files(path / "vocab.json", path / "merges.txt");
+    if (fs::exists(path / "tokenizer.model")) return read_sentencepiece(path / "tokenizer.model");
     throw Error(Exit::file, {.what = "the folder holds no tokenizer",
                              .where = path.string(),
                              .expected = "tokenizer.json, or vocab.json and merges.txt, or tokenizer.model"});
   }
   if (path.filename() == "vocab.json") return read_gpt2_files(path, path.parent_path() / "merges.txt");
+  if (path.extension() == ".model") return read_sentencepiece(path);
   return read_tokenizer_json(path);
 }
 

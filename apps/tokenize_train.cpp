@@ -1,0 +1,88 @@
+// llmtk tokenize train: a tokenizer learnt from text files.
+
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "data/tokenizer_training.h"
+#include "tokenize.h"
+
+namespace llmtk {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct TrainOptions {
+  std::vector<std::string> inputs;
+  std::string output, text_field = "text", document = "file", bad_lines = "stop";
+  data::TokenizerTrainingConfig training;
+  int threads = 0;
+  bool overwrite = false;
+};
+
+int train(const TrainOptions& options, bool json) {
+  const fs::path folder = options.output;
+  for (const char* name : {"tokenizer.json", "tokenizer.model"})
+    if (fs::exists(folder / name) && !options.overwrite)
+      throw Error(Exit::usage, {.what = "there is a tokenizer already", .where = (folder / name).string(),
+                                .hint = "--overwrite replaces it"});
+  const auto begin = std::chrono::steady_clock::now();
+  data::ReadOptions read;
+  read.text_field = options.text_field;
+  read.document = data::parse_document_unit(options.document);
+  read.on_bad_line = data::parse_bad_line(options.bad_lines);
+  const auto tokenizer = data::train_tokenizer(options.inputs, read, options.training, options.threads);
+  tokenizer->save(folder);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  log::info("wrote a tokenizer of " + std::to_string(tokenizer->vocab_size()) + " tokens to " + folder.string());
+  if (json)
+    std::cout << nlohmann::ordered_json{{"folder", folder.string()},
+                                        {"type", options.training.type},
+                                        {"vocab_size", tokenizer->vocab_size()},
+                                        {"seconds", seconds}}
+              << '\n';
+  return 0;
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app, TokenizeContext& context) {
+  auto options = std::make_shared<TrainOptions>();
+  CLI::App* sub = app.add_subcommand("train", "A tokenizer learnt from text");
+  sub->add_option("inputs", options->inputs, "Text files, .jsonl, folders of them, or patterns")->required();
+  sub->add_option("-o,--output", options->output, "The folder to write to")->required();
+  sub->add_option("--type", options->training.type, "bpe (byte-level), sentencepiece-bpe or sentencepiece-unigram")
+      ->check(CLI::IsMember({"bpe", "sentencepiece-bpe", "sentencepiece-unigram"}))
+      ->capture_default_str();
+  sub->add_option("--vocab-size", options->training.vocab_size, "Tokens")->check(CLI::PositiveNumber)->capture_default_str();
+  sub->add_option("--min-frequency", options->training.min_frequency, "bpe: pairs seen less often are not joined")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_flag("--split-digits", options->training.split_digits, "bpe: every digit is a token of its own");
+  sub->add_option("--special-tokens", options->training.special_tokens,
+                  "Tokens that no text becomes; bpe: the first ends a text")
+      ->capture_default_str();
+  sub->add_flag("--byte-fallback,!--no-byte-fallback", options->training.byte_fallback,
+                "sentencepiece: unknown characters become bytes (default) or <unk>");
+  sub->add_option("--character-coverage", options->training.character_coverage,
+                  "sentencepiece: share of the characters with a token of their own")
+      ->check(CLI::Range(0.5, 1.0))
+      ->capture_default_str();
+  sub->add_option("--text-field", options->text_field, "Where a row of JSON keeps its text")->capture_default_str();
+  sub->add_option("--document", options->document, "What one document of a plain text file is: file, line, blank_line")
+      ->capture_default_str();
+  sub->add_option("--bad-lines", options->bad_lines, "Invalid UTF-8, broken rows: stop, skip or replace")
+      ->capture_default_str();
+  sub->add_option("--threads", options->threads, "0: one for each core")->check(CLI::NonNegativeNumber);
+  sub->add_flag("--overwrite", options->overwrite, "Replace the tokenizer that is there");
+  sub->footer(
+      "Examples:\n"
+      "  llmtk tokenize train corpus/*.txt --vocab-size 16000 -o my-tokenizer\n"
+      "  llmtk tokenize train rows.jsonl --type sentencepiece-unigram --vocab-size 8000 -o my-tokenizer");
+  sub->callback([&context, options] { context.run = [&context, options] { return train(*options, context.common.json); }; });
+}
+
+}  // namespace llmtk

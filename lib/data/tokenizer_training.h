@@ -1,0 +1,43 @@
+#pragma once
+// A tokenizer learnt from text files: what `tokenize train` and the `tokenizer.train` section of a config ask for.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "data/reader.h"
+#include "text/tokenizer.h"
+
+namespace llmtk::data {
+
+struct TokenizerTrainingConfig {
+  std::string type = "bpe";
+  int64_t vocab_size = 32000;
+  int64_t min_frequency = 2;
+  bool split_digits = false;
+  std::vector<std::string> special_tokens = {"<|endoftext|>"};
+  bool byte_fallback = true;
+  double character_coverage = 0.9995;
+
+  template <class V>
+  void fields(V& v) {
+    v("type", type, "bpe (byte-level, as GPT-2), sentencepiece-bpe or sentencepiece-unigram",
+      config::one_of({"bpe", "sentencepiece-bpe", "sentencepiece-unigram"}));
+    v("vocab_size", vocab_size, "Tokens", config::at_least(1));
+    v("min_frequency", min_frequency, "bpe: pairs seen less often are not joined", config::at_least(1));
+    v("split_digits", split_digits, "bpe: every digit is a token of its own (sentencepiece: always)");
+    v("special_tokens", special_tokens,
+      "Tokens that no text becomes; bpe: the first ends a text (sentencepiece has <s> and </s> of its own)");
+    v("byte_fallback", byte_fallback, "sentencepiece: an unknown character becomes its bytes");
+    v("character_coverage", character_coverage, "sentencepiece: share of the characters with a token of their own",
+      config::above(0), config::at_most(1));
+  }
+};
+
+/// Reads the text behind `inputs` (see find_text_files) on `threads` threads (0: one for each core) and trains. The
+/// result does not depend on their number. Throws Error(data) for bad text or too little of it.
+std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>& inputs, const ReadOptions& read,
+                                                 const TokenizerTrainingConfig& config, int threads);
+
+}  // namespace llmtk::data

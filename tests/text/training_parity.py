@@ -1,0 +1,107 @@
+"""`llmtk tokenize train`: byte-level BPE has the merges that Hugging Face's trainer finds, and its files open there;
+SentencePiece models encode as the sentencepiece and transformers libraries do, and give texts back."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+LLMTK = Path(os.environ["LLMTK_BIN"]) / "llmtk-tokenize"
+DATA = os.environ.get("LLMTK_TEST_DATA")
+
+
+def corpus():
+    rng = random.Random(3)
+    syllables = ["ka", "to", "mi", "re", "un", "aa", "aaa", "学", "世界", "é", "ß", "123", "'s", "of"]
+    texts = [" ".join("".join(rng.choices(syllables, k=rng.randint(1, 5))) for _ in range(rng.randint(1, 40)))
+             for _ in range(600)]
+    if DATA:
+        for name in ("text/tinyshakespeare.txt", "text/tang_poems.txt"):
+            text = (Path(DATA) / name).read_text()[:400_000]
+            texts += [t for t in text.split("\n\n") if t]
+    else:
+        print("SKIPPED in part: LLMTK_TEST_DATA is not set")
+    return texts
+
+
+def run(*arguments, input=None):
+    done = subprocess.run([LLMTK, *arguments], input=input, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"llmtk tokenize {' '.join(map(str, arguments))} exited with {done.returncode}")
+    return [json.loads(line) for line in done.stdout.split("\n") if line]
+
+
+def check_bpe(folder, rows, texts, digits):
+    target = folder / f"bpe-{digits}"
+    flags = ["--split-digits"] if digits else []
+    for threads in ("1", "2"):
+        run("--json", "train", rows, "-o", target, "--vocab-size", "1500", "--min-frequency", "2", "--threads", threads,
+            "--overwrite", "--special-tokens", "<|endoftext|>", "<|pad|>", *flags)
+        written = (target / "tokenizer.json").read_text()
+        if threads == "1":
+            first = written
+    assert first == written, "the number of threads changed the result"
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    reference = Tokenizer(models.BPE())
+    reference.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), byte_level]) if digits else byte_level
+    reference.decoder = decoders.ByteLevel()
+    reference.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=1500, min_frequency=2, special_tokens=["<|endoftext|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    expected = json.loads(reference.to_str())["model"]
+    got = json.loads(written)["model"]
+    assert got["merges"] == expected["merges"], next(
+        (i, g, e) for i, (g, e) in enumerate(zip(got["merges"], expected["merges"])) if g != e)
+    assert got["vocab"] == expected["vocab"]
+
+    opened = Tokenizer.from_file(str(target / "tokenizer.json"))
+    ids = [row["ids"] for row in run("--json", "encode", "-t", target, "-f", rows)]
+    assert ids == [e.ids for e in opened.encode_batch(texts)]
+    auto = transformers.AutoTokenizer.from_pretrained(target)
+    assert auto.eos_token == "<|endoftext|>" and auto(texts[0])["input_ids"] == ids[0]
+    print(f"bpe (digits apart: {digits}): {len(got['merges'])} merges as in the reference, {len(texts)} texts equal")
+
+
+def check_pieces(folder, rows, texts, kind):
+    target = folder / kind
+    run("--json", "train", rows, "-o", target, "--type", kind, "--vocab-size", "3500", "--character-coverage", "0.98",
+        "--special-tokens", "<|user|>")
+    extra = ["Hello  world, 12345!", "学而时习之 𝄞 ☃", "a\tb", " lead", "double  blank", "trail "]
+    rows_all = folder / "all.jsonl"
+    rows_all.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts[:300] + extra))
+    ids = [row["ids"] for row in run("--json", "encode", "-t", target, "-f", rows_all)]
+    import sentencepiece
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(target / "tokenizer.model"))
+    for text, got in zip(texts[:300] + extra, ids):
+        expected = reference.encode(text)
+        # Another release of the library may choose another of several equally probable ways.
+        score = [sum(reference.get_score(i) for i in way) for way in (got, expected)]
+        assert got == expected or (kind.endswith("unigram") and abs(score[0] - score[1]) < 1e-3), (text, got, expected)
+    assert reference.id_to_piece(reference.piece_to_id("<|user|>")) == "<|user|>"
+    back = run("--json", "decode", "-t", target, input="".join(json.dumps({"ids": i}) + "\n" for i in ids))
+    for text, row in zip(texts[:300] + extra, back):
+        assert row["text"] == text, (text, row["text"])
+    print(f"{kind}: {len(ids)} texts equal, and back")
+
+
+def main():
+    texts = corpus()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        rows = folder / "rows.jsonl"
+        rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        check_bpe(folder, rows, texts, False)
+        check_bpe(folder, rows, texts, True)
+        check_pieces(folder, rows, texts, "sentencepiece-bpe")
+        check_pieces(folder, rows, texts, "sentencepiece-unigram")
+
+
+main()
