@@ -143,7 +143,8 @@ def main():
     parser.add_argument("--batch", type=int)
     parser.add_argument("--length", type=int)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--llmtk", default=str(ROOT / "scripts" / "llmtk"))
+    parser.add_argument("--llmtk", default=os.path.join(os.environ.get("LLMTK_BIN", ROOT / "build/release/bin"), "llmtk"),
+                        help="the program to measure")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     shape = dict(SHAPES[args.shape])
