@@ -71,27 +71,38 @@ libtorch_folder() {
   echo "$found"
 }
 
-# Configures build/PRESET when that has not happened yet or something it depends on has changed.
+# Configures build/PRESET when that has not happened yet or something it depends on has changed. What was configured with
+# more than is asked for now (scripts/test names a Python too) is good.
 # configure PRESET [cmake arguments ...]
 configure() {
-  local preset=$1 build=$root/build/$1 wanted libtorch log
+  local preset=$1 build=$root/build/$1 stamp presets libtorch argument log
   shift
   libtorch=$(libtorch_folder) || exit 2
+  [[ -n $libtorch ]] || die 2 "there is no LibTorch yet: run scripts/bootstrap"
   local -a arguments=(--preset "$preset" "-DLLMTK_LIBTORCH=$libtorch" "$@")
   case ${LLMTK_CUDA:-} in
     ON | on | 1) arguments+=(-DLLMTK_CUDA=ON) ;;
     OFF | off | 0) arguments+=(-DLLMTK_CUDA=OFF) ;;
+    *) [[ $preset != release && $preset != dev ]] || arguments+=(-DLLMTK_CUDA=AUTO) ;;
   esac
-  wanted="${arguments[*]} $(cat "$root/CMakePresets.json")"
-  [[ -e $build/build.ninja && -e $build/.configured && $(<"$build/.configured") == "$wanted" ]] && return
+  presets="presets $(cksum <"$root/CMakePresets.json")"
+  stamp=$build/.configured
+  if [[ -e $build/build.ninja && -e $stamp ]]; then
+    local stale=no
+    for argument in "${arguments[@]}" "$presets"; do
+      grep -qxF -e "$argument" "$stamp" || stale=yes
+    done
+    [[ $stale == yes ]] || return 0
+  fi
   say "Configuring build/$preset"
   mkdir -p "$build"
+  rm -f "$stamp"
   log=$build/configure.log
   (cd "$root" && PATH="$(venv_folder)/bin:$PATH" cmake "${arguments[@]}") >"$log" 2>&1 || {
     cat "$log" >&2
     die 1 "CMake could not configure build/$preset (the whole output: $log)"
   }
-  printf '%s' "$wanted" >"$build/.configured"
+  printf '%s\n' "${arguments[@]}" "$presets" >"$stamp"
 }
 
 # build PRESET TARGET...: says nothing when there is nothing to do.

@@ -17,7 +17,7 @@ PEERS=(transformers==5.17.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece=
 DEBIAN_PACKAGES=(
   g++ ccache mold pkg-config python3 python3-venv ca-certificates  # to build
   libspdlog-dev libfmt-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev libsentencepiece-dev libprotobuf-dev
-  libpcre2-dev libhwy-dev libgloo-dev catch2                       # what is linked, and the tests' framework
+  libpcre2-dev libutf8proc-dev libhwy-dev libgloo-dev catch2       # what is linked, and the tests' framework
   patchelf                                                         # scripts/bundle
   fortunes fortunes-zh                                             # English and Chinese text for the quickstart
 )
