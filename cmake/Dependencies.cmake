@@ -1,7 +1,4 @@
-# The system's libraries come as imported targets of their own; LibTorch as llmtk::torch, made here.
-#
-# LibTorch's own CMake config stops where no CUDA toolkit is installed and puts its include folders, which carry a copy
-# of fmt and others, before the system's; so the targets are made by hand: the folders come last (-idirafter).
+# The system's libraries come as imported targets of their own; LibTorch as llmtk::torch, made in Torch.cmake.
 
 find_package(Threads REQUIRED)
 find_package(spdlog REQUIRED)
@@ -9,9 +6,13 @@ find_package(CLI11 REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
-pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
-pkg_check_modules(hwy REQUIRED IMPORTED_TARGET libhwy)
+# The targets PkgConfig::NAME; the installed package looks for the same ones.
+set(LLMTK_PKG_MODULES sentencepiece=sentencepiece pcre2=libpcre2-8 hwy=libhwy utf8proc=libutf8proc)
+foreach(module IN LISTS LLMTK_PKG_MODULES)
+  string(REGEX MATCH "^(.*)=(.*)$" matched ${module})
+  set(name ${CMAKE_MATCH_1})
+  pkg_check_modules(${name} REQUIRED IMPORTED_TARGET ${CMAKE_MATCH_2})
+endforeach()
 
 # --- LibTorch: the folder that holds include/ and lib/libtorch_cpu.so ---
 set(LLMTK_LIBTORCH "" CACHE PATH "LibTorch >= 2.11: the folder that holds include/ and lib/")
@@ -55,16 +56,5 @@ if(LLMTK_WITH_CUDA)
   find_package(CUDAToolkit REQUIRED)
 endif()
 
-add_library(llmtk_torch INTERFACE)
-add_library(llmtk::torch ALIAS llmtk_torch)
-target_compile_options(llmtk_torch INTERFACE
-  "$<$<COMPILE_LANGUAGE:CXX>:SHELL:-idirafter ${LLMTK_LIBTORCH}/include -idirafter ${LLMTK_LIBTORCH}/include/torch/csrc/api/include>")
-target_link_libraries(llmtk_torch INTERFACE ${LLMTK_LIBTORCH}/lib/libtorch_cpu.so ${LLMTK_LIBTORCH}/lib/libc10.so)
-if(LLMTK_WITH_CUDA)
-  target_compile_definitions(llmtk_torch INTERFACE LLMTK_WITH_CUDA)
-  # libtorch_cuda registers its operations when it is loaded; nothing here names a symbol of it.
-  target_link_libraries(llmtk_torch INTERFACE
-    -Wl,--no-as-needed ${LLMTK_LIBTORCH}/lib/libtorch_cuda.so -Wl,--as-needed
-    ${LLMTK_LIBTORCH}/lib/libc10_cuda.so CUDA::cudart)
-endif()
+include(Torch)
 message(STATUS "LibTorch ${LLMTK_TORCH_VERSION} in ${LLMTK_LIBTORCH}; CUDA sources: ${LLMTK_WITH_CUDA}")

@@ -12,7 +12,12 @@ function(llmtk_library name)
   endif()
   add_library(llmtk_${name} STATIC ${arg_SOURCES})
   add_library(llmtk::${name} ALIAS llmtk_${name})
-  target_include_directories(llmtk_${name} PUBLIC $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/lib>)
+  # Users of the installed libraries write "core/error.h" or <llmtk/core/error.h>.
+  target_include_directories(llmtk_${name} PUBLIC $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/lib>
+    $<INSTALL_INTERFACE:include/llmtk> $<INSTALL_INTERFACE:include>)
+  target_compile_features(llmtk_${name} PUBLIC cxx_std_20)
+  set_target_properties(llmtk_${name} PROPERTIES EXPORT_NAME ${name})
+  set_property(GLOBAL APPEND PROPERTY LLMTK_LIBRARIES llmtk_${name})
   target_link_libraries(llmtk_${name} PUBLIC ${arg_DEPENDS} PRIVATE ${arg_PRIVATE_DEPENDS})
   if(arg_TORCH)
     target_link_libraries(llmtk_${name} PUBLIC llmtk::torch)
