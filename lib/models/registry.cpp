@@ -115,7 +115,7 @@ void check_tied_head(nn::CausalModel& model, const io::WeightFiles::Entry& head,
 
 }  // namespace
 
-void load_weights(nn::CausalModel& model, const io::WeightFiles& weights, const std::string& where) {
+void load_weights(nn::CausalModel& model, const io::WeightFiles& weights, const std::string& where, bool map) {
   const at::NoGradGuard no_grad;
   const Family& family = family_of(model.config(), where);
   auto parameters = model.named_parameters();
@@ -152,7 +152,11 @@ void load_weights(nn::CausalModel& model, const io::WeightFiles& weights, const 
       throw Error(Exit::file, {.what = "tensor '" + entry.tensor->name + "' does not hold floating-point numbers",
                                .where = entry.file->path().string(),
                                .got = std::string(io::dtype_tag(entry.tensor->dtype))});
-    target.copy_(io::tensor_view(entry));
+    const at::Tensor view = io::tensor_view(entry);
+    if (map && view.options().type_equal(target.options()))
+      target.set_data(view);
+    else
+      target.copy_(view);
   }
   if (tied_head) check_tied_head(model, *tied_head, where);
 }
@@ -165,7 +169,7 @@ std::shared_ptr<nn::CausalModel> load(const std::string& path_or_name, const Loa
   const io::WeightFiles weights(folder);
   const auto dtype = options.dtype ? *options.dtype : stored_dtype(config, weights, where);
   auto model = family.make(config, where, {dtype, options.device});
-  load_weights(*model, weights, folder.string());
+  load_weights(*model, weights, folder.string(), options.map);
   model->eval();
   return model;
 }

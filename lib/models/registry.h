@@ -29,13 +29,17 @@ std::shared_ptr<nn::CausalModel> create(const io::Json& config, const nn::Build&
 struct LoadOptions {
   std::optional<c10::ScalarType> dtype;  ///< default: what config.json says, else that of the first floating tensor
   c10::Device device = c10::kCPU;
+  /// On the CPU, parameters stored in the type that is asked for lie in the mapped files themselves: nothing is copied,
+  /// and processes share the memory. Such a model is read-only (writing to a parameter crashes): not for training.
+  bool map = false;
 };
 /// Opens a model folder, or a name in the local Hugging Face cache. Every parameter must be in the files with its
 /// shape, and nothing else but what the family knows to leave out; Error(file) names what is missing, extra or
 /// misshapen.
 std::shared_ptr<nn::CausalModel> load(const std::string& path_or_name, const LoadOptions& options = {});
 /// Fills a model's parameters from files, strictly, as load() does.
-void load_weights(nn::CausalModel& model, const io::WeightFiles& weights, const std::string& where);
+/// map: as in LoadOptions.
+void load_weights(nn::CausalModel& model, const io::WeightFiles& weights, const std::string& where, bool map = false);
 
 struct SaveOptions {
   uint64_t max_shard_bytes = uint64_t{50} << 30;

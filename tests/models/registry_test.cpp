@@ -183,6 +183,31 @@ TEST_CASE("the dtype is the config's unless another is asked for") {
   CHECK(load(folder.path().string())->dtype() == at::kHalf);
 }
 
+TEST_CASE("a mapped model computes what a copied one does, and copies nothing where the types agree") {
+  for (const auto& config : {small_gpt2(), small_llama()}) {
+    test::TemporaryFolder folder;
+    save(*create(config, {}, 3), folder.path());
+    const auto copied = load(folder.path().string()), mapped = load(folder.path().string(), {.map = true});
+    const auto ids = at::arange(12).unsqueeze(0);
+    const auto logits = [&](nn::CausalModel& model) {
+      const at::NoGradGuard no_grad;
+      return model.logits(model.forward(ids));
+    };
+    CHECK(at::equal(logits(*copied), logits(*mapped)));
+    const io::WeightFiles weights(folder.path());
+    const auto& file = *weights.files()[0];
+    for (const auto& parameter : mapped->named_parameters()) {
+      // Another map of the same file: the same offset within a page tells that the data was not moved.
+      const auto* stored = file.bytes(*file.find(parameter.key())).data();
+      CHECK(reinterpret_cast<uintptr_t>(parameter.value().data_ptr()) % 4096 ==
+            reinterpret_cast<uintptr_t>(stored) % 4096);
+    }
+    const auto converted = load(folder.path().string(), {.dtype = at::kBFloat16, .map = true});
+    CHECK(converted->dtype() == at::kBFloat16);
+    CHECK(at::equal(converted->parameters()[0], copied->parameters()[0].to(at::kBFloat16)));
+  }
+}
+
 TEST_CASE("a sequence beyond the model's reach is an error") {
   const auto model = create(small_gpt2(), {}, 1);
   const std::string message = error_of([&] { model->forward(at::zeros({1, 17}, at::kLong)); });
