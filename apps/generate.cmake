@@ -1,0 +1,3 @@
+llmtk_command(generate TORCH
+  SOURCES generate.cpp open_model.cpp
+  DEPENDS llmtk::generate llmtk::models llmtk::text llmtk::core_torch)

@@ -1,0 +1,248 @@
+"""llmtk generate: every flag, on small random models; what comes out is what transformers gives."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import torch
+
+from support import BIN, json_lines, main, make_model, run
+
+FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="llmtk-e2e-generate-"))
+GPT2, LLAMA = FOLDER / "gpt2", FOLDER / "llama"
+MODELS = {GPT2: make_model(GPT2, "gpt2"), LLAMA: make_model(LLAMA, "llama", seed=1)}
+PROMPTS = ["The quick brown", "床前明月光，", "To be, or not to be, that is the question, the fox jumps", "🙂"]
+
+
+def generate(folder, *arguments, **more):
+    """The completions, without the last line with the timings."""
+    lines = json_lines(run("generate", folder, "--json", *arguments, **more))
+    assert list(lines[-1])[0] == "timings", lines[-1]
+    return lines[:-1]
+
+
+def prompt_flags(prompts):
+    return [word for prompt in prompts for word in ("--prompt", prompt)]
+
+
+def reference(folder, prompt, **settings):
+    """New ids and their log-probabilities (of the model's own distribution), one prompt at a time."""
+    model, tokenizer = MODELS[folder]
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    out = model.generate(ids, pad_token_id=0, output_logits=True, return_dict_in_generate=True, **settings)
+    new = out.sequences[0, ids.shape[1]:].tolist()
+    logprobs = [logits[0].float().log_softmax(-1)[i].item() for logits, i in zip(out.logits, new)]
+    return new, logprobs
+
+
+def test_greedy_batches_are_transformers_one_by_one():
+    for folder in MODELS:
+        for flags, settings in (
+            ([], {}),
+            (["--repetition-penalty", "1.3"], dict(repetition_penalty=1.3)),
+            (["--min-new-tokens", "12", "--eos-token-id", "300", "--eos-token-id", "17"],
+             dict(min_new_tokens=12, eos_token_id=[300, 17])),
+        ):
+            found = generate(folder, *prompt_flags(PROMPTS), "--max-new-tokens", 24, *flags)
+            assert len(found) == len(PROMPTS)
+            for prompt, got in zip(PROMPTS, found):
+                new, logprobs = reference(folder, prompt, max_new_tokens=24, do_sample=False, **settings)
+                assert got["ids"] == new, (folder.name, prompt, flags, got["ids"], new)
+                assert max(abs(a - b) for a, b in zip(got["logprobs"], logprobs)) < 2e-4
+                tokenizer = MODELS[folder][1]
+                assert got["prompt_ids"] == tokenizer(prompt).input_ids
+                assert got["tokens"] == tokenizer.convert_ids_to_tokens(new)
+                assert got["text"] == tokenizer.decode(new, skip_special_tokens=True)
+
+
+def test_batch_size_changes_nothing():
+    for more in ([], ["--do-sample", "--seed", 3, "--num-return-sequences", 3, "--temperature", 1.5, "--top-k", 0]):
+        texts = [[(c["prompt_index"], c["sequence"], c["ids"]) for c in
+                  generate(LLAMA, *prompt_flags(PROMPTS), *more, "--batch-size", size)] for size in (1, 3, 16)]
+        assert texts[0] == texts[1] == texts[2]
+        assert [t[:2] for t in texts[0]] == [(p, s) for p in range(4) for s in range(3 if more else 1)]
+
+
+def test_sampling_depends_on_the_seed():
+    def text(*flags):
+        return generate(GPT2, "--prompt", "The", "--do-sample", "--temperature", 2, *flags)[0]["ids"]
+    assert text("--seed", 1) == text("--seed", 1) != text("--seed", 2)
+    assert text() != text()
+    lines = json_lines(run("generate", GPT2, "--prompt", "The", "--do-sample", "--json"))
+    again = generate(GPT2, "--prompt", "The", "--do-sample", "--seed", lines[-1]["seed"])
+    assert again[0]["ids"] == lines[0]["ids"]
+
+
+def test_filters_keep_what_they_say():
+    greedy = generate(GPT2, "--prompt", "The fox")[0]["ids"]
+    for flags in (["--top-k", 1], ["--top-p", 0.0001], ["--min-p", 1.0], ["--temperature", 0.0001], ["--typical-p", 1, "--top-k", 1]):
+        assert generate(GPT2, "--prompt", "The fox", "--do-sample", "--seed", 5, *flags)[0]["ids"] == greedy, flags
+    # One draw of 64 rows: all among the model's three best.
+    model, tokenizer = MODELS[GPT2]
+    best = model(tokenizer("The fox", return_tensors="pt").input_ids).logits[0, -1].topk(3).indices.tolist()
+    drawn = {c["ids"][0] for c in generate(GPT2, "--prompt", "The fox", "--do-sample", "--seed", 1, "--top-k", 3, "--temperature", 10,
+                                          "--num-return-sequences", 64, "--max-new-tokens", 1, "--batch-size", 64)}
+    assert drawn == set(best)
+
+
+def test_lengths():
+    assert len(generate(GPT2, "--prompt", "The")[0]["ids"]) == 20
+    n = len(MODELS[GPT2][1]("The quick").input_ids)
+    assert len(generate(GPT2, "--prompt", "The quick", "--max-length", n + 5)[0]["ids"]) == 5
+    assert len(generate(GPT2, "--prompt", "The quick", "--max-length", n + 5, "--max-new-tokens", 7)[0]["ids"]) == 7
+    # The model's own end; and what does not fit is an error.
+    row = generate(GPT2, "--prompt", "The", "--max-new-tokens", 500)[0]
+    assert len(row["ids"]) + len(row["prompt_ids"]) == 96 and row["finish_reason"] == "length"
+    run("generate", GPT2, "--prompt", "fox " * 200, exit=3)
+    run("generate", GPT2, "--prompt", "The quick", "--max-length", 1, exit=3)
+
+
+def test_ends():
+    free = generate(LLAMA, "--prompt", "The", "--max-new-tokens", 12)[0]
+    eos = generate(LLAMA, "--prompt", "The", "--max-new-tokens", 12, "--eos-token-id", free["ids"][4])[0]
+    assert eos["ids"] == free["ids"][:free["ids"].index(free["ids"][4]) + 1] and eos["finish_reason"] == "eos"
+    stop = free["text"][5:8]
+    ended = generate(LLAMA, "--prompt", "The", "--max-new-tokens", 12, "--stop-strings", "not there", "--stop", stop)[0]
+    assert ended["finish_reason"] == "stop_string" and ended["stop_string"] == stop, ended
+    assert ended["text"] == free["text"][:free["text"].index(stop)]
+
+
+def test_streams_whole_characters_as_they_come():
+    """At every flush stdout holds valid UTF-8; and the first piece comes long before the last."""
+    command = [BIN / "llmtk", "generate", str(GPT2), "--prompt", "床前", "--do-sample", "--seed", "3", "--temperature", "9", "--top-k",
+               "0", "--max-new-tokens", "80"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:
+        pieces = []
+        while piece := process.stdout.read(4096):
+            piece.decode()
+            pieces.append(piece)
+    assert process.returncode == 0 and len(pieces) > 3, pieces
+    lines = generate(GPT2, *command[3:])
+    assert b"".join(pieces).decode() == lines[0]["text"] + "\n"
+
+
+def test_where_prompts_come_from():
+    one = run("generate", GPT2, "--prompt", "The quick\nfox")
+    assert run("generate", GPT2, stdin="The quick\nfox") == one
+    assert run("generate", GPT2, "--prompt", "The quick\nfox", "--return-full-text") == "The quick\nfox" + one
+
+    (FOLDER / "prompts.txt").write_text("\n".join(PROMPTS) + "\n\n")
+    (FOLDER / "prompts.jsonl").write_text("".join(json.dumps({key: p}, ensure_ascii=False) + "\n"
+                                                  for p, key in zip(PROMPTS, ["prompt", "text", "prompt", "text"])))
+    expected = [c["ids"] for c in generate(GPT2, *prompt_flags(PROMPTS))]
+    for flags, stdin in ((["--prompts-file", FOLDER / "prompts.txt"], ""), (["--prompts-file", FOLDER / "prompts.jsonl"], ""),
+                         (["--prompts-file", "-"], "\r\n".join(PROMPTS))):
+        assert [c["ids"] for c in generate(GPT2, *flags, stdin=stdin)] == expected, flags
+
+    several = run("generate", GPT2, *prompt_flags(PROMPTS[:2]))
+    texts = [c["text"] for c in generate(GPT2, *prompt_flags(PROMPTS[:2]))]
+    assert several == f"=== {PROMPTS[0]}\n{texts[0]}\n\n=== {PROMPTS[1]}\n{texts[1]}\n", several
+    # An empty prompt begins with bos.
+    assert generate(GPT2, "--prompt", "")[0]["ids"] == generate(GPT2, "--prompt", "<|endoftext|>")[0]["ids"]
+
+
+def test_defaults_are_the_models():
+    folder = FOLDER / "with_defaults"
+    shutil.copytree(GPT2, folder)
+    (folder / "generation_config.json").write_text(json.dumps(
+        {"max_new_tokens": 5, "do_sample": True, "temperature": 0.0001, "eos_token_id": 0}))
+    greedy = generate(GPT2, "--prompt", "The fox")[0]["ids"]
+    assert generate(folder, "--prompt", "The fox")[0]["ids"] == greedy[:5]
+    assert generate(folder, "--prompt", "The fox", "--no-do-sample", "--max-new-tokens", 8)[0]["ids"] == greedy[:8]
+    n = len(MODELS[GPT2][1]("The fox").input_ids)
+    assert len(generate(folder, "--prompt", "The fox", "--max-length", n + 9)[0]["ids"]) == 9
+
+
+def test_model_tokenizer_dtype_device():
+    # By name, from the local cache.
+    snapshot = FOLDER / "home/hub/models--me--tiny/snapshots/abc"
+    shutil.copytree(GPT2, snapshot)
+    (FOLDER / "home/hub/models--me--tiny/refs").mkdir()
+    (FOLDER / "home/hub/models--me--tiny/refs/main").write_text("abc")
+    expected = generate(GPT2, "--prompt", "The fox")[0]["ids"]
+    found = generate("me/tiny", "--prompt", "The fox", env={"HF_HOME": str(FOLDER / "home"), "HF_HUB_CACHE": str(FOLDER / "home/hub")})
+    assert found[0]["ids"] == expected
+    # A tokenizer of its own.
+    bare = FOLDER / "bare"
+    shutil.copytree(GPT2, bare, ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    run("generate", bare, "--prompt", "The fox", exit=5)
+    assert generate(bare, "--prompt", "The fox", "--tokenizer", GPT2)[0]["ids"] == expected
+    # Types.
+    model, tokenizer = make_model(FOLDER / "bf16", "llama", seed=2)
+    model.to(torch.bfloat16).save_pretrained(FOLDER / "bf16")
+    model.float()
+    MODELS[FOLDER / "bf16"] = (model, tokenizer)
+    new, _ = reference(FOLDER / "bf16", "The fox", max_new_tokens=8, do_sample=False)
+    assert generate(FOLDER / "bf16", "--prompt", "The fox", "--dtype", "float32", "--max-new-tokens", 8)[0]["ids"] == new
+    assert len(generate(FOLDER / "bf16", "--prompt", "The fox", "--max-new-tokens", 8, "--threads", 1, "--device", "cpu")[0]["ids"]) == 8
+    timings = json_lines(run("generate", GPT2, "--prompt", "The fox", "--json"))[-1]["timings"]
+    assert timings["new_tokens"] == 20 and timings["decode_tokens_per_second"] > 0
+    done = subprocess.run([BIN / "llmtk", "generate", GPT2, "--prompt", "x", "--timings"], capture_output=True, text=True)
+    assert "first token" in done.stderr and "first token" not in done.stdout
+
+
+def test_errors_say_what_and_exit_with_their_codes():
+    def error(*arguments, exit, says, **more):
+        out, err = run("generate", *arguments, exit=exit, **more)
+        assert says in err, f"{arguments}: expected '{says}' in: {err}"
+        assert not out.strip(), out
+    p = ["--prompt", "x"]
+    error("no/such/model/here", *p, exit=5, says="no such folder")
+    error("nosuchmodel", *p, exit=5, says="hf download nosuchmodel")
+    error(FOLDER / "prompts.none", *p, exit=5, says="prompts.none")
+    error(GPT2, *p, "--no-such-flag", exit=2, says="--no-such-flag")
+    error(exit=2, says="model")
+    error(GPT2, *p, "--device", "tpu", exit=2, says="tpu")
+    error(GPT2, *p, "--device", "cuda:99", exit=2, says="cuda")
+    error(GPT2, *p, "--dtype", "int3", exit=2, says="int3")
+    error(GPT2, *p, "--temperature", "0.5", exit=2, says="--do-sample")
+    error(GPT2, *p, "--seed", "1", exit=2, says="--seed")
+    error(GPT2, *p, "--do-sample", "--temperature", "0", exit=2, says="--temperature")
+    error(GPT2, *p, "--do-sample", "--top-p", "1.5", exit=2, says="--top-p")
+    error(GPT2, *p, "--do-sample", "--top-k", "-2", exit=2, says="--top-k")
+    error(GPT2, *p, "--top-k", "many", exit=2, says="--top-k")
+    error(GPT2, *p, "--max-new-tokens", "0", exit=2, says="--max-new-tokens")
+    error(GPT2, *p, "--num-return-sequences", "2", exit=2, says="--do-sample")
+    error(GPT2, *p, "--batch-size", "0", exit=2, says="--batch-size")
+    error(GPT2, *p, "--prompts-file", "-", exit=2, says="--prompts-file")
+    error(GPT2, "--prompts-file", FOLDER / "nothing.txt", exit=5, says="nothing.txt")
+    (FOLDER / "empty.txt").write_text("\n \n")
+    error(GPT2, "--prompts-file", FOLDER / "empty.txt", exit=3, says="no prompts")
+    (FOLDER / "bad.jsonl").write_text('{"prompt": "x"}\n{"question": "y"}\n')
+    error(GPT2, "--prompts-file", FOLDER / "bad.jsonl", exit=3, says="bad.jsonl:2")
+    error(GPT2, stdin=b"\xc4\xe3\xba\xc3", exit=3, says="UTF-8")
+    out, _ = run("generate", GPT2, *p, "--dtype", "int3", "--json", exit=2)
+    assert json.loads(out)["exit_code"] == 2 and json.loads(out)["error"]["got"] == "'int3'"
+
+    broken = FOLDER / "broken"
+    shutil.copytree(GPT2, broken)
+    with open(broken / "model.safetensors", "r+b") as file:
+        file.truncate(5000)
+    error(broken, *p, exit=5, says="model.safetensors")
+    # A full disk or a closed pipe behind stdout is no success.
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run([BIN / "llmtk", "generate", GPT2, *p], stdout=full, stderr=subprocess.DEVNULL).returncode == 5
+
+
+def test_weights_that_are_no_numbers():
+    from safetensors.torch import load_file, save_file
+    folder = FOLDER / "nan"
+    shutil.copytree(GPT2, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.ln_f.bias"].fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    run("generate", folder, "--prompt", "x", exit=4)
+
+
+def test_help():
+    text = run("generate", "--help")
+    assert "Examples:" in text and "--repetition-penalty" in text
+    assert run("generate", "--version").startswith("llmtk ")
+
+
+try:
+    main(dict(globals()))
+finally:
+    shutil.rmtree(FOLDER)
