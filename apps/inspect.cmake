@@ -1,0 +1,6 @@
+llmtk_command(inspect TORCH
+  SOURCES
+    inspect.cpp open_model.cpp
+    inspect/attention.cpp inspect/attention_svg.cpp inspect/checkpoint.cpp inspect/labels.cpp inspect/logits.cpp
+    inspect/params.cpp inspect/prompt.cpp inspect/table.cpp
+  DEPENDS llmtk::generate llmtk::models llmtk::text llmtk::train_core llmtk::core_torch)
