@@ -13,6 +13,14 @@ die() { # die CODE MESSAGE...
   exit "$code"
 }
 
+# require_space FOLDER MB WHAT
+require_space() {
+  local folder=$1 free
+  while [[ ! -d $folder ]]; do folder=$(dirname "$folder"); done
+  free=$(df -Pm "$folder" | awk 'NR == 2 { print $4 }')
+  ((free >= $2)) || die 5 "$3 needs $2 MB of disk under $folder; $free MB are free"
+}
+
 # The per-user cache that all checkouts share.
 [[ -n ${XDG_CACHE_HOME:-${HOME:-}} ]] || die 2 "neither HOME nor XDG_CACHE_HOME is set: no place for the cache"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/llmtk
