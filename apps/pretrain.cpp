@@ -85,6 +85,7 @@ void Pretraining::prepare() {
 }
 
 void Pretraining::open_tokenizer() {
+  if (config_.tokenizer.train) config_.tokenizer.name_or_path = data::learn_tokenizer(config_.data, *config_.tokenizer.train).string();
   if (config_.tokenizer.name_or_path.empty()) return;
   const fs::path path = fs::exists(config_.tokenizer.name_or_path) ? fs::path(config_.tokenizer.name_or_path)
                                                                    : io::find_model(config_.tokenizer.name_or_path);

@@ -5,8 +5,8 @@
 namespace llmtk {
 
 void PretrainConfig::validate(config::Problems& problems) const {
-  if (!samples.prompts.empty() && tokenizer.name_or_path.empty() && model.name_or_path.empty())
-    problems.add("samples.prompts", {.what = "prompts need a tokenizer", .hint = "set tokenizer.name_or_path"});
+  if (!samples.prompts.empty() && tokenizer.name_or_path.empty() && !tokenizer.train && model.name_or_path.empty())
+    problems.add("samples.prompts", {.what = "prompts need a tokenizer", .hint = "set tokenizer.name_or_path or tokenizer.train"});
   if (trainer.sample_steps > 0 && samples.prompts.empty())
     problems.add("trainer.sample_steps",
                  {.what = "samples are asked for, but there is no prompt", .hint = "set samples.prompts"});
@@ -20,7 +20,7 @@ void PretrainConfig::validate(config::Problems& problems) const {
 }
 
 void complete(PretrainConfig& config) {
-  if (config.tokenizer.name_or_path.empty() && std::filesystem::is_directory(config.model.name_or_path))
+  if (config.tokenizer.name_or_path.empty() && !config.tokenizer.train && std::filesystem::is_directory(config.model.name_or_path))
     config.tokenizer.name_or_path = config.model.name_or_path;
 }
 

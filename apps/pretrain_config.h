@@ -7,6 +7,7 @@
 
 #include "config/config.h"
 #include "data/pretraining.h"
+#include "data/tokenizer_training.h"
 #include "generate/config.h"
 #include "models/config.h"
 #include "train/config.h"
@@ -15,11 +16,17 @@ namespace llmtk {
 
 struct TokenizerConfig {
   std::string name_or_path;
+  std::optional<data::TokenizerTrainingConfig> train;
 
   template <class V>
   void fields(V& v) {
     v("name_or_path", name_or_path,
       "A tokenizer file, or a folder that holds one; empty: that of model.name_or_path. Shards need none");
+    v("train", train, "Learn one from data.train first (kept in data.cache_dir, so that it is learnt once)");
+  }
+  void validate(config::Problems& problems) const {
+    if (train && !name_or_path.empty())
+      problems.add("train", {.what = "given together with tokenizer.name_or_path", .expected = "one of the two"});
   }
 };
 

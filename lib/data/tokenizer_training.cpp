@@ -1,12 +1,16 @@
 #include "data/tokenizer_training.h"
 
 #include <algorithm>
+#include <span>
 #include <thread>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "core/log.h"
 #include "data/files.h"
 #include "data/ordered_map.h"
+#include "data/rows.h"
+#include "data/shard.h"
 #include "text/sentencepiece.h"
 #include "text/train_bpe.h"
 
@@ -106,6 +110,38 @@ std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>&
   if (threads == 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   if (config.type == "bpe") return train_byte_level(reader, read, config, threads);
   return train_pieces(reader, read, config, threads);
+}
+
+std::filesystem::path learn_tokenizer(const DataConfig& data, const TokenizerTrainingConfig& config) {
+  Checksum key;
+  const auto add = [&](const std::string& text) {
+    key.update(std::as_bytes(std::span(text.data(), text.size() + 1)));
+  };
+  std::vector<std::string> inputs;
+  for (const auto& source : data.train) {
+    if (TokenShards::is_shards(source.path) || TokenizedRows::is_tokenized(source.path))
+      throw Error(Exit::usage, {.what = "a tokenizer is learnt from text, and this is tokenized already",
+                                .where = source.path,
+                                .hint = "name the tokenizer it was made with in tokenizer.name_or_path"});
+    if (source.text_field != data.train.front().text_field || source.document != data.train.front().document)
+      throw Error(Exit::usage, {.what = "sources that are read in different ways",
+                                .where = source.path,
+                                .hint = "learn the tokenizer before, with llmtk tokenize train"});
+    for (const auto& file : find_text_files({source.path})) add(checksum_file(file.path));
+    inputs.push_back(source.path);
+  }
+  ReadOptions read;
+  read.text_field = data.train.front().text_field;
+  read.document = parse_document_unit(data.train.front().document);
+  read.on_bad_line = parse_bad_line(data.on_bad_line);
+  for (const auto& text : {read.text_field, data.train.front().document, data.on_bad_line, config::dump(config)}) add(text);
+  const fs::path folder = (data.cache_dir.empty() ? default_cache_folder() : fs::path(data.cache_dir)) /
+                          ("tokenizer-" + key.hex());
+  if (fs::exists(folder / "tokenizer_config.json")) return folder;  // it is written last
+  log::info("learning a tokenizer of " + std::to_string(config.vocab_size) + " tokens into " + folder.string());
+  const auto tokenizer = train_tokenizer(inputs, read, config, static_cast<int>(data.preprocessing_num_workers));
+  tokenizer->save(folder);
+  return folder;
 }
 
 }  // namespace llmtk::data

@@ -1,11 +1,13 @@
 #pragma once
 // A tokenizer learnt from text files: what `tokenize train` and the `tokenizer.train` section of a config ask for.
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "config/config.h"
+#include "data/pretraining.h"
 #include "data/reader.h"
 #include "text/tokenizer.h"
 
@@ -39,5 +41,9 @@ struct TokenizerTrainingConfig {
 /// result does not depend on their number. Throws Error(data) for bad text or too little of it.
 std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>& inputs, const ReadOptions& read,
                                                  const TokenizerTrainingConfig& config, int threads);
+
+/// The folder of a tokenizer learnt from the text of data.train: in the cache under a name made of all that it depends
+/// on, so that it is learnt once. Throws what train_tokenizer throws, and Error(usage) for sources that are no text.
+std::filesystem::path learn_tokenizer(const DataConfig& data, const TokenizerTrainingConfig& config);
 
 }  // namespace llmtk::data

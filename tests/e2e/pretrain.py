@@ -1,0 +1,155 @@
+"""`llmtk pretrain` on small real input: what it learns, writes and refuses."""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from runs import final_state, pretrain, require_equal, write_config
+
+
+def rows_of(output):
+    return [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_learns(folder):
+    output = folder / "learns"
+    config = write_config(folder, output)
+    done, answer = pretrain(config)
+    assert answer["end"] == "finished" and answer["step"] == 60, answer
+    assert answer["tokens"] == 60 * 4 * 32, answer
+    assert answer["eval_loss"] < 3.0, answer  # it begins near log(344) = 5.84
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+                 "checkpoint-60/manifest.json", "checkpoint-7/trainer_state.json"):
+        assert (output / name).exists(), name
+    config_json = json.loads((output / "config.json").read_text())
+    assert 256 < config_json["vocab_size"] <= 400 and config_json["eos_token_id"] == 0, config_json
+    return output
+
+
+def test_same_seed_same_bits(folder, first):
+    output = folder / "again"
+    pretrain(write_config(folder, output, "again.yaml"))
+    require_equal(final_state(first, 60), final_state(output, 60), "the same seed")
+    other = folder / "other"
+    pretrain(write_config(folder, other, "other.yaml"), "trainer.seed=7", "trainer.max_steps=10")
+    assert (other / "model.safetensors").read_bytes() != (first / "checkpoint-7" / "model.safetensors").read_bytes()
+
+
+def test_resume(folder, first):
+    """Stopped after 21 steps by max_steps under a schedule for 60, then resumed."""
+    output = folder / "resumed"
+    config = write_config(folder, output, "resumed.yaml")
+    done, _ = pretrain(config, check=2, *["trainer.resume_from_checkpoint=true"])
+    assert "no checkpoint to go on from" in done.stderr, done.stderr
+    pretrain(config)
+    for step in (35, 42, 49, 56, 60):  # as if the run had been lost after step 28
+        for file in sorted((output / f"checkpoint-{step}").iterdir()):
+            file.unlink()
+        (output / f"checkpoint-{step}").rmdir()
+    done, _ = pretrain(config, check=2)
+    assert "holds a run already" in done.stderr, done.stderr
+    done, answer = pretrain(config, "trainer.resume_from_checkpoint=auto")
+    assert "checkpoint-28" in done.stderr, done.stderr
+    require_equal(final_state(first, 60), final_state(output, 60), "resumed")
+    done, _ = pretrain(config, "trainer.resume_from_checkpoint=auto", "model.config.hidden_size=64", check=2)
+    assert "hidden_size" in done.stderr, done.stderr
+
+
+def test_accumulation(folder):
+    """Two micro-batches of two rows are the batch of four: the same tokens, nearly the same numbers."""
+    losses = []
+    for name, overrides in (("whole", []), ("halves", ["trainer.per_device_train_batch_size=2",
+                                                       "trainer.gradient_accumulation_steps=2"])):
+        config = write_config(folder, folder / name, name + ".yaml")
+        _, answer = pretrain(config, "model.config.attention_dropout=0.0", "trainer.max_steps=12", *overrides)
+        losses.append(answer["eval_loss"])
+    assert abs(losses[0] - losses[1]) < 1e-3, losses
+
+
+def test_variants(folder):
+    """Other families, dtypes and settings run and learn."""
+    variants = {
+        "gpt2": ["model.config={model_type: gpt2, n_embd: 32, n_layer: 2, n_head: 4, n_positions: 64}"],
+        "openai-gpt": ["model.config={model_type: openai-gpt, n_embd: 32, n_layer: 2, n_head: 4, n_positions: 64}"],
+        "bfloat16": ["trainer.dtype=bfloat16", "trainer.gradient_checkpointing=true"],
+        "sgd": ["optimizer.type=sgd", "optimizer.momentum=0.9", "optimizer.learning_rate=0.5",
+                "scheduler.lr_scheduler_type=wsd"],
+        "epochs": ["trainer.max_steps=-1", "trainer.num_train_epochs=1", "scheduler.lr_scheduler_type=linear"],
+    }
+    for name, overrides in variants.items():
+        config = write_config(folder, folder / name, name + ".yaml")
+        _, answer = pretrain(config, *overrides, "trainer.save_steps=0", "trainer.eval_steps=0")
+        assert answer["end"] == "finished" and answer["eval_loss"] < 4.5, (name, answer)
+
+
+def test_goes_on_with_weights(folder, first):
+    config = write_config(folder, folder / "further", "further.yaml")
+    _, answer = pretrain(config, f"model.name_or_path={first}", "model.config={}", "tokenizer.train=null", "trainer.max_steps=10",
+                         "trainer.logging_steps=1", "optimizer.learning_rate=1e-4")
+    assert answer["eval_loss"] < 3.0, answer
+
+
+def test_stops_early(folder):
+    config = write_config(folder, folder / "early", "early.yaml")
+    _, answer = pretrain(config, "trainer.max_steps=400", "trainer.eval_steps=5", "trainer.save_steps=5",
+                         "trainer.early_stopping_patience=2", "trainer.early_stopping_threshold=0.5",
+                         "trainer.load_best_model_at_end=true")
+    assert answer["end"] == "stopped_early" and answer["step"] < 400, answer
+
+
+def test_diverges(folder):
+    output = folder / "diverges"
+    config = write_config(folder, output, "diverges.yaml")
+    done, _ = pretrain(config, "optimizer.learning_rate=1e12", "optimizer.max_grad_norm=0", "optimizer.type=sgd",
+                       "scheduler.warmup_steps=0", "trainer.save_steps=1", check=4)
+    assert "diverged" in done.stderr and "last good checkpoint" in done.stderr, done.stderr
+
+
+def test_dry_run(folder):
+    output = folder / "dry"
+    config = write_config(folder, output, "dry.yaml")
+    _, plan = pretrain(config, "--dry-run")
+    assert plan["steps"] == 60 and plan["parameters"] > 10_000 and not output.exists(), plan
+
+
+def test_refuses(folder):
+    config = write_config(folder, folder / "refused", "refused.yaml")
+    cases = [
+        (["optimizer.learning_rte=1"], 2, "did you mean 'learning_rate'"),
+        (["optimizer.learning_rate=fast"], 2, "a number above 0"),
+        (["data.train.0.path=nowhere.txt"], 5, "no such file"),
+        (["data.max_length=1000"], 2, "more than the model can see"),
+        (["model.config.vocab_size=100"], 2, "more tokens than the model's vocab_size"),
+        (["model.config.hidden_sise=3", "model.config.model_type=lama"], 5, "llama"),
+        (["trainer.device=cuda:99"], 2, "cuda"),
+        (["model.config={}", "model.preset=gpt3"], 2, "gpt3-small"),
+    ]
+    for overrides, code, words in cases:
+        done, answer = pretrain(config, *overrides, check=code)
+        assert words in done.stderr, (overrides, done.stderr)
+        assert answer["exit_code"] == code, answer
+    broken = folder / "broken.jsonl"
+    broken.write_bytes(b'{"text": "fine"}\n{"text": "bad \xff"}\n' * 200)
+    done, _ = pretrain(config, f"data.train.0.path={broken}", check=3)
+    assert "broken.jsonl:2" in done.stderr, done.stderr
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        first = test_learns(folder)
+        test_same_seed_same_bits(folder, first)
+        test_resume(folder, first)
+        test_accumulation(folder)
+        test_variants(folder)
+        test_goes_on_with_weights(folder, first)
+        test_stops_early(folder)
+        test_diverges(folder)
+        test_dry_run(folder)
+        test_refuses(folder)
+
+
+main()
