@@ -29,6 +29,8 @@ int report(const CommonOptions& options, Exit exit, const Error::Parts& parts, c
 
 }  // namespace
 
+std::string version() { return LLMTK_VERSION; }
+
 void add_common_options(CLI::App& app, CommonOptions& options, const std::string& examples) {
   app.set_version_flag("--version", "llmtk " LLMTK_VERSION);
   app.add_flag("--json", options.json, "The answer as JSON on stdout, for scripts; everything else goes to stderr");

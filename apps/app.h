@@ -12,6 +12,9 @@ struct CommonOptions {
   std::string log_level = "info";
 };
 
+/// "0.1.0".
+std::string version();
+
 /// Adds --json, --log-level and --version. `examples` is shown at the end of --help.
 void add_common_options(CLI::App& app, CommonOptions& options, const std::string& examples);
 

@@ -1,5 +1,8 @@
 // llmtk pretrain: config -> tokenizer -> data -> model -> run -> samples.
 
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -11,6 +14,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "core/runtime.h"
 #include "data/pretraining.h"
 #include "dist/parallel.h"
@@ -21,6 +25,7 @@
 #include "pretrain_config.h"
 #include "text/tokenizer.h"
 #include "train/causal_lm.h"
+#include "train/run_log.h"
 #include "train/trainer.h"
 
 namespace fs = std::filesystem;
@@ -35,16 +40,6 @@ constexpr const char* kExamples =
     "  llmtk pretrain my.yaml --dry-run                            checks config, data, memory and disk\n"
     "  llmtk pretrain my.yaml trainer.resume_from_checkpoint=auto  goes on after a stop\n"
     "  llmtk pretrain --config-help                                every key, its default and what it does\n";
-
-std::string count(double value) {
-  const char* units[] = {"", "k", "M", "G", "T"};
-  size_t unit = 0;
-  for (; value >= 1000 && unit + 1 < std::size(units); ++unit) value /= 1000;
-  char text[32];
-  std::snprintf(text, sizeof text, value < 10 && unit > 0 ? "%.2f%s" : value < 100 && unit > 0 ? "%.1f%s" : "%.0f%s",
-                value, units[unit]);
-  return text;
-}
 
 /// Everything that a run is made of, in the order in which it can be checked.
 class Pretraining {
@@ -63,7 +58,8 @@ class Pretraining {
   void resolve_model();
   Json resolved() const;
   void save_model(const fs::path& folder) const;
-  void write_samples(int64_t step) const;
+  std::string resolved_yaml() const;
+  void write_samples(int64_t step, train::RunLog& log) const;
 
   PretrainConfig config_;
   c10::Device device_ = c10::kCPU;
@@ -85,7 +81,9 @@ void Pretraining::prepare() {
 }
 
 void Pretraining::open_tokenizer() {
-  if (config_.tokenizer.train) config_.tokenizer.name_or_path = data::learn_tokenizer(config_.data, *config_.tokenizer.train).string();
+  if (config_.tokenizer.train) {
+    config_.tokenizer.name_or_path = data::learn_tokenizer(config_.data, *config_.tokenizer.train).string();
+  }
   if (config_.tokenizer.name_or_path.empty()) return;
   const fs::path path = fs::exists(config_.tokenizer.name_or_path) ? fs::path(config_.tokenizer.name_or_path)
                                                                    : io::find_model(config_.tokenizer.name_or_path);
@@ -128,7 +126,7 @@ void Pretraining::open_data() {
 Json Pretraining::resolved() const {
   Json json = config::to_json(config_);
   json["model"] = {{"config", model_config_.config}};
-  json["data"]["sources"] = data_.description;
+  json["data"]["opened"] = data_.description;
   return json;
 }
 
@@ -147,8 +145,8 @@ Json Pretraining::plan() const {
   if (free < checkpoint)
     throw Error(Exit::file, {.what = "the disk has no room for a checkpoint",
                              .where = config_.trainer.output_dir,
-                             .got = count(static_cast<double>(free)) + "B free",
-                             .expected = count(static_cast<double>(checkpoint)) + "B"});
+                             .got = format_count(static_cast<double>(free)) + "B free",
+                             .expected = format_count(static_cast<double>(checkpoint)) + "B"});
   Json plan = {{"model_type", model_config_.config.value("model_type", "")},
                {"parameters", parameters},
                {"device", device_.str()},
@@ -172,23 +170,22 @@ void Pretraining::save_model(const fs::path& folder) const {
   if (tokenizer_) tokenizer_->save(folder);
 }
 
-void Pretraining::write_samples(int64_t step) const {
-  const auto settings = generation_config(config_.samples, static_cast<uint64_t>(config_.trainer.seed));
-  for (const auto& text : generate::sample_texts(*model_, *tokenizer_, config_.samples.prompts, settings))
-    log::info("step " + std::to_string(step) + ", a sample: " + text);
+/// config.resolved.yaml: every key, and as comments what else the run depends on.
+std::string Pretraining::resolved_yaml() const {
+  std::string text = "# llmtk " + version() + ", LibTorch " TORCH_VERSION ", " + device_.str() + ", " +
+                     std::to_string(at::get_num_threads()) + " threads\n";
+  for (const auto& source : data_.description.at("sources"))
+    text += "# " + source.value("role", "") + ": " + source.value("path", "") + ", " +
+            std::to_string(source.value("rows", uint64_t{0})) + " rows, checksum " + source.value("identity", "") + "\n";
+  return text + config::dump(config_);
 }
 
-/// Says how a run goes, on stderr.
-class Lines : public train::Observer {
- public:
-  void logged(const train::StepReport& r) override {
-    log::info(llmtk::detail::concat("step ", r.step, "/", r.total_steps, "  loss ", r.loss, "  lr ", r.learning_rate,
-                             "  norm ", r.grad_norm, "  ", r.tokens_per_second, " tokens/s  peak ", r.share_of_peak));
-  }
-  void evaluated(const train::EvalReport& r) override {
-    log::info(llmtk::detail::concat("step ", r.step, ": evaluation loss ", r.loss, ", perplexity ", r.perplexity));
-  }
-};
+void Pretraining::write_samples(int64_t step, train::RunLog& log) const {
+  const auto settings = generation_config(config_.samples, static_cast<uint64_t>(config_.trainer.seed));
+  const auto& prompts = config_.samples.prompts;
+  const auto texts = generate::sample_texts(*model_, *tokenizer_, prompts, settings);
+  for (size_t i = 0; i < texts.size(); ++i) log.sampled(step, prompts[i], texts[i]);
+}
 
 Json Pretraining::run() {
   const auto dtype = parse_dtype(config_.trainer.dtype);
@@ -199,18 +196,19 @@ Json Pretraining::run() {
     model_ = models::create(model_config_.config, {at::kFloat, device_}, seed, model_config_.where);
   model_->set_gradient_checkpointing(config_.trainer.gradient_checkpointing);
   parallel_->broadcast_parameters(model_->parameters());
-  log::info(count(static_cast<double>(model_->num_parameters())) + " parameters, " +
-            count(static_cast<double>(data_.train_tokens)) + " tokens to train on, on " + device_.str() + " in " +
+  log::info(format_count(static_cast<double>(model_->num_parameters())) + " parameters, " +
+            format_count(static_cast<double>(data_.train_tokens)) + " tokens to train on, on " + device_.str() + " in " +
             config_.trainer.dtype);
 
-  Lines observer;
+  train::RunLog log_of_run(config_.trainer.output_dir, fs::path(config_.trainer.output_dir).filename().string(),
+                           resolved_yaml());
   train::Task task{
       .module = model_,
       .loss = [this](const data::Batch& batch, double scale) { return train::causal_lm_loss(*model_, batch, scale); },
       .train = data_.train.get(),
       .eval = data_.validation.get(),
       .parallel = parallel_.get(),
-      .observer = &observer,
+      .observer = &log_of_run,
       .save_model = [this](const fs::path& folder) { save_model(folder); },
       .load_weights =
           [this](const fs::path& folder) {
@@ -219,7 +217,7 @@ Json Pretraining::run() {
       .run_config = resolved(),
       .flops_per_token = model_->training_flops_per_token(config_.data.max_length),
       .peak_flops = gemm_peak(dtype, device_)};
-  if (!config_.samples.prompts.empty()) task.sample = [this](int64_t step) { write_samples(step); };
+  if (!config_.samples.prompts.empty()) task.sample = [&](int64_t step) { write_samples(step, log_of_run); };
   train::Trainer trainer(config_.trainer, config_.optimizer, config_.scheduler, std::move(task));
   const train::RunResult result = trainer.run(start_);
 

@@ -64,10 +64,10 @@ nlohmann::ordered_json to_any(const Node& node) {
 }
 
 void set_argument(Node& node, const std::string& argument) {
-  node.place.argument = argument;
+  node.place = {.argument = argument};
   for (Node& item : node.items) set_argument(item, argument);
   for (Node::Entry& entry : node.entries) {
-    entry.place.argument = argument;
+    entry.place = {.argument = argument};
     set_argument(entry.value, argument);
   }
 }

@@ -65,11 +65,16 @@ class Builder : public YAML::EventHandler {
     if (lines_[0].starts_with(kByteOrderMark)) lines_[0].remove_prefix(kByteOrderMark.size());
   }
 
-  Place place(const YAML::Mark& mark) const {
+  Place place(const YAML::Mark& mark) {
     if (mark.is_null()) return {.line = 1, .column = 1};
     const size_t line = std::min<size_t>(static_cast<size_t>(mark.line), lines_.size() - 1);
-    const std::string_view before = lines_[line].substr(0, std::min<size_t>(mark.column, lines_[line].size()));
-    return {.line = static_cast<int>(line) + 1, .column = static_cast<int>(count_code_points(before)) + 1};
+    const size_t column = std::min<size_t>(static_cast<size_t>(mark.column), lines_[line].size());
+    // Marks mostly move forward: counting goes on from the last one, so that a long line is not counted again and
+    // again.
+    if (line != counted_.line || column < counted_.bytes) counted_ = {.line = line};
+    counted_.characters += count_code_points(lines_[line].substr(counted_.bytes, column - counted_.bytes));
+    counted_.bytes = column;
+    return {.line = static_cast<int>(line) + 1, .column = static_cast<int>(counted_.characters) + 1};
   }
 
   /// A line indented with a tab, outside a text of several lines. `failed_line`: where the parse stopped, if it did.
@@ -100,7 +105,11 @@ class Builder : public YAML::EventHandler {
 
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     if (wants_key()) bad_key(mark);
-    add(Node{.place = start(mark)}, anchor);
+    Node node{.place = start(mark)};
+    // Where nothing follows a key, yaml-cpp's mark is that of the next thing in the file.
+    if (!stack_.empty() && stack_.back().has_key && stack_.back().entry.place.line < node.place.line)
+      node.place = stack_.back().entry.place;
+    add(std::move(node), anchor);
   }
 
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
@@ -146,6 +155,10 @@ class Builder : public YAML::EventHandler {
     std::map<std::string, Place> keys = {};
   };
 
+  struct Counted {
+    size_t line = 0, bytes = 0, characters = 0;
+  };
+
   bool wants_key() const {
     return !stack_.empty() && stack_.back().node.kind == Node::Kind::map && !stack_.back().has_key;
   }
@@ -161,12 +174,12 @@ class Builder : public YAML::EventHandler {
         name_, at,
         {.what = "the config has more than " + std::to_string(kMaxNodes) + " values, aliases (*name) counted in full"});
   }
-  [[noreturn]] void bad_key(const YAML::Mark& mark) const {
+  [[noreturn]] void bad_key(const YAML::Mark& mark) {
     fail(name_, place(mark), {.what = "a key must be plain text", .hint = "write it as 'name: value'"});
   }
 
   /// Whether the tag makes a scalar text.
-  bool check_tag(const YAML::Mark& mark, const std::string& tag) const {
+  bool check_tag(const YAML::Mark& mark, const std::string& tag) {
     if (tag == "!" || tag == "tag:yaml.org,2002:str") return true;
     if (tag == "?" || tag.empty()) return false;
     fail(name_, place(mark), {.what = "YAML tags are not supported", .got = "'" + tag + "'", .hint = "remove the tag"});
@@ -218,6 +231,7 @@ class Builder : public YAML::EventHandler {
   const std::string& name_;
   std::vector<Problem>& problems_;
   std::vector<std::string_view> lines_;
+  Counted counted_;
   std::set<int> starts_;  // lines on which a value or key starts
   std::vector<Open> stack_;
   std::map<YAML::anchor_t, Node> anchors_;

@@ -82,6 +82,7 @@ RunResult Trainer::run(const Start& start) {
     if (saved_step_ != state_.step && state_.nonfinite_in_row == 0 && due(config_.save_steps, last)) save();
     if (last) {
       save_final();
+      if (task_.observer) task_.observer->finished();
       return result(state_.stopped_early ? RunResult::End::stopped_early : RunResult::End::finished, 0);
     }
     const Step step = wants_stop(signals) ? Step::interrupted : train_step(signals);

@@ -1,0 +1,124 @@
+#include "train/run_log.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+#include "core/file.h"
+#include "core/log.h"
+#include "train/loss_curve.h"
+
+namespace llmtk::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+double unix_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string print(const char* format, double value) {
+  char text[48];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+/// Where TensorBoard shows a key; null: nowhere.
+const char* tag_of(const std::string& key) {
+  if (key == "loss") return "train/loss";
+  if (key == "learning_rate") return "train/learning_rate";
+  if (key == "grad_norm") return "train/grad_norm";
+  if (key == "tokens_per_second") return "speed/tokens_per_second";
+  if (key == "share_of_peak") return "speed/share_of_peak";
+  if (key == "eval_loss") return "eval/loss";
+  if (key == "eval_perplexity") return "eval/perplexity";
+  return nullptr;
+}
+
+}  // namespace
+
+RunLog::RunLog(fs::path output_dir, std::string title, std::string resolved_config)
+    : output_dir_(std::move(output_dir)), title_(std::move(title)), resolved_config_(std::move(resolved_config)) {}
+
+RunLog::~RunLog() = default;
+
+void RunLog::began(int64_t step, int64_t total_steps) {
+  if (!resolved_config_.empty()) write_file_atomic(output_dir_ / "config.resolved.yaml", resolved_config_);
+  metrics_ = std::make_unique<MetricsFile>(output_dir_ / "metrics.jsonl", step);
+  // The event file is made anew from the metrics that stay: no step stands in it twice.
+  for (const auto& entry : fs::directory_iterator(output_dir_))
+    if (entry.path().filename().string().starts_with("events.out.tfevents.")) fs::remove(entry.path());
+  events_ = std::make_unique<EventFile>(output_dir_);
+  for (const Row& row : metrics_->rows()) to_tensorboard(row);
+  progress_ = std::make_unique<Progress>(total_steps, Progress::Options{.first = step});
+}
+
+void RunLog::show(const StepReport& report, double loss, bool logging_step) {
+  std::vector<Progress::Field> fields = {{"loss", print("%.4f", loss)},
+                                         {"lr", print("%.2e", report.learning_rate)},
+                                         {"norm", print("%.2f", report.grad_norm)},
+                                         {"", format_count(report.tokens_per_second) + " tok/s"}};
+  if (report.share_of_peak > 0) fields.push_back({"", print("%.0f%% of peak", 100 * report.share_of_peak)});
+  progress_->update(report.step, fields, logging_step);
+}
+
+void RunLog::stepped(const StepReport& report) {
+  if (std::isfinite(report.loss)) {
+    shown_loss_ = any_loss_ ? 0.9 * shown_loss_ + 0.1 * report.loss : report.loss;
+    any_loss_ = true;
+  }
+  if (log::on_terminal()) show(report, shown_loss_, false);
+}
+
+void RunLog::logged(const StepReport& report) {
+  if (!log::on_terminal()) show(report, report.loss, true);
+  add({{"step", report.step},
+       {"loss", report.loss},
+       {"learning_rate", report.learning_rate},
+       {"grad_norm", report.grad_norm},
+       {"tokens_per_second", report.tokens_per_second},
+       {"share_of_peak", report.share_of_peak > 0 ? Row(report.share_of_peak) : Row()},
+       {"tokens", report.tokens},
+       {"target_tokens", report.target_tokens},
+       {"seconds", report.seconds}});
+}
+
+void RunLog::evaluated(const EvalReport& report) {
+  log::info("step " + std::to_string(report.step) + ": evaluation loss " + print("%.4f", report.loss) + ", perplexity " +
+            print("%.2f", report.perplexity) + (report.best ? ", the best so far" : ""));
+  add({{"step", report.step},
+       {"eval_loss", report.loss},
+       {"eval_perplexity", report.perplexity},
+       {"eval_target_tokens", report.target_tokens},
+       {"best", report.best}});
+}
+
+void RunLog::sampled(int64_t step, const std::string& prompt, const std::string& text) {
+  log::info("step " + std::to_string(step) + ", a sample:\n" + text);
+  add({{"step", step}, {"prompt", prompt}, {"sample", text}});
+}
+
+void RunLog::add(Row row) {
+  row["time"] = unix_seconds();
+  to_tensorboard(row);
+  metrics_->add(std::move(row));
+}
+
+void RunLog::to_tensorboard(const Row& row) {
+  const auto step = row["step"].get<int64_t>();
+  const double time = row.value("time", 0.0);
+  for (const auto& [key, value] : row.items())
+    if (const char* tag = tag_of(key); tag && value.is_number()) events_->scalar(tag, step, value.get<double>(), time);
+  if (row.contains("sample") && row["sample"].is_string())
+    events_->text("sample/" + row.value("prompt", ""), step, row["sample"].get_ref<const std::string&>(), time);
+}
+
+void RunLog::sync() { metrics_->sync(); }
+
+void RunLog::finished() {
+  progress_->finish();
+  metrics_->sync();
+  write_file_atomic(output_dir_ / "loss.svg", loss_curve_svg(metrics_->rows(), title_));
+}
+
+}  // namespace llmtk::train
