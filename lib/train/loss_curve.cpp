@@ -17,7 +17,8 @@ std::vector<Point> points_of(const std::vector<Row>& rows, const char* key) {
   std::vector<Point> points;
   for (const Row& row : rows) {
     const auto found = row.find(key);
-    if (found != row.end() && found->is_number()) points.push_back({row["step"].get<double>(), found->get<double>()});
+    if (found != row.end() && found->is_number() && std::isfinite(found->get<double>()))
+      points.push_back({row["step"].get<double>(), found->get<double>()});
   }
   return points;
 }
@@ -65,6 +66,8 @@ std::string loss_curve_svg(const std::vector<Row>& rows, const std::string& titl
   for (const auto* points : {&train, &eval})
     for (const Point& p : *points) last = std::max(last, p.step), low = std::min(low, p.loss), high = std::max(high, p.loss);
   if (low > high) low = 0, high = 1;
+  // A range that ticks can divide, also where all losses are the same.
+  high = std::max(high, low + 1e-6 * std::max(std::abs(low), 1.0));
   const double y_tick = tick_distance(high - low, 6), x_tick = std::max(1.0, tick_distance(last, 8));
   low = std::floor(low / y_tick) * y_tick;
   high = std::max(std::ceil(high / y_tick) * y_tick, low + y_tick);
@@ -85,7 +88,7 @@ std::string loss_curve_svg(const std::vector<Row>& rows, const std::string& titl
     svg += line(x(tick), kTop, x(tick), kHeight - kBottom);
     svg += label(x(tick), kHeight - kBottom + 20, "middle", number(tick));
   }
-  svg += label((kLeft + kWidth - kRight) / 2, kHeight - 8, "middle", "step");
+  svg += label((kLeft + kWidth - kRight) / 2, kHeight - 8, "middle", "step") + label(kLeft - 8, kTop - 12, "end", "loss");
   const auto curve = [&](const std::vector<Point>& points, const char* name) {
     if (points.empty()) return;
     svg += "<polyline class=\"line " + std::string(name) + "\" points=\"";

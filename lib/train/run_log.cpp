@@ -108,7 +108,7 @@ void RunLog::to_tensorboard(const Row& row) {
   const auto step = row["step"].get<int64_t>();
   const double time = row.value("time", 0.0);
   for (const auto& [key, value] : row.items())
-    if (const char* tag = tag_of(key); tag && value.is_number()) events_->scalar(tag, step, value.get<double>(), time);
+    if (const char* tag = tag_of(key); tag && value.is_number() && std::isfinite(value.get<double>())) events_->scalar(tag, step, value.get<double>(), time);
   if (row.contains("sample") && row["sample"].is_string())
     events_->text("sample/" + row.value("prompt", ""), step, row["sample"].get_ref<const std::string&>(), time);
 }

@@ -1,6 +1,6 @@
 """Runs that are killed, stopped, or left without disk: nothing is lost, and nothing half-written counts as whole.
 
-  pretrain_faults.py [--kills N]    kill -9 at N random moments (20)
+  pretrain_faults_test.py [--kills N]    kill -9 at N random moments (20)
 """
 
 import argparse
@@ -86,10 +86,10 @@ def test_signal(folder, expected, number):
 
 
 def test_full_disk(folder):
-    """On a tmpfs of 3 MB: exit code 5, the checkpoints before are whole, and with room the run goes on from them."""
+    """On a tmpfs of 12 MB: exit code 5, the checkpoints before are whole, and with room the run goes on from them."""
     disk = folder / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], stderr=subprocess.DEVNULL).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], stderr=subprocess.DEVNULL).returncode:
         print("SKIPPED in part: a small tmpfs cannot be mounted here (needs root)")
         return
     try:
