@@ -1,6 +1,7 @@
 """scripts/bundle: the tarball, unpacked elsewhere, runs with an empty environment and takes only glibc from the machine.
 
-Of a build with CUDA the bundle is made without LibTorch, which would be 4 GB; of one without, it is whole.
+Of a build with CUDA the bundle is made without LibTorch, which would be 4 GB, and LibTorch's share for processors is
+carried by a small program of the test's own; of a build without CUDA the bundle is whole.
 """
 
 import os
@@ -29,14 +30,25 @@ def expect(condition, message):
         sys.exit(message)
 
 
+PROBE = r"""
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+
+#include <cstdio>
+
+int main() {
+  std::printf("Usage: 300 * 300 * 300 = %.0f\n", at::matmul(at::ones({300, 300}), at::ones({300, 300})).sum().item<double>());
+}
+"""
+
+
 def cached(name):
     return re.search(rf"^{name}:\w+=(.*)$", (BUILD / "CMakeCache.txt").read_text(), re.MULTILINE).group(1)
 
 
-def check(bundle, env, torch):
+def check(bundle, built, env, torch=None):
     """torch: LibTorch's folder of libraries, when the bundle does not carry it."""
     programs = sorted((bundle / "bin").iterdir())
-    built = {file.name for file in (BUILD / "bin").glob("llmtk*")}
     expect({file.name for file in programs} == built, f"carried: {programs}, built: {built}")
     for program in programs:
         expect("Usage" in run(program, "--help", env=env), f"{program.name} --help")
@@ -54,24 +66,59 @@ def check(bundle, env, torch):
     expect(len(list((documents / "licenses").iterdir())) > 5, "the licences' texts are missing")
 
 
+def unpacked(folder, *options):
+    """Makes a bundle and unpacks it in a folder with a blank in its name."""
+    tarball, target = folder / "made.tar", folder / "else where"
+    print(run(SOURCE / "scripts" / "bundle", *options, "--output", tarball), end="")
+    target.mkdir()
+    with tarfile.open(tarball) as archive:
+        archive.extractall(target, **({"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}))
+    tarball.unlink()
+    (bundle,) = target.iterdir()
+    return bundle
+
+
+def check_carried_libtorch(folder, libtorch):
+    """A build folder as scripts/bundle looks at it, of one program on LibTorch's processor half."""
+    folder.mkdir()
+    (folder / "probe.cpp").write_text(PROBE)
+    run(cached("CMAKE_CXX_COMPILER"), "-std=c++20", "-idirafter", libtorch / "include", folder / "probe.cpp", "-o",
+        folder / "llmtk-probe", libtorch / "lib/libtorch_cpu.so", libtorch / "lib/libc10.so",
+        f"-Wl,-rpath,{libtorch / 'lib'}")
+    (folder / "CMakeCache.txt").write_text(f"CMAKE_COMMAND:INTERNAL={cached('CMAKE_COMMAND')}\n"
+                                           f"CMAKE_PROJECT_VERSION:STATIC=9.9\nLLMTK_LIBTORCH:PATH={libtorch}\n")
+    documents = f'"{SOURCE}/LICENSE" "{SOURCE}/THIRD_PARTY_NOTICES.md"'
+    (folder / "cmake_install.cmake").write_text(
+        f'file(INSTALL DESTINATION "${{CMAKE_INSTALL_PREFIX}}/bin" TYPE PROGRAM FILES "{folder}/llmtk-probe" "{BUILD}/bin/llmtk")\n'
+        f'file(INSTALL DESTINATION "${{CMAKE_INSTALL_PREFIX}}/share/doc/llmtk" TYPE FILE FILES {documents})\n')
+    bundle = unpacked(folder, "--cpu", "--build", folder)
+    check(bundle, {"llmtk", "llmtk-probe"}, {})
+    # A library path that leads to another LibTorch changes nothing.
+    for env in ({}, {"LD_LIBRARY_PATH": str(folder / "wrong")}):
+        expect(run(bundle / "bin" / "llmtk-probe", env=env) == "Usage: 300 * 300 * 300 = 27000000\n", "the probe's answer")
+        (folder / "wrong").mkdir(exist_ok=True)
+        (folder / "wrong" / "libtorch_cpu.so").write_text("nothing that a loader could load")
+    licences = {file.name.split("-")[0] for file in (bundle / "share/doc/llmtk/licenses").iterdir()}
+    if "site-packages" in str(libtorch):
+        expect("torch" in licences, f"LibTorch's licence is missing: {licences}")
+
+
 def main():
     cuda = "libtorch_cuda" in (BUILD / "build.ninja").read_text()
     libtorch = pathlib.Path(cached("LLMTK_LIBTORCH"))
+    built = {file.name for file in (BUILD / "bin").glob("llmtk*")}
     with tempfile.TemporaryDirectory(prefix="llmtk-bundle-") as temporary:
         folder = pathlib.Path(temporary)
-        tarball = folder / "made.tar"
-        options = ["--cuda", "--without-libtorch"] if cuda else ["--cpu"]
-        run(SOURCE / "scripts" / "bundle", *options, "--build", BUILD, "--output", tarball)
-        (folder / "else where").mkdir()
-        with tarfile.open(tarball) as archive:
-            archive.extractall(folder / "else where", filter="tar") if hasattr(tarfile, "tar_filter") else \
-                archive.extractall(folder / "else where")
-        tarball.unlink()
-        (bundle,) = (folder / "else where").iterdir()
-        check(bundle, {"LD_LIBRARY_PATH": str(libtorch / "lib")} if cuda else {}, libtorch / "lib" if cuda else None)
+        (folder / "whole").mkdir()
+        if cuda:
+            bundle = unpacked(folder / "whole", "--cuda", "--without-libtorch", "--build", BUILD)
+            check(bundle, built, {"LD_LIBRARY_PATH": str(libtorch / "lib")}, libtorch / "lib")
+            check_carried_libtorch(folder / "carried", libtorch)
+        else:
+            check(unpacked(folder / "whole", "--cpu", "--build", BUILD), built, {})
         # The wrong kind is refused, and so is a name that says no compression.
         wrong = "--cpu" if cuda else "--cuda"
-        expect("CUDA" in run(SOURCE / "scripts" / "bundle", wrong, "--build", BUILD, "--output", tarball, code=2), "kind")
+        expect("CUDA" in run(SOURCE / "scripts" / "bundle", wrong, "--build", BUILD, "--output", folder / "x.tar", code=2), "kind")
         expect(".tar.gz" in run(SOURCE / "scripts" / "bundle", "--output", folder / "x.zip", code=2), "name")
 
 
