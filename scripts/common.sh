@@ -102,6 +102,7 @@ configure() {
     done
     [[ $stale == yes ]] || return 0
   fi
+  [[ -e $build/build.ninja ]] || require_space "$build" "$SPACE_BUILD" "building llmtk"
   say "Configuring build/$preset"
   mkdir -p "$build"
   rm -f "$stamp"
