@@ -11,7 +11,8 @@ BUILD_TOOLS=(cmake==4.4.4 ninja==1.13.2)
 
 # The Python libraries that llmtk is compared with in the tests.
 PEERS=(transformers==5.17.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece==0.2.3 tiktoken==0.14.0
-       gguf==0.19.0 tensorboard==2.21.0 protobuf==7.36.2 numpy==2.4.6 jinja2==3.1.6)
+       gguf==0.19.0 tensorboard==2.21.0 protobuf==7.36.2 numpy==2.4.6 jinja2==3.1.6
+       pyyaml==6.0.3 jsonschema==4.26.0)
 
 # Debian 12 packages (their versions are those of the release).
 DEBIAN_PACKAGES=(

@@ -1,0 +1,68 @@
+"""Every YAML under configs/ is tried with --dry-run: as it is where its files are there, else with stand-ins for them."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from support import BIN, main
+
+ROOT = Path(os.environ["LLMTK_SOURCE"])
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def dry_run(path, *overrides):
+    """(exit code, the JSON answer), started as the config's first line says: in the repository's root."""
+    first = path.read_text().split("\n", 1)[0]
+    assert str(path.relative_to(ROOT)) in first.split(), f"{path}: its first line is not the command that runs it: {first}"
+    command = first.partition("llmtk ")[2].split()
+    done = subprocess.run([BIN / "llmtk", *command, *overrides, "--dry-run", "--json"], cwd=ROOT, capture_output=True,
+                          text=True, timeout=300)
+    assert done.returncode in (0, 5), f"{path}: exit {done.returncode}\n{done.stderr}"
+    return done.returncode, json.loads(done.stdout)
+
+
+def missing(answer):
+    """Whether an error says that something is not there; other errors of exit 5 are the config's."""
+    return answer["error"]["what"].startswith("no such f")
+
+
+def stand_in_text(folder):
+    """Some 2 MB of words: enough rows for any batch."""
+    path = folder / "text.jsonl"
+    words = random.Random(0)
+    with open(path, "w") as file:
+        for _ in range(4000):
+            line = " ".join("".join(words.choices("etaoinshrdlu人生如夢", k=words.randint(1, 8))) for _ in range(80))
+            file.write(json.dumps({"text": line}, ensure_ascii=False) + "\n")
+    return path
+
+
+def check(path, folder):
+    always = [f"trainer.output_dir={folder / 'output'}", f"data.cache_dir={folder / 'cache'}"]
+    data = [f"data.train=[{{path: {folder / 'text.jsonl'}}}]", "data.validation=[]"]
+    tokenizer = ['tokenizer.name_or_path=""', "tokenizer.train={vocab_size: 400}"]
+    for stands_in, overrides in (("nothing", []), ("the data", data), ("data and tokenizer", data + tokenizer)):
+        code, answer = dry_run(path, *always, *overrides)
+        if code == 0:
+            assert answer["steps"] > 0 and answer["parameters"] > 0, (path, answer)
+            print(f"{path.relative_to(ROOT)}: {answer['parameters']} parameters, {answer['steps']} steps; "
+                  f"a stand-in for {stands_in}")
+            return
+        assert missing(answer), f"{path}: {answer['error']}"
+    print(f"{path.relative_to(ROOT)}: its model is not here: {answer['error']['where']}")
+
+
+def test_every_config():
+    assert CONFIGS, f"no YAML under {ROOT / 'configs'}"
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in_text(Path(folder))
+        for path in CONFIGS:
+            check(path, Path(folder))
+
+
+main(globals())
