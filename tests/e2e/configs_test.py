@@ -23,6 +23,7 @@ def dry_run(path, *overrides):
     done = subprocess.run([BIN / "llmtk", *command, *overrides, "--dry-run", "--json"], cwd=ROOT, capture_output=True,
                           text=True, timeout=300)
     assert done.returncode in (0, 5), f"{path}: exit {done.returncode}\n{done.stderr}"
+    assert "has no effect" not in done.stderr, f"{path}: a key of the model's config is ignored\n{done.stderr}"
     return done.returncode, json.loads(done.stdout)
 
 
@@ -44,7 +45,7 @@ def stand_in_text(folder):
 
 def check(path, folder):
     always = [f"trainer.output_dir={folder / 'output'}", f"data.cache_dir={folder / 'cache'}"]
-    data = [f"data.train=[{{path: {folder / 'text.jsonl'}}}]", "data.validation=[]"]
+    data = [f"data.train=[{{path: {folder / 'text.jsonl'}}}]", "data.validation=[]", "data.validation_fraction=0.05"]
     tokenizer = ['tokenizer.name_or_path=""', "tokenizer.train={vocab_size: 400}"]
     for stands_in, overrides in (("nothing", []), ("the data", data), ("data and tokenizer", data + tokenizer)):
         code, answer = dry_run(path, *always, *overrides)
