@@ -17,6 +17,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/utf8.h"
+#include "io/model_folder.h"
 #include "open_model.h"
 
 using namespace llmtk;
@@ -271,11 +272,13 @@ void log_timings(const Json& t) {
 }
 
 int run(const Options& o) {
-  const auto start = Clock::now();
-  const auto prompts = read_prompts(o);
-  const OpenModel open = open_model(o.model);
-  auto config = generate::load_config(open.folder, open.tokenizer.get());
+  // The flags first: standard input and a large model take their time.
+  auto config = generate::load_config(io::find_model(o.model.model), nullptr);
   apply(o.flags, config);
+  const auto prompts = read_prompts(o);
+  const auto start = Clock::now();
+  const OpenModel open = open_model(o.model);
+  generate::adopt_special_tokens(config, *open.tokenizer);
   std::vector<std::vector<text::TokenId>> ids;
   for (const Prompt& prompt : prompts)
     ids.push_back(encode_text(*open.tokenizer, prompt.text, o.add_special_tokens, prompt.where));

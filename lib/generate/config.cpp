@@ -168,12 +168,14 @@ GenerationConfig load_config(const std::filesystem::path& folder, const text::To
     if (config.eos_token_ids.empty()) read_ids(object, model_config.string(), "eos_token_id", config.eos_token_ids);
     if (config.bos_token_id < 0) read(object, model_config.string(), "bos_token_id", config.bos_token_id);
   }
-  if (tokenizer) {
-    const auto special = tokenizer->special_tokens();
-    if (config.eos_token_ids.empty() && special.eos >= 0) config.eos_token_ids = {special.eos};
-    if (config.bos_token_id < 0) config.bos_token_id = special.bos;
-  }
+  if (tokenizer) adopt_special_tokens(config, *tokenizer);
   return config;
+}
+
+void adopt_special_tokens(GenerationConfig& config, const text::Tokenizer& tokenizer) {
+  const auto special = tokenizer.special_tokens();
+  if (config.eos_token_ids.empty() && special.eos >= 0) config.eos_token_ids = {special.eos};
+  if (config.bos_token_id < 0) config.bos_token_id = special.bos;
 }
 
 }  // namespace llmtk::generate
