@@ -1,5 +1,5 @@
 // Times the fused kernels against what plain ATen would do: forward and backward together, in turns, the best of each.
-// Not a test: scripts/bench.d/kernels.sh builds and runs it.
+// Not a test: scripts/bench kernels builds and runs it.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
