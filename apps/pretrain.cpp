@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "app.h"
 #include "core/device.h"
@@ -41,6 +42,12 @@ constexpr const char* kExamples =
     "  llmtk pretrain my.yaml trainer.resume_from_checkpoint=auto  goes on after a stop\n"
     "  llmtk pretrain --config-help                                every key, its default and what it does\n";
 
+std::string checksum_of(const std::string& text) {
+  Checksum checksum;
+  checksum.update(std::as_bytes(std::span(text.data(), text.size())));
+  return checksum.hex();
+}
+
 /// Everything that a run is made of, in the order in which it can be checked.
 class Pretraining {
  public:
@@ -64,6 +71,7 @@ class Pretraining {
   PretrainConfig config_;
   c10::Device device_ = c10::kCPU;
   train::Start start_;
+  std::string tokenizer_path_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
   models::ResolvedModel model_config_;
   data::PretrainingData data_;
@@ -81,13 +89,11 @@ void Pretraining::prepare() {
 }
 
 void Pretraining::open_tokenizer() {
-  if (config_.tokenizer.train) {
-    config_.tokenizer.name_or_path = data::learn_tokenizer(config_.data, *config_.tokenizer.train).string();
-  }
-  if (config_.tokenizer.name_or_path.empty()) return;
-  const fs::path path = fs::exists(config_.tokenizer.name_or_path) ? fs::path(config_.tokenizer.name_or_path)
-                                                                   : io::find_model(config_.tokenizer.name_or_path);
-  tokenizer_ = text::load_tokenizer(path);
+  tokenizer_path_ = config_.tokenizer.train ? data::learn_tokenizer(config_.data, *config_.tokenizer.train).string()
+                                            : config_.tokenizer.name_or_path;
+  if (tokenizer_path_.empty()) return;
+  tokenizer_ = text::load_tokenizer(fs::exists(tokenizer_path_) ? fs::path(tokenizer_path_)
+                                                                : io::find_model(tokenizer_path_));
 }
 
 void Pretraining::resolve_model() {
@@ -112,7 +118,7 @@ void Pretraining::resolve_model() {
 
 void Pretraining::open_data() {
   data_ = data::open_pretraining_data(
-      config_.data, tokenizer_.get(), config_.tokenizer.name_or_path,
+      config_.data, tokenizer_.get(), tokenizer_path_,
       {.batch_size = config_.trainer.per_device_train_batch_size,
        .eval_batch_size = config_.trainer.per_device_eval_batch_size,
        .epochs = config_.trainer.max_steps > 0 ? 0 : config_.trainer.num_train_epochs,
@@ -176,7 +182,7 @@ std::string Pretraining::resolved_yaml() const {
                      std::to_string(at::get_num_threads()) + " threads\n";
   for (const auto& source : data_.description.at("sources"))
     text += "# " + source.value("role", "") + ": " + source.value("path", "") + ", " +
-            std::to_string(source.value("rows", uint64_t{0})) + " rows, checksum " + source.value("identity", "") + "\n";
+            std::to_string(source.value("rows", uint64_t{0})) + " rows, checksum " + checksum_of(source.value("identity", "")) + "\n";
   return text + config::dump(config_);
 }
 
