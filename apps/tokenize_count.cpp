@@ -1,78 +1,135 @@
 // llmtk tokenize count: how many tokens files come to.
 
+#include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "core/error.h"
 #include "core/log.h"
-#include "text/corpus.h"
+#include "core/utf8.h"
+#include "data/files.h"
+#include "data/ordered_map.h"
 #include "text/tokenizer.h"
 #include "tokenize.h"
 
 namespace llmtk {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 struct CountOptions {
-  std::string tokenizer, bad_lines = "stop";
-  std::vector<std::filesystem::path> files;
-  text::CorpusOptions corpus;
+  std::string tokenizer;
+  std::vector<std::string> inputs;
+  ReadFlags read;
+  int threads = 1;
 };
 
 struct Counts {
   uint64_t documents = 0, bytes = 0, characters = 0, tokens = 0;
+  double encode_seconds = 0;  // of processor time, all threads
+
+  void add(const Counts& other) {
+    documents += other.documents, bytes += other.bytes, characters += other.characters, tokens += other.tokens;
+    encode_seconds += other.encode_seconds;
+  }
+  double bytes_per_token() const { return tokens ? static_cast<double>(bytes) / static_cast<double>(tokens) : 0; }
 };
 
-uint64_t count_characters(std::string_view text) {
-  uint64_t n = 0;
-  for (const char c : text) n += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  return n;
+struct CountedBlock {
+  size_t file = 0;
+  Counts counts;
+  data::ParsedBlock block;  // its documents are gone
+};
+
+double thread_seconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-void print(const Counts& counts, const std::string& name, bool json) {
-  const double per_token = counts.tokens ? static_cast<double>(counts.bytes) / static_cast<double>(counts.tokens) : 0;
-  if (json) {
-    std::cout << nlohmann::ordered_json{{"file", name},
-                                        {"documents", counts.documents},
-                                        {"bytes", counts.bytes},
-                                        {"characters", counts.characters},
-                                        {"tokens", counts.tokens},
-                                        {"bytes_per_token", per_token}}
-                     .dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
-              << '\n';
-    return;
+CountedBlock count_block(const data::Block& block, const data::SourceFile& file, const data::ReadOptions& read,
+                         const text::Tokenizer& tokenizer) {
+  CountedBlock out{.file = block.begin.file, .counts = {}, .block = data::parse_block(block, file, read)};
+  thread_local std::vector<text::TokenId> ids;
+  const double begin = thread_seconds();
+  for (const auto& document : out.block.documents) {
+    ids.clear();
+    tokenizer.encode(document.text, ids);
+    out.counts.tokens += ids.size();
   }
+  out.counts.encode_seconds = thread_seconds() - begin;
+  for (const auto& document : out.block.documents) {
+    out.counts.bytes += document.text.size();
+    out.counts.characters += count_code_points(document.text);
+  }
+  out.counts.documents = out.block.documents.size();
+  if (out.block.continues && out.counts.documents > 0) --out.counts.documents;  // counted where it began
+  out.block.documents.clear();
+  return out;
+}
+
+Json as_json(const Counts& counts, const std::string& name) {
+  return {{"file", name},
+          {"documents", counts.documents},
+          {"bytes", counts.bytes},
+          {"characters", counts.characters},
+          {"tokens", counts.tokens},
+          {"bytes_per_token", counts.bytes_per_token()}};
+}
+
+void print(const Json& row) { std::cout << row.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n'; }
+
+void print(const Counts& counts, const std::string& name) {
   char line[160];
   std::snprintf(line, sizeof line, "%12llu tokens %12llu characters %12llu bytes %6.2f bytes/token  ",
                 static_cast<unsigned long long>(counts.tokens), static_cast<unsigned long long>(counts.characters),
-                static_cast<unsigned long long>(counts.bytes), per_token);
+                static_cast<unsigned long long>(counts.bytes), counts.bytes_per_token());
   std::cout << line << name << '\n';
 }
 
 int count(const CountOptions& options, bool json) {
-  text::CorpusOptions corpus = options.corpus;
-  corpus.bad_line = text::parse_bad_line(options.bad_lines);
+  const data::ReadOptions read = options.read.options();
   const auto tokenizer = text::load_tokenizer(options.tokenizer);
+  data::BlockReader reader(data::find_text_files(options.inputs), read);
+  const auto& files = reader.files();
+  const int threads = thread_count(options.threads);
+  const auto begin = std::chrono::steady_clock::now();
+  std::vector<Counts> counts(files.size());
+  size_t printed = 0;
+  const auto print_before = [&](size_t end) {
+    for (; printed < end; ++printed) {
+      const std::string name = files[printed].path.string();
+      json ? print(as_json(counts[printed], name)) : print(counts[printed], name);
+    }
+  };
+  BadLineReport bad;
+  data::ordered_map<data::Block, CountedBlock>(
+      threads, [&](data::Block& block) { return reader.next(block); },
+      [&](data::Block& block) { return count_block(block, files[block.begin.file], read, *tokenizer); },
+      [&](CountedBlock& part) {
+        print_before(part.file);
+        counts[part.file].add(part.counts);
+        bad.add(part.block);
+      });
+  print_before(files.size());
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  bad.finish();
   Counts total;
-  std::vector<text::TokenId> ids;
-  for (const auto& file : options.files) {
-    Counts counts;
-    const auto report = text::read_corpus({file}, corpus, [&](std::string_view text, const text::Place&) {
-      ids.clear();
-      tokenizer->encode(text, ids);
-      counts.tokens += ids.size();
-      counts.characters += count_characters(text);
-    });
-    counts.documents = report.documents, counts.bytes = report.bytes;
-    if (!report.first_bad.empty())
-      log::warn(std::to_string(report.skipped_lines) + " lines skipped, " + std::to_string(report.replaced_lines) +
-                " mended; the first: " + report.first_bad);
-    print(counts, file.string(), json);
-    total.documents += counts.documents, total.bytes += counts.bytes;
-    total.characters += counts.characters, total.tokens += counts.tokens;
+  for (const Counts& one : counts) total.add(one);
+  if (json) {
+    Json row = as_json(total, "");
+    row["file"] = nullptr;
+    row["files"] = files.size();
+    row["threads"] = threads;
+    row["seconds"] = seconds;
+    row["encode_seconds"] = total.encode_seconds;
+    print(row);
+  } else if (files.size() > 1) {
+    print(total, "total");
   }
-  if (options.files.size() > 1 && !json) print(total, "total", json);
+  finish_output();
   return 0;
 }
 
@@ -82,11 +139,16 @@ void add_count_command(CLI::App& app, TokenizeContext& context) {
   auto options = std::make_shared<CountOptions>();
   CLI::App* sub = app.add_subcommand("count", "How many tokens files come to");
   sub->add_option("-t,--tokenizer", options->tokenizer, "Model folder or tokenizer file")->required();
-  sub->add_option("files", options->files, "Text files, .jsonl among them")->required();
-  sub->add_option("--text-key", options->corpus.text_key, "Where a .jsonl row keeps its text")->capture_default_str();
-  sub->add_option("--bad-lines", options->bad_lines, "Invalid UTF-8, broken rows: stop, skip or replace")
+  sub->add_option("inputs", options->inputs, "Text files, .jsonl, folders of them, or patterns")->required();
+  options->read.add_to(*sub);
+  sub->add_option("--threads", options->threads, "0: one for each core")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  sub->footer("Examples:\n  llmtk tokenize count -t gpt2-folder corpus/*.txt rows.jsonl");
+  sub->footer(
+      "With --json a row for each file, then one for all with \"file\": null and the times: seconds by the clock,\n"
+      "encode_seconds of processor time in the tokenizer alone.\n\n"
+      "Examples:\n"
+      "  llmtk tokenize count -t gpt2-folder corpus/*.txt rows.jsonl");
   sub->callback([&context, options] { context.run = [&context, options] { return count(*options, context.common.json); }; });
 }
 

@@ -7,9 +7,11 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/log.h"
-#include "text/corpus.h"
+#include "core/utf8.h"
+#include "data/files.h"
+#include "data/ordered_map.h"
 #include "text/tokenizer.h"
+#include "text/unicode.h"
 #include "tokenize.h"
 
 namespace llmtk {
@@ -17,65 +19,128 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string read_stdin() { return {std::istreambuf_iterator<char>(std::cin), {}}; }
-
 struct EncodeOptions {
-  std::string tokenizer, show = "ids", bad_lines = "stop";
-  std::vector<std::string> texts;
-  std::vector<std::filesystem::path> files;
-  text::CorpusOptions corpus;
-  bool add_special_tokens = false;
+  std::string tokenizer, show = "ids";
+  std::vector<std::string> texts, files;
+  ReadFlags read;
+  bool add_special_tokens = false, json = false;
+  int threads = 1;
 };
 
-void print_encoded(const text::Tokenizer& tokenizer, const EncodeOptions& options, bool json, std::string_view text) {
+std::string encoded_line(const text::Tokenizer& tokenizer, const EncodeOptions& options, std::string_view text) {
   std::vector<text::TokenId> ids;
   tokenizer.encode(text, ids, options.add_special_tokens);
-  if (json) {
+  if (options.json) {
     Json row = {{"count", ids.size()}, {"ids", ids}};
     Json& tokens = row["tokens"] = Json::array();
     for (const auto id : ids) tokens.push_back(tokenizer.id_to_token(id));
-    std::cout << row.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
-    return;
+    return row.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n';
   }
   std::string line;
   for (const auto id : ids) {
     if (!line.empty()) line += ' ';
     line += options.show == "ids" ? std::to_string(id) : tokenizer.id_to_token(id);
   }
-  std::cout << line << '\n';
+  return line + '\n';
 }
 
-int encode(const EncodeOptions& options, bool json) {
-  text::CorpusOptions corpus = options.corpus;
-  corpus.bad_line = text::parse_bad_line(options.bad_lines);
-  const auto tokenizer = text::load_tokenizer(options.tokenizer);
-  text::CorpusReport report;
+/// A document's line of output; or, where it reaches into other blocks, what this block holds of its text.
+struct EncodedPart {
+  std::string text;
+  bool encoded = true, begins = true, ends = true;
+};
+
+struct EncodedBlock {
+  std::vector<EncodedPart> parts;
+  data::ParsedBlock block;  // its documents are gone
+};
+
+EncodedBlock encode_block(data::ParsedBlock parsed, const text::Tokenizer& tokenizer, const EncodeOptions& options) {
+  EncodedBlock out;
+  for (size_t i = 0; i < parsed.documents.size(); ++i) {
+    std::string& text = parsed.documents[i].text;
+    const bool begins = i > 0 || !parsed.continues;
+    const bool ends = i + 1 < parsed.documents.size() || !parsed.open;
+    if (begins && ends)
+      out.parts.push_back({.text = encoded_line(tokenizer, options, text)});
+    else
+      out.parts.push_back({.text = std::move(text), .encoded = false, .begins = begins, .ends = ends});
+  }
+  parsed.documents.clear();
+  out.block = std::move(parsed);
+  return out;
+}
+
+void encode_files(const text::Tokenizer& tokenizer, const EncodeOptions& options, const data::ReadOptions& read,
+                  BadLineReport& bad) {
+  data::BlockReader reader(data::find_text_files(options.files), read);
+  std::string open_text;  // of a document that the next block goes on with
+  bool open = false;
+  data::ordered_map<data::Block, EncodedBlock>(
+      thread_count(options.threads), [&](data::Block& block) { return reader.next(block); },
+      [&](data::Block& block) {
+        return encode_block(data::parse_block(block, reader.files()[block.begin.file], read), tokenizer, options);
+      },
+      [&](EncodedBlock& encoded) {
+        bad.add(encoded.block);
+        for (const EncodedPart& part : encoded.parts) {
+          if (part.encoded) {
+            std::cout << part.text;
+            continue;
+          }
+          if (!part.begins && !open && part.text.empty()) continue;  // what it would go on with was left out
+          open_text += part.text;
+          open = !part.ends;
+          if (open) continue;
+          std::cout << encoded_line(tokenizer, options, open_text);
+          open_text.clear();
+        }
+      });
+}
+
+/// Standard input is one text (or its lines), treated as a file of it would be.
+void encode_stdin(const text::Tokenizer& tokenizer, const EncodeOptions& options, const data::ReadOptions& read,
+                  BadLineReport& bad) {
+  data::Block block;
+  block.bytes.assign(std::istreambuf_iterator<char>(std::cin), {});
+  const data::SourceFile source{"stdin", block.bytes.size(), data::FileKind::text};
+  const EncodedBlock encoded = encode_block(data::parse_block(block, source, read), tokenizer, options);
+  for (const EncodedPart& part : encoded.parts) std::cout << part.text;
+  bad.add(encoded.block);
+}
+
+/// Texts of the command line are taken to the byte.
+void encode_arguments(const text::Tokenizer& tokenizer, const EncodeOptions& options, const data::ReadOptions& read,
+                      BadLineReport& bad) {
   for (size_t i = 0; i < options.texts.size(); ++i) {
     std::string text = options.texts[i];
-    if (text::check_text(text, "argument " + std::to_string(i + 1), corpus.bad_line, report))
-      print_encoded(*tokenizer, options, json, text);
-  }
-  if (!options.files.empty()) {
-    const auto read = text::read_corpus(options.files, corpus, [&](std::string_view text, const text::Place&) {
-      print_encoded(*tokenizer, options, json, text);
-    });
-    report.skipped_lines += read.skipped_lines, report.replaced_lines += read.replaced_lines;
-    if (report.first_bad.empty()) report.first_bad = read.first_bad;
-  }
-  if (options.texts.empty() && options.files.empty()) {
-    std::string text = read_stdin();
-    if (text::check_text(text, "stdin", corpus.bad_line, report)) {
-      if (!corpus.lines) print_encoded(*tokenizer, options, json, text);
-      for (size_t at = 0; corpus.lines && at < text.size();) {
-        const size_t end = std::min(text.find('\n', at), text.size());
-        print_encoded(*tokenizer, options, json, std::string_view(text).substr(at, end - at));
-        at = end + 1;
-      }
+    if (const size_t at = find_invalid_utf8(text); at != text.npos) {
+      const Error error(Exit::data, {.what = "not UTF-8: byte " + std::to_string(at + 1) + " of the text",
+                                     .where = "argument " + std::to_string(i + 1),
+                                     .hint = "--bad-lines replace puts U+FFFD for what is not UTF-8"});
+      if (read.on_bad_line == data::BadLine::stop) throw error;
+      data::ParsedBlock report;
+      report.complaints = {error.what()};
+      const bool replace = read.on_bad_line == data::BadLine::replace;
+      ++(replace ? report.replaced : report.skipped);
+      bad.add(report);
+      if (!replace) continue;
+      text = text::replace_invalid_utf8(text);
     }
+    std::cout << encoded_line(tokenizer, options, text);
   }
-  if (!report.first_bad.empty())
-    log::warn("bad lines: " + std::to_string(report.skipped_lines) + " skipped, " +
-              std::to_string(report.replaced_lines) + " mended; the first: " + report.first_bad);
+}
+
+int encode(const EncodeOptions& options) {
+  data::ReadOptions read = options.read.options();
+  read.keep_empty = true;  // a line of output for every row
+  const auto tokenizer = text::load_tokenizer(options.tokenizer);
+  BadLineReport bad;
+  encode_arguments(*tokenizer, options, read, bad);
+  if (!options.files.empty()) encode_files(*tokenizer, options, read, bad);
+  if (options.texts.empty() && options.files.empty()) encode_stdin(*tokenizer, options, read, bad);
+  bad.finish();
+  finish_output();
   return 0;
 }
 
@@ -119,6 +184,7 @@ int decode(const DecodeOptions& options, bool json) {
     std::string line;
     for (const std::string& part : options.ids) line += part + " ";
     print(parse_ids(line, "arguments", tokenizer->vocab_size()));
+    finish_output();
     return 0;
   }
   std::string line;
@@ -133,6 +199,7 @@ int decode(const DecodeOptions& options, bool json) {
       throw Error(Exit::data, {.what = "not a row of ids", .where = where, .expected = R"({"ids": [1, 2, 3]})"});
     print(parse_ids(row["ids"].dump(), where, tokenizer->vocab_size()));
   }
+  finish_output();
   return 0;
 }
 
@@ -143,21 +210,26 @@ void add_encode_command(CLI::App& app, TokenizeContext& context) {
   CLI::App* sub = app.add_subcommand("encode", "Ids (or tokens) of texts, one line each");
   sub->add_option("-t,--tokenizer", options->tokenizer, "Model folder or tokenizer file")->required();
   sub->add_option("text", options->texts, "Texts; without texts and files, stdin is one text");
-  sub->add_option("-f,--file", options->files, "Files: a .jsonl row is a text, any other file is one");
-  sub->add_option("--text-key", options->corpus.text_key, "Where a .jsonl row keeps its text")->capture_default_str();
-  sub->add_flag("--lines", options->corpus.lines, "Every line of a file or of stdin is a text");
+  sub->add_option("-f,--file", options->files, "Files, folders or patterns: a row of .jsonl or .json is a text");
+  options->read.add_to(*sub);
+  sub->add_option("--threads", options->threads, "0: one for each core")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   sub->add_option("--show", options->show, "ids or tokens (--json gives both)")
       ->check(CLI::IsMember({"ids", "tokens"}))
       ->capture_default_str();
   sub->add_flag("--add-special-tokens", options->add_special_tokens, "With what the post-processor adds (bos, eos)");
-  sub->add_option("--bad-lines", options->bad_lines, "Invalid UTF-8, broken rows: stop, skip or replace")
-      ->capture_default_str();
   sub->footer(
       "Examples:\n"
       "  llmtk tokenize encode -t gpt2-folder \"Hello, 世界\"\n"
       "  llmtk tokenize encode -t gpt2-folder --show tokens \"Hello, 世界\"\n"
       "  llmtk tokenize encode -t gpt2-folder --json -f rows.jsonl");
-  sub->callback([&context, options] { context.run = [&context, options] { return encode(*options, context.common.json); }; });
+  sub->callback([&context, options] {
+    context.run = [&context, options] {
+      options->json = context.common.json;
+      return encode(*options);
+    };
+  });
 }
 
 void add_decode_command(CLI::App& app, TokenizeContext& context) {

@@ -16,7 +16,8 @@ namespace {
 
 struct ShardCommandOptions {
   std::vector<std::string> inputs;
-  std::string tokenizer, output, document = "file", bad_lines = "stop", split_by = "hash";
+  std::string tokenizer, output, split_by = "hash";
+  ReadFlags read;
   data::ShardOptions shards;
   bool no_eos = false, verify = false;
 };
@@ -31,8 +32,7 @@ nlohmann::ordered_json list(const std::vector<data::ShardInfo>& shards) {
 int shard(const ShardCommandOptions& options, bool json) {
   data::ShardOptions shards = options.shards;
   shards.append_eos = !options.no_eos;
-  shards.read.document = data::parse_document_unit(options.document);
-  shards.read.on_bad_line = data::parse_bad_line(options.bad_lines);
+  shards.read = options.read.options();
   shards.split_by = data::parse_split_by(options.split_by);
   shards.on_progress = data::progress_lines();
   const auto tokenizer = text::load_tokenizer(options.tokenizer);
@@ -86,11 +86,7 @@ void add_shard_command(CLI::App& app, TokenizeContext& context) {
       ->capture_default_str();
   sub->add_option("--seed", shards.seed, "Of the hash")->capture_default_str();
   sub->add_flag("--no-eos", options->no_eos, "Without the tokenizer's end-of-text token after each document");
-  sub->add_option("--text-field", shards.read.text_field, "Where a row of JSON keeps its text")->capture_default_str();
-  sub->add_option("--document", options->document, "What one document of a plain text file is: file, line, blank_line")
-      ->capture_default_str();
-  sub->add_option("--bad-lines", options->bad_lines, "Invalid UTF-8, broken rows: stop, skip or replace")
-      ->capture_default_str();
+  options->read.add_to(*sub);
   sub->add_option("--threads", shards.threads, "0: one for each core")->check(CLI::NonNegativeNumber);
   sub->add_flag("--overwrite", shards.overwrite, "Throw away shards of other settings or other input");
   sub->add_flag("--verify", options->verify, "Read every shard again and compare checksums");

@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 
 struct TrainOptions {
   std::vector<std::string> inputs;
-  std::string output, text_field = "text", document = "file", bad_lines = "stop";
+  std::string output;
+  ReadFlags read;
   data::TokenizerTrainingConfig training;
   int threads = 0;
   bool overwrite = false;
@@ -30,11 +31,7 @@ int train(const TrainOptions& options, bool json) {
       throw Error(Exit::usage, {.what = "there is a tokenizer already", .where = (folder / name).string(),
                                 .hint = "--overwrite replaces it"});
   const auto begin = std::chrono::steady_clock::now();
-  data::ReadOptions read;
-  read.text_field = options.text_field;
-  read.document = data::parse_document_unit(options.document);
-  read.on_bad_line = data::parse_bad_line(options.bad_lines);
-  const auto tokenizer = data::train_tokenizer(options.inputs, read, options.training, options.threads);
+  const auto tokenizer = data::train_tokenizer(options.inputs, options.read.options(), options.training, options.threads);
   tokenizer->save(folder);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   log::info("wrote a tokenizer of " + std::to_string(tokenizer->vocab_size()) + " tokens to " + folder.string());
@@ -71,11 +68,7 @@ void add_train_command(CLI::App& app, TokenizeContext& context) {
                   "sentencepiece: share of the characters with a token of their own")
       ->check(CLI::Range(0.5, 1.0))
       ->capture_default_str();
-  sub->add_option("--text-field", options->text_field, "Where a row of JSON keeps its text")->capture_default_str();
-  sub->add_option("--document", options->document, "What one document of a plain text file is: file, line, blank_line")
-      ->capture_default_str();
-  sub->add_option("--bad-lines", options->bad_lines, "Invalid UTF-8, broken rows: stop, skip or replace")
-      ->capture_default_str();
+  options->read.add_to(*sub);
   sub->add_option("--threads", options->threads, "0: one for each core")->check(CLI::NonNegativeNumber);
   sub->add_flag("--overwrite", options->overwrite, "Replace the tokenizer that is there");
   sub->footer(

@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 #include "core/utf8.h"
-#include "data/utf8.h"
+#include "text/unicode.h"
 
 namespace llmtk::data {
 namespace {
@@ -325,7 +325,7 @@ class Parser {
     }
     ++out_.replaced;
     complain(line, "not UTF-8: byte " + std::string(byte) + " replaced by U+FFFD");
-    mended = replace_invalid_utf8(text);
+    mended = text::replace_invalid_utf8(text);
     text = mended;
     return true;
   }
@@ -357,7 +357,7 @@ class Parser {
       return bad(line,
                  {.what = "field '" + options_.text_field + "'", .got = field->type_name(), .expected = "a string"});
     auto& value = field->get_ref<std::string&>();
-    if (value.empty()) {
+    if (value.empty() && !options_.keep_empty) {
       ++out_.empty;
     } else {
       out_.documents.push_back({std::move(value)});
@@ -423,7 +423,7 @@ class Parser {
     }
     switch (options_.document) {
       case DocumentUnit::file:
-        if (!bytes.empty() || out_.continues) out_.documents.push_back({std::string(bytes)});
+        if (!bytes.empty() || out_.continues || options_.keep_empty) out_.documents.push_back({std::string(bytes)});
         break;
       case DocumentUnit::line:
         split_lines(bytes);
@@ -439,7 +439,7 @@ class Parser {
     for (size_t i = 0; i < bytes.size() || first;) {
       const size_t end = std::min(bytes.find('\n', i), bytes.size());
       const std::string_view text = bytes.substr(i, end - i);
-      if (first || !is_blank(text)) out_.documents.push_back({std::string(text)});
+      if (first || options_.keep_empty || !is_blank(text)) out_.documents.push_back({std::string(text)});
       first = false;
       i = end + 1;
     }

@@ -36,6 +36,7 @@ struct ReadOptions {
   std::string text_field = "text";             ///< the key of a JSON row that holds the text
   DocumentUnit document = DocumentUnit::file;  ///< for plain text files
   BadLine on_bad_line = BadLine::stop;
+  bool keep_empty = false;  ///< rows, lines and files without text are documents too
   /// A longer line of JSON is a bad line. It bounds the memory; plain text has no such limit.
   size_t max_line_bytes = 64u << 20;
   size_t block_bytes = 1u << 20;  ///< how much one block holds about

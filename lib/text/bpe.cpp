@@ -13,6 +13,12 @@
 
 namespace llmtk::text {
 
+namespace {
+
+constexpr std::string_view kBlank = "\xE2\x96\x81";  // U+2581, what sentencepiece spells blanks with
+
+}  // namespace
+
 BpeModel::BpeModel(Vocabulary vocabulary, std::vector<Merge> merges, BpeOptions options)
     : vocabulary_(std::move(vocabulary)), merges_(std::move(merges)), options_(options) {
   LLMTK_CHECK(merges_.size() < kNoRank, merges_.size(), " merges");
@@ -28,7 +34,13 @@ BpeModel::BpeModel(Vocabulary vocabulary, std::vector<Merge> merges, BpeOptions 
     slots_[slot] = {key, {rank, merge.result}};
   }
   byte_ids_.fill(-1);
-  if (!options_.byte_level) return;
+  if (!options_.byte_level) {
+    blank_begins_part_ = vocabulary_.find(kBlank) >= 0;
+    for (const Merge& merge : merges_)
+      if (vocabulary_.token(merge.right).starts_with(kBlank) && !vocabulary_.token(merge.left).ends_with(kBlank))
+        blank_begins_part_ = false;
+    return;
+  }
   for (int b = 0; b < 256; ++b) {
     std::string spelled;
     append_utf8(byte_to_char(static_cast<unsigned char>(b)), spelled);
@@ -144,6 +156,10 @@ void BpeModel::encode_cached(std::string_view word, bool whole, const char* read
 void BpeModel::encode_long(std::string_view word, const char* readable_end, WordCache& cache,
                            std::vector<TokenId>& out) const {
   if (options_.ignore_merges && encode_as_token(word, out)) return;
+  if (blank_begins_part_) {
+    encode_parts_of_blanks(word, readable_end, cache, out);
+    return;
+  }
   if (!options_.byte_level || !has_all_bytes_) {  // a byte without a token vanishes and its neighbours may join
     encode_uncached(word, false, cache, out);
     return;
@@ -156,6 +172,22 @@ void BpeModel::encode_long(std::string_view word, const char* readable_end, Word
     }
     const std::string_view part = word.substr(begin, i - begin);
     begin = i;
+    if (part.size() <= WordCache::kMaxBytes)
+      encode_cached(part, false, readable_end, cache, out);
+    else
+      encode_uncached(part, false, cache, out);
+  }
+}
+
+// Models as Llama 2's take a whole text for one word. No merge reaches over the front of a run of blanks.
+void BpeModel::encode_parts_of_blanks(std::string_view word, const char* readable_end, WordCache& cache,
+                                      std::vector<TokenId>& out) const {
+  for (size_t begin = 0; begin < word.size();) {
+    size_t end = begin;
+    while (word.substr(end).starts_with(kBlank)) end += kBlank.size();
+    end = std::min(word.find(kBlank, end), word.size());
+    const std::string_view part = word.substr(begin, end - begin);
+    begin = end;
     if (part.size() <= WordCache::kMaxBytes)
       encode_cached(part, false, readable_end, cache, out);
     else

@@ -64,6 +64,8 @@ class BpeModel {
   void encode_cached(std::string_view word, bool whole, const char* readable_end, WordCache& cache,
                      std::vector<TokenId>& out) const;
   void encode_long(std::string_view word, const char* readable_end, WordCache& cache, std::vector<TokenId>& out) const;
+  void encode_parts_of_blanks(std::string_view word, const char* readable_end, WordCache& cache,
+                              std::vector<TokenId>& out) const;
   bool encode_as_token(std::string_view word, std::vector<TokenId>& out) const;
   void encode_uncached(std::string_view word, bool whole, WordCache& cache, std::vector<TokenId>& out) const;
   void symbols_of(std::string_view word, std::vector<TokenId>& symbols) const;
@@ -78,6 +80,7 @@ class BpeModel {
   int shift_ = 0;
   std::array<TokenId, 256> byte_ids_{};
   bool has_all_bytes_ = true;
+  bool blank_begins_part_ = false;  // characters only: no merge joins what stands before a U+2581 with it
   std::array<std::array<uint64_t, 4>, 256> joins_{};  // [a] bit b: some merge joins a symbol ending in a with one beginning in b
 };
 

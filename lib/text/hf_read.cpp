@@ -9,6 +9,7 @@
 #include "text/hf_tokenizer.h"
 #include "text/hf_write.h"
 #include "text/json_reader.h"
+#include "text/unicode.h"
 
 namespace llmtk::text {
 namespace {
@@ -26,6 +27,53 @@ const Json& array_of(JsonObject& object, const char* key) {
   const Json& list = object.need(key);
   if (!list.is_array()) object.fail(std::string("wrong type of '") + key + "'", shown(list), "a list");
   return list;
+}
+
+/// What the pre-tokenizer and the decoder of that name share. Files older than prepend_scheme have add_prefix_space.
+std::pair<std::string, PrependScheme> read_metaspace(JsonObject& object) {
+  const std::string replacement = object.string("replacement");
+  if (replacement.empty() || decode_utf8(replacement.data(), replacement.data() + replacement.size()).size != replacement.size())
+    object.fail("wrong 'replacement'", json_string(replacement), "one character");
+  object.skip("str_rep");
+  const bool prefix = object.flag("add_prefix_space", true);
+  if (!object.find("prepend_scheme")) return {replacement, prefix ? PrependScheme::always : PrependScheme::never};
+  const std::string name = object.string("prepend_scheme");
+  const auto scheme = parse_prepend_scheme(name);
+  if (!scheme) object.fail("unknown prepend_scheme", "'" + name + "'", "always, first or never");
+  return {replacement, *scheme};
+}
+
+/// "pattern": {"String": "..."} of what replaces.
+std::string read_string_pattern(JsonObject& object, const std::string& where) {
+  JsonObject pattern(object.need("pattern"), where, object.at("pattern"));
+  if (pattern.find("Regex")) object.fail("replacing by a regular expression is not supported", {}, "a String");
+  const std::string text = pattern.string("String");
+  pattern.finish();
+  if (text.empty()) object.fail("the pattern is empty");
+  return text;
+}
+
+void read_normalizer(const Json& value, const std::string& where, const std::string& path,
+                     std::vector<NormalizerStep>& steps, int depth = 0) {
+  JsonObject object(value, where, path);
+  const std::string type = object.type();
+  if (type == "Sequence") {
+    if (depth > 8) object.fail("sequences are nested more than 8 deep");
+    const Json& list = array_of(object, "normalizers");
+    for (size_t i = 0; i < list.size(); ++i)
+      read_normalizer(list[i], where, path + ".normalizers[" + std::to_string(i) + "]", steps, depth + 1);
+  } else if (type == "NFC") {
+    steps.push_back({.kind = NormalizerStep::Kind::nfc, .pattern = {}, .content = {}});
+  } else if (type == "Prepend") {
+    steps.push_back({.kind = NormalizerStep::Kind::prepend, .pattern = {}, .content = object.string("prepend")});
+  } else if (type == "Replace") {
+    std::string pattern = read_string_pattern(object, where);
+    steps.push_back(
+        {.kind = NormalizerStep::Kind::replace, .pattern = std::move(pattern), .content = object.string("content")});
+  } else {
+    object.fail(kind("the normalizer", type), {}, "NFC, Prepend, Replace or Sequence");
+  }
+  object.finish();
 }
 
 class PreTokenizerReader {
@@ -55,8 +103,12 @@ class PreTokenizerReader {
       add(make_digits_split(individual));
     } else if (type == "Split") {
       read_split(object);
+    } else if (type == "Metaspace") {
+      const auto [replacement, scheme] = read_metaspace(object);
+      add(make_metaspace(replacement, scheme, object.flag("split", true)));
+      object.finish();
     } else {
-      object.fail(kind("the pre-tokenizer", type), {}, "ByteLevel, Digits, Split or Sequence");
+      object.fail(kind("the pre-tokenizer", type), {}, "ByteLevel, Digits, Metaspace, Split or Sequence");
     }
   }
 
@@ -290,25 +342,54 @@ void read_post(const Json& value, PostProcessor& post, const std::string& where,
   object.finish();
 }
 
-Decoder read_decoder(const Json& value, const std::string& where, const std::string& path) {
+size_t read_count(JsonObject& object, const char* key) {
+  const Json& value = object.need(key);
+  if (!value.is_number_unsigned()) object.fail(std::string("wrong type of '") + key + "'", shown(value), "a whole number");
+  return value.get<size_t>();
+}
+
+void read_decoder(const Json& value, const std::string& where, const std::string& path, std::vector<DecoderStep>& steps,
+                  int depth = 0) {
+  using Kind = DecoderStep::Kind;
   JsonObject object(value, where, path);
   const std::string type = object.type();
-  if (type == "ByteLevel") {
-    for (const char* key : {"add_prefix_space", "trim_offsets", "use_regex"}) object.skip(key);
-    object.finish();
-    return Decoder::byte_level;
-  }
-  if (type == "Fuse") {
-    object.finish();
-    return Decoder::fuse;
-  }
+  DecoderStep step;
   if (type == "Sequence") {
+    if (depth > 8) object.fail("sequences are nested more than 8 deep");
     const Json& list = array_of(object, "decoders");
+    for (size_t i = 0; i < list.size(); ++i)
+      read_decoder(list[i], where, path + ".decoders[" + std::to_string(i) + "]", steps, depth + 1);
     object.finish();
-    if (list.size() == 1) return read_decoder(list[0], where, path + ".decoders[0]");
-    object.fail("a sequence of several decoders is not supported", shown(list));
+    return;
   }
-  object.fail(kind("the decoder", type), {}, "ByteLevel or Fuse");
+  if (type == "ByteLevel") {
+    step.kind = Kind::byte_level;
+    for (const char* key : {"add_prefix_space", "trim_offsets", "use_regex"}) object.skip(key);
+  } else if (type == "Fuse") {
+    step.kind = Kind::fuse;
+  } else if (type == "ByteFallback") {
+    step.kind = Kind::byte_fallback;
+  } else if (type == "Replace") {
+    step.kind = Kind::replace;
+    step.pattern = read_string_pattern(object, where);
+    step.content = object.string("content");
+  } else if (type == "Strip") {
+    step.kind = Kind::strip;
+    step.content = object.string("content");
+    step.start = read_count(object, "start");
+    step.stop = read_count(object, "stop");
+    if (step.content.empty()) object.fail("wrong 'content'", "\"\"", "one character");
+  } else if (type == "Metaspace") {
+    step.kind = Kind::metaspace;
+    const auto [replacement, scheme] = read_metaspace(object);
+    step.pattern = replacement;
+    step.drop_first = scheme != PrependScheme::never;
+    object.skip("split");
+  } else {
+    object.fail(kind("the decoder", type), {}, "ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip or Sequence");
+  }
+  object.finish();
+  steps.push_back(std::move(step));
 }
 
 /// The tokens with a role, from tokenizer_config.json or special_tokens_map.json.
@@ -362,12 +443,9 @@ std::unique_ptr<HfTokenizer> parse_tokenizer_json(const std::string& json, const
   for (const char* key : {"truncation", "padding"})
     if (object.find(key)) log::debug(where + ": '" + key + "' is left to the caller, who knows the lengths");
   HfTokenizer::Parts parts;
-  if (const Json* normalizer = object.find("normalizer")) {
-    JsonObject inner(*normalizer, where, "normalizer");
-    if (inner.type() != "NFC") inner.fail(kind("the normalizer", inner.type()), {}, "NFC or null");
-    inner.finish();
-    parts.nfc = true;
-  }
+  std::vector<NormalizerStep> normalizer;
+  if (const Json* value = object.find("normalizer")) read_normalizer(*value, where, "normalizer", normalizer);
+  parts.normalizer = Normalizer(std::move(normalizer));
   PreTokenizerReader splitting(where);
   if (const Json* value = object.find("pre_tokenizer")) splitting.read(*value, "pre_tokenizer");
   parts.model = read_model(object.need("model"), splitting.byte_level(), where);
@@ -376,8 +454,9 @@ std::unique_ptr<HfTokenizer> parse_tokenizer_json(const std::string& json, const
   check_added(parts, where);
   if (const Json* value = object.find("post_processor"))
     read_post(*value, parts.post_processor, where, "post_processor", 0);
-  parts.decoder = Decoder::join_with_spaces;
-  if (const Json* value = object.find("decoder")) parts.decoder = read_decoder(*value, where, "decoder");
+  std::vector<DecoderStep> decoder;
+  if (const Json* value = object.find("decoder")) read_decoder(*value, where, "decoder", decoder);
+  parts.decoder = Decoder(std::move(decoder));
   object.finish();
   parts.special.unk = parts.model->options().unk;
   const fs::path folder = fs::path(where).parent_path();
@@ -431,6 +510,7 @@ std::unique_ptr<HfTokenizer> read_gpt2_files(const fs::path& vocab_json, const f
   parts.files.emplace_back("merges.txt", text);
   parts.added = sketch.added;
   parts.pre_tokenizer = PreTokenizer({}, Pattern::gpt2);
+  parts.decoder = Decoder({{.kind = DecoderStep::Kind::byte_level, .pattern = {}, .content = {}}});
   parts.model = std::make_unique<BpeModel>(std::move(vocabulary), std::move(merges), BpeOptions{});
   return std::make_unique<HfTokenizer>(std::move(parts));
 }

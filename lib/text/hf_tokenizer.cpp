@@ -5,16 +5,28 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "text/byte_level.h"
+#include "core/utf8.h"
 #include "text/unicode.h"
 
 namespace llmtk::text {
 namespace {
 
-std::vector<AddedToken> choose(const std::vector<AddedToken>& tokens, bool normalized) {
+std::vector<AddedToken> found_in_raw_text(const std::vector<AddedToken>& tokens) {
   std::vector<AddedToken> chosen;
   for (const AddedToken& token : tokens)
-    if (token.normalized == normalized) chosen.push_back(token);
+    if (!token.normalized) chosen.push_back(token);
+  return chosen;
+}
+
+/// The others, as the normalizer leaves them: they are looked for in normalized text.
+std::vector<AddedToken> found_in_normalized_text(const std::vector<AddedToken>& tokens, const Normalizer& normalizer) {
+  std::vector<AddedToken> chosen;
+  for (const AddedToken& token : tokens) {
+    if (!token.normalized) continue;
+    std::string buffer;
+    chosen.push_back(token);
+    chosen.back().content = normalizer.apply(token.content, buffer);
+  }
   return chosen;
 }
 
@@ -22,8 +34,8 @@ std::vector<AddedToken> choose(const std::vector<AddedToken>& tokens, bool norma
 
 HfTokenizer::HfTokenizer(Parts parts)
     : parts_(std::move(parts)),
-      raw_finder_(choose(parts_.added, false)),
-      normalized_finder_(choose(parts_.added, true)),
+      raw_finder_(found_in_raw_text(parts_.added)),
+      normalized_finder_(found_in_normalized_text(parts_.added, parts_.normalizer)),
       vocab_size_(parts_.model->vocabulary().size()) {
   for (size_t i = 0; i < parts_.added.size(); ++i) {
     const auto id = static_cast<size_t>(parts_.added[i].id);
@@ -39,26 +51,27 @@ void HfTokenizer::encode(std::string_view text, std::vector<TokenId>& out, bool 
   const auto& post = parts_.post_processor;
   if (add_special_tokens) out.insert(out.end(), post.before.begin(), post.before.end());
   std::unique_ptr<WordCache> cache = caches_.take();
-  const auto words = [&](std::string_view part) {
-    parts_.pre_tokenizer.for_each_word(part, [&](std::string_view word, const char* readable_end) {
+  const auto words = [&](std::string_view part, bool at_start) {
+    parts_.pre_tokenizer.for_each_word(part, at_start, [&](std::string_view word, const char* readable_end) {
       parts_.model->encode_word(word, readable_end, *cache, out);
     });
   };
+  std::string buffer;
   raw_finder_.split(text, [&](std::string_view part, const AddedToken* token) {
     if (token) {
       out.push_back(token->id);
       return;
     }
-    std::string normalized;
-    if (parts_.nfc && to_nfc(part, normalized)) part = normalized;
+    const bool at_start = part.data() == text.data();
+    part = parts_.normalizer.apply(part, buffer);
     if (normalized_finder_.empty()) {
-      words(part);
+      words(part, at_start);
     } else {
       normalized_finder_.split(part, [&](std::string_view inner, const AddedToken* inner_token) {
         if (inner_token)
           out.push_back(inner_token->id);
         else
-          words(inner);
+          words(inner, at_start && inner.data() == part.data());
       });
     }
   });
@@ -76,25 +89,22 @@ std::string_view HfTokenizer::spelled(TokenId id) const {
   return parts_.model->vocabulary().token(id);
 }
 
-std::string HfTokenizer::token_bytes(TokenId id) const {
-  const std::string_view token = spelled(id);
-  if (parts_.decoder != Decoder::byte_level) return std::string(token);
-  if (auto bytes = unspell_bytes(token)) return *std::move(bytes);
-  return std::string(token);
-}
+std::string HfTokenizer::token_bytes(TokenId id) const { return parts_.decoder.bytes_of(std::string(spelled(id))); }
 
 std::string HfTokenizer::decode(std::span<const TokenId> ids, bool skip_special_tokens) const {
+  std::vector<std::string> tokens;
   std::string bytes;
-  bool first = true;
+  const bool in_a_row = parts_.decoder.is_concatenation();
   for (const TokenId id : ids) {
     if (skip_special_tokens && is_special(id)) continue;
     if (!added(id) && !parts_.model->vocabulary().has(id)) continue;
-    if (parts_.decoder == Decoder::join_with_spaces && !first) bytes += ' ';
-    bytes += token_bytes(id);
-    first = false;
+    if (in_a_row)
+      bytes += token_bytes(id);
+    else
+      tokens.emplace_back(spelled(id));
   }
-  if (find_invalid_utf8(bytes) == bytes.size()) return bytes;
-  return replace_invalid_utf8(bytes);
+  if (!in_a_row) bytes = parts_.decoder.decode(std::move(tokens));
+  return find_invalid_utf8(bytes) == bytes.npos ? bytes : replace_invalid_utf8(bytes);
 }
 
 std::optional<TokenId> HfTokenizer::token_to_id(std::string_view token) const {

@@ -11,6 +11,8 @@
 
 #include "text/added_tokens.h"
 #include "text/bpe.h"
+#include "text/decoder.h"
+#include "text/normalizer.h"
 #include "text/split.h"
 #include "text/tokenizer.h"
 
@@ -21,12 +23,6 @@ struct PostProcessor {
   std::vector<TokenId> before, after;
 };
 
-enum class Decoder {
-  join_with_spaces,  ///< none in the file: tokens joined by spaces
-  byte_level,        ///< tokens spell bytes
-  fuse,              ///< tokens are text
-};
-
 /// A file of the folder that the tokenizer came from, kept so that save() gives back what was read.
 using KeptFile = std::pair<std::string, std::string>;
 
@@ -34,10 +30,10 @@ class HfTokenizer : public Tokenizer {
  public:
   struct Parts {
     std::unique_ptr<BpeModel> model;
-    bool nfc = false;  ///< the normalizer: text is brought into Unicode's form NFC first
+    Normalizer normalizer;
     PreTokenizer pre_tokenizer;
     PostProcessor post_processor;
-    Decoder decoder = Decoder::byte_level;
+    Decoder decoder;
     std::vector<AddedToken> added;
     SpecialTokens special;
     std::vector<KeptFile> files;  ///< tokenizer.json and what stood beside it
@@ -53,6 +49,7 @@ class HfTokenizer : public Tokenizer {
   std::optional<TokenId> token_to_id(std::string_view token) const override;
   std::string id_to_token(TokenId id) const override;
   bool is_special(TokenId id) const override;
+  bool drops_leading_blank() const override { return parts_.decoder.drops_leading_blank(); }
   void save(const std::filesystem::path& folder) const override;
 
   const BpeModel& model() const { return *parts_.model; }

@@ -89,6 +89,8 @@ class SentencePieceTokenizer : public Tokenizer {
     return id >= 0 && static_cast<size_t>(id) < vocab_size() && (processor_.IsControl(id) || processor_.IsUnknown(id));
   }
 
+  bool drops_leading_blank() const override { return adds_space_; }
+
   void save(const std::filesystem::path& folder) const override {
     std::filesystem::create_directories(folder);
     write_file_atomic(folder / "tokenizer.model", model_);

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "text/normalizer.h"
 
 namespace llmtk::text {
 namespace {
@@ -93,7 +94,7 @@ class RegexSplit : public SplitStage {
     pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);
   }
 
-  void apply(std::string_view text, std::vector<std::string>& pieces) const override {
+  void apply(std::string_view text, bool /*at_start*/, std::vector<std::string>& pieces) const override {
     struct FreeMatch {
       void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
     };
@@ -136,7 +137,7 @@ class StringSplit : public SplitStage {
  public:
   StringSplit(std::string text, SplitBehavior behavior, bool invert)
       : text_(std::move(text)), behavior_(behavior), invert_(invert) {}
-  void apply(std::string_view text, std::vector<std::string>& pieces) const override {
+  void apply(std::string_view text, bool /*at_start*/, std::vector<std::string>& pieces) const override {
     std::vector<Part> parts;
     if (!text_.empty())
       for (size_t at = 0; (at = text.find(text_, at)) != text.npos; at += text_.size())
@@ -154,7 +155,7 @@ class StringSplit : public SplitStage {
 class DigitsSplit : public SplitStage {
  public:
   explicit DigitsSplit(bool individual) : individual_(individual) {}
-  void apply(std::string_view text, std::vector<std::string>& pieces) const override {
+  void apply(std::string_view text, bool /*at_start*/, std::vector<std::string>& pieces) const override {
     const CharTable& table = CharTable::get();
     std::vector<Part> parts;
     for (const char *p = text.data(), *end = p + text.size(); p < end;) {
@@ -174,8 +175,8 @@ class DigitsSplit : public SplitStage {
 class PatternSplit : public SplitStage {
  public:
   explicit PatternSplit(Pattern pattern) : words_({}, pattern) {}
-  void apply(std::string_view text, std::vector<std::string>& pieces) const override {
-    words_.for_each_word(text, [&](std::string_view word, const char*) { pieces.emplace_back(word); });
+  void apply(std::string_view text, bool /*at_start*/, std::vector<std::string>& pieces) const override {
+    words_.for_each_word(text, false, [&](std::string_view word, const char*) { pieces.emplace_back(word); });
   }
 
  private:
@@ -184,10 +185,36 @@ class PatternSplit : public SplitStage {
 
 class PrefixSpace : public SplitStage {
  public:
-  void apply(std::string_view text, std::vector<std::string>& pieces) const override {
+  void apply(std::string_view text, bool /*at_start*/, std::vector<std::string>& pieces) const override {
     pieces.emplace_back(text.starts_with(' ') ? "" : " ");
     pieces.back() += text;
   }
+};
+
+class Metaspace : public SplitStage {
+ public:
+  Metaspace(std::string replacement, PrependScheme scheme, bool split)
+      : replacement_(std::move(replacement)), scheme_(scheme), split_(split) {}
+  void apply(std::string_view text, bool at_start, std::vector<std::string>& pieces) const override {
+    std::string spelled = replace_all(text, " ", replacement_);
+    const bool prepends = scheme_ == PrependScheme::always || (scheme_ == PrependScheme::first && at_start);
+    if (prepends && !spelled.starts_with(replacement_)) spelled.insert(0, replacement_);
+    if (!split_) {
+      pieces.push_back(std::move(spelled));
+      return;
+    }
+    for (size_t at = 0; at < spelled.size();) {
+      // Of several in a row each but the last is a piece of its own.
+      const size_t end = std::min(spelled.find(replacement_, at + 1), spelled.size());
+      pieces.push_back(spelled.substr(at, end - at));
+      at = end;
+    }
+  }
+
+ private:
+  std::string replacement_;
+  PrependScheme scheme_;
+  bool split_;
 };
 
 }  // namespace
@@ -223,12 +250,23 @@ std::unique_ptr<SplitStage> make_digits_split(bool individual) { return std::mak
 std::unique_ptr<SplitStage> make_pattern_split(Pattern pattern) { return std::make_unique<PatternSplit>(pattern); }
 std::unique_ptr<SplitStage> make_prefix_space() { return std::make_unique<PrefixSpace>(); }
 
-std::vector<std::string> PreTokenizer::run_stages(std::string_view text) const {
+std::optional<PrependScheme> parse_prepend_scheme(std::string_view name) {
+  if (name == "always") return PrependScheme::always;
+  if (name == "first") return PrependScheme::first;
+  if (name == "never") return PrependScheme::never;
+  return std::nullopt;
+}
+
+std::unique_ptr<SplitStage> make_metaspace(std::string replacement, PrependScheme scheme, bool split) {
+  return std::make_unique<Metaspace>(std::move(replacement), scheme, split);
+}
+
+std::vector<std::string> PreTokenizer::run_stages(std::string_view text, bool at_start) const {
   std::vector<std::string> pieces = {std::string(text)};
   for (const auto& stage : stages_) {
     std::vector<std::string> next;
-    for (const std::string& piece : pieces)
-      if (!piece.empty()) stage->apply(piece, next);
+    for (size_t i = 0; i < pieces.size(); ++i)
+      if (!pieces[i].empty()) stage->apply(pieces[i], at_start && i == 0, next);
     pieces = std::move(next);
   }
   return pieces;

@@ -36,7 +36,8 @@ std::optional<Pattern> known_split_pattern(std::string_view regex);
 class SplitStage {
  public:
   virtual ~SplitStage() = default;
-  virtual void apply(std::string_view text, std::vector<std::string>& pieces) const = 0;
+  /// `at_start`: nothing stands before `text`.
+  virtual void apply(std::string_view text, bool at_start, std::vector<std::string>& pieces) const = 0;
 };
 
 /// What becomes of the parts that match: Hugging Face's SplitDelimiterBehavior.
@@ -55,6 +56,11 @@ std::unique_ptr<SplitStage> make_digits_split(bool individual);
 std::unique_ptr<SplitStage> make_pattern_split(Pattern pattern);
 /// A space before every piece that begins with none: ByteLevel's add_prefix_space.
 std::unique_ptr<SplitStage> make_prefix_space();
+/// `Metaspace`: blanks become `replacement`, one is put in front (before every text, before the first, or never), and
+/// where `split` a word begins at each.
+enum class PrependScheme { always, first, never };
+std::optional<PrependScheme> parse_prepend_scheme(std::string_view name);
+std::unique_ptr<SplitStage> make_metaspace(std::string replacement, PrependScheme scheme, bool split);
 
 /// Steps one after another, the last of which may be a known pattern. Immutable.
 class PreTokenizer {
@@ -63,14 +69,14 @@ class PreTokenizer {
   PreTokenizer(std::vector<std::unique_ptr<SplitStage>> stages, Pattern last)
       : stages_(std::move(stages)), last_(last) {}
 
-  /// Calls word(piece, readable_end) for every word in order.
+  /// Calls word(piece, readable_end) for every word in order. `at_start`: nothing stands before `text`.
   template <class Word>
-  void for_each_word(std::string_view text, Word&& word) const {
+  void for_each_word(std::string_view text, bool at_start, Word&& word) const {
     if (stages_.empty()) {
       run_pattern(text, word);
       return;
     }
-    for (const std::string& piece : run_stages(text)) run_pattern(piece, word);
+    for (const std::string& piece : run_stages(text, at_start)) run_pattern(piece, word);
   }
 
   /// Whether a text may be cut between a newline and an ASCII character that is no space without changing its words.
@@ -79,7 +85,7 @@ class PreTokenizer {
  private:
   template <class Word>
   void run_pattern(std::string_view text, Word&& word) const;
-  std::vector<std::string> run_stages(std::string_view text) const;
+  std::vector<std::string> run_stages(std::string_view text, bool at_start) const;
 
   std::vector<std::unique_ptr<SplitStage>> stages_;
   Pattern last_ = Pattern::none;

@@ -29,8 +29,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
 
 std::string StreamDecoder::push(TokenId id) {
   if (skip_special_tokens_ && tokenizer_.is_special(id)) return {};
-  pending_ += tokenizer_.token_bytes(id);
+  std::string bytes = tokenizer_.token_bytes(id);
+  if (first_ && begins_ == Begins::text && bytes.starts_with(' ') && tokenizer_.drops_leading_blank()) bytes.erase(0, 1);
   first_ = false;
+  pending_ += bytes;
   const size_t whole = pending_.size() - incomplete_utf8_suffix(pending_);
   std::string text = replace_invalid_utf8(std::string_view(pending_).substr(0, whole));
   pending_.erase(0, whole);

@@ -39,6 +39,8 @@ class Tokenizer {
   /// As the vocabulary spells it ("Ġhello", "▁hello").
   virtual std::string id_to_token(TokenId id) const = 0;
   virtual bool is_special(TokenId id) const = 0;
+  /// Whether decode() drops the blank that encode() put in front of a text, as sentencepiece's tokenizers do.
+  virtual bool drops_leading_blank() const { return false; }
 
   /// Writes the tokenizer's files into `folder`, so that Hugging Face's libraries open it.
   virtual void save(const std::filesystem::path& folder) const = 0;
@@ -50,16 +52,21 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 /// Turns a stream of ids into pieces of text that never cut a character in half.
 class StreamDecoder {
  public:
-  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens = true)
-      : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {}
+  /// What the ids are: the whole of a text (then the pieces together are what decode() gives), or what comes after one,
+  /// where the blank of a first word is part of the text.
+  enum class Begins { text, continuation };
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens = true,
+                         Begins begins = Begins::continuation)
+      : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens), begins_(begins) {}
   /// The text that `id` completes; may be empty.
   std::string push(TokenId id);
-  /// What is left at the end (an incomplete character comes out as U+FFFD).
+  /// What is left at the end (an incomplete character comes out as U+FFFD). The next id begins anew.
   std::string finish();
 
  private:
   const Tokenizer& tokenizer_;
   bool skip_special_tokens_;
+  Begins begins_;
   std::string pending_;
   bool first_ = true;
 };

@@ -170,7 +170,7 @@ class Trainer {
 }  // namespace
 
 void WordCounts::add(std::string_view text, const PreTokenizer& pre_tokenizer) {
-  pre_tokenizer.for_each_word(text, [this](std::string_view word, const char*) {
+  pre_tokenizer.for_each_word(text, true, [this](std::string_view word, const char*) {
     if (const auto found = words_.find(word); found != words_.end())
       ++found->second;
     else

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cstdlib>
-
-#include <cstring>
 #include <map>
+
+#include "core/utf8.h"
 
 namespace llmtk::text {
 namespace {
@@ -134,22 +134,6 @@ void append_utf8(char32_t c, std::string& out) {
   }
 }
 
-size_t find_invalid_utf8(std::string_view text) {
-  const char* p = text.data();
-  const char* const end = p + text.size();
-  while (p < end) {
-    uint64_t word;
-    if (end - p >= 8 && (std::memcpy(&word, p, 8), (word & 0x8080808080808080u) == 0)) {
-      p += 8;
-      continue;
-    }
-    const Utf8Char c = decode_utf8(p, end);
-    if (c.code == kInvalid) return static_cast<size_t>(p - text.data());
-    p += c.size;
-  }
-  return text.size();
-}
-
 namespace {
 
 /// The length of the longest prefix of an ill-formed sequence that some well-formed sequence begins with (at least 1), and
@@ -182,7 +166,7 @@ size_t ill_formed_part(std::string_view text, bool& at_end) {
 std::string replace_invalid_utf8(std::string_view text) {
   std::string out;
   while (true) {
-    const size_t valid = find_invalid_utf8(text);
+    const size_t valid = std::min(find_invalid_utf8(text), text.size());
     out += text.substr(0, valid);
     text.remove_prefix(valid);
     if (text.empty()) return out;

@@ -51,8 +51,6 @@ void append_utf8(char32_t code, std::string& out);
 /// (any ASCII text is) or not UTF-8.
 bool to_nfc(std::string_view text, std::string& out);
 
-/// The offset of the first byte that is not valid UTF-8; text.size() when all is.
-size_t find_invalid_utf8(std::string_view text);
 /// With every ill-formed sequence (its longest part that could have begun a character) as one U+FFFD.
 std::string replace_invalid_utf8(std::string_view text);
 /// How many bytes at the end are the beginning of a character that more bytes could complete: 0 to 3.

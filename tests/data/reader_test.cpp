@@ -1,8 +1,8 @@
 #include "data/reader.h"
 
 #include "core/utf8.h"
-#include "data/utf8.h"
 #include "support.h"
+#include "text/unicode.h"
 
 using namespace llmtk;
 using namespace llmtk::data;
@@ -52,7 +52,7 @@ TEST_CASE("UTF-8 is checked as Unicode defines it") {
                           "\xE9\xBB", "\xFF", "\xE9\xBB z"})
     CHECK(find_invalid_utf8(std::string("12345678黃") + bad) == 11);
   // One U+FFFD for each maximal part: what Python prints for b"...".decode(errors="replace").
-  CHECK(replace_invalid_utf8("a\xE9\xBB黃\xC0\xAF\xF0\x9F\x98") ==
+  CHECK(text::replace_invalid_utf8("a\xE9\xBB黃\xC0\xAF\xF0\x9F\x98") ==
         "a\xEF\xBF\xBD黃\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");
 }
 

@@ -1,0 +1,58 @@
+// What the subcommands of llmtk tokenize do alike: the flags about input, bad lines, the end of the output.
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iostream>
+#include <thread>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "tokenize.h"
+
+namespace llmtk {
+
+void ReadFlags::add_to(CLI::App& sub) {
+  sub.add_option("--text-field", text_field, "Where a row of JSON keeps its text")->capture_default_str();
+  sub.add_option("--document", document, "What one document of a plain text file is: file, line, blank_line")
+      ->check(CLI::IsMember({"file", "line", "blank_line"}))
+      ->capture_default_str();
+  sub.add_option("--bad-lines", bad_lines, "Invalid UTF-8, broken rows: stop, skip or replace")
+      ->check(CLI::IsMember({"stop", "skip", "replace"}))
+      ->capture_default_str();
+}
+
+data::ReadOptions ReadFlags::options() const {
+  data::ReadOptions options;
+  options.text_field = text_field;
+  options.document = data::parse_document_unit(document);
+  options.on_bad_line = data::parse_bad_line(bad_lines);
+  return options;
+}
+
+void BadLineReport::add(const data::ParsedBlock& block) {
+  constexpr uint64_t kShown = 5;
+  skipped_ += block.skipped;
+  replaced_ += block.replaced;
+  for (const auto& complaint : block.complaints)
+    if (shown_++ < kShown) log::warn(complaint);
+}
+
+void BadLineReport::finish() const {
+  if (skipped_ + replaced_ > 0)
+    log::warn(std::to_string(skipped_) + " bad lines left out, " + std::to_string(replaced_) + " mended");
+}
+
+int thread_count(int asked) {
+  return asked > 0 ? asked : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+void finish_output() {
+  errno = 0;
+  std::cout.flush();
+  if (!std::cout)
+    throw Error(Exit::file, {.what = std::string("cannot write") + (errno ? std::string(": ") + std::strerror(errno) : ""),
+                             .where = "standard output"});
+}
+
+}  // namespace llmtk
