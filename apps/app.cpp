@@ -1,6 +1,8 @@
 #include "app.h"
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -50,8 +52,11 @@ int run_app(CLI::App& app, CommonOptions& options, int argc, char** argv, const 
     log::set_level(log::parse_level(options.log_level));
     const int code = body();
     // A full disk or a closed pipe behind stdout must not look like success.
+    errno = 0;
     if (!std::cout.flush() || std::fflush(stdout) != 0)
-      throw Error(Exit::file, {.what = "cannot write the output", .where = "stdout"});
+      throw Error(Exit::file, {.what = std::string("cannot write the output") + (errno ? ": " : "") +
+                                       (errno ? std::strerror(errno) : ""),
+                               .where = "stdout"});
     return code;
   } catch (const Error& e) {
     return report(options, e.exit(), e.parts(), e.what());

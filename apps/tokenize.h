@@ -36,9 +36,6 @@ class BadLineReport {
 /// The number of threads that `--threads N` asks for; 0: one for each core.
 int thread_count(int asked);
 
-/// Flushes stdout. Throws Error(file) when what was written did not get through (a full disk).
-void finish_output();
-
 void add_encode_command(CLI::App& app, TokenizeContext& context);
 void add_decode_command(CLI::App& app, TokenizeContext& context);
 void add_count_command(CLI::App& app, TokenizeContext& context);

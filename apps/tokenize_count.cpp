@@ -129,7 +129,6 @@ int count(const CountOptions& options, bool json) {
   } else if (files.size() > 1) {
     print(total, "total");
   }
-  finish_output();
   return 0;
 }
 
@@ -149,7 +148,8 @@ void add_count_command(CLI::App& app, TokenizeContext& context) {
       "encode_seconds of processor time in the tokenizer alone.\n\n"
       "Examples:\n"
       "  llmtk tokenize count -t gpt2-folder corpus/*.txt rows.jsonl");
-  sub->callback([&context, options] { context.run = [&context, options] { return count(*options, context.common.json); }; });
+  sub->callback(
+      [&context, options] { context.run = [&context, options] { return count(*options, context.common.json); }; });
 }
 
 }  // namespace llmtk

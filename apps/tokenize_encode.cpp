@@ -85,7 +85,8 @@ void encode_files(const text::Tokenizer& tokenizer, const EncodeOptions& options
         bad.add(encoded.block);
         for (const EncodedPart& part : encoded.parts) {
           if (part.encoded) {
-            std::cout << part.text;
+            if (!(std::cout << part.text))
+              throw Error(Exit::file, {.what = "cannot write the output", .where = "stdout"});
             continue;
           }
           if (!part.begins && !open && part.text.empty()) continue;  // what it would go on with was left out
@@ -140,7 +141,6 @@ int encode(const EncodeOptions& options) {
   if (!options.files.empty()) encode_files(*tokenizer, options, read, bad);
   if (options.texts.empty() && options.files.empty()) encode_stdin(*tokenizer, options, read, bad);
   bad.finish();
-  finish_output();
   return 0;
 }
 
@@ -184,7 +184,6 @@ int decode(const DecodeOptions& options, bool json) {
     std::string line;
     for (const std::string& part : options.ids) line += part + " ";
     print(parse_ids(line, "arguments", tokenizer->vocab_size()));
-    finish_output();
     return 0;
   }
   std::string line;
@@ -199,7 +198,6 @@ int decode(const DecodeOptions& options, bool json) {
       throw Error(Exit::data, {.what = "not a row of ids", .where = where, .expected = R"({"ids": [1, 2, 3]})"});
     print(parse_ids(row["ids"].dump(), where, tokenizer->vocab_size()));
   }
-  finish_output();
   return 0;
 }
 
@@ -242,7 +240,8 @@ void add_decode_command(CLI::App& app, TokenizeContext& context) {
       "Examples:\n"
       "  llmtk tokenize decode -t gpt2-folder 15496 995\n"
       "  llmtk tokenize encode -t gpt2-folder --json \"Hello\" | llmtk tokenize decode -t gpt2-folder");
-  sub->callback([&context, options] { context.run = [&context, options] { return decode(*options, context.common.json); }; });
+  sub->callback(
+      [&context, options] { context.run = [&context, options] { return decode(*options, context.common.json); }; });
 }
 
 }  // namespace llmtk

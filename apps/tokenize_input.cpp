@@ -1,12 +1,8 @@
-// What the subcommands of llmtk tokenize do alike: the flags about input, bad lines, the end of the output.
+// What the subcommands of llmtk tokenize do alike: the flags about input, bad lines.
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <iostream>
 #include <thread>
 
-#include "core/error.h"
 #include "core/log.h"
 #include "tokenize.h"
 
@@ -45,14 +41,6 @@ void BadLineReport::finish() const {
 
 int thread_count(int asked) {
   return asked > 0 ? asked : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
-void finish_output() {
-  errno = 0;
-  std::cout.flush();
-  if (!std::cout)
-    throw Error(Exit::file, {.what = std::string("cannot write") + (errno ? std::string(": ") + std::strerror(errno) : ""),
-                             .where = "standard output"});
 }
 
 }  // namespace llmtk

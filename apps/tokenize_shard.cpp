@@ -39,24 +39,21 @@ int shard(const ShardCommandOptions& options, bool json) {
   const auto summary = data::write_shards(options.inputs, *tokenizer, options.tokenizer, options.output, shards);
   if (options.verify) data::verify_shards(options.output);
   if (json) {
-    std::cout << nlohmann::ordered_json{{"folder", options.output},
-                                        {"was_complete", summary.was_complete},
-                                        {"resumed", summary.resumed},
-                                        {"bytes", summary.bytes},
-                                        {"documents", summary.documents},
-                                        {"tokens", summary.tokens},
-                                        {"skipped_lines", summary.skipped},
-                                        {"replaced_lines", summary.replaced},
-                                        {"empty_rows", summary.empty},
-                                        {"token_type", data::to_string(summary.type)},
-                                        {"train", list(summary.train)},
-                                        {"validation", list(summary.validation)}}
-              << '\n';
+    std::cout
+        << nlohmann::ordered_json{{"folder", options.output},         {"was_complete", summary.was_complete},
+                                  {"resumed", summary.resumed},       {"bytes", summary.bytes},
+                                  {"documents", summary.documents},   {"tokens", summary.tokens},
+                                  {"skipped_lines", summary.skipped}, {"replaced_lines", summary.replaced},
+                                  {"empty_rows", summary.empty},      {"token_type", data::to_string(summary.type)},
+                                  {"train", list(summary.train)},     {"validation", list(summary.validation)}}
+        << '\n';
     return 0;
   }
   char line[200];
   std::snprintf(line, sizeof line, "%s%llu tokens of %llu documents in %zu shards (%zu for validation)",
-                summary.was_complete ? "nothing left to do: " : summary.resumed ? "went on and finished: " : "",
+                summary.was_complete ? "nothing left to do: "
+                : summary.resumed    ? "went on and finished: "
+                                     : "",
                 static_cast<unsigned long long>(summary.tokens), static_cast<unsigned long long>(summary.documents),
                 summary.train.size() + summary.validation.size(), summary.validation.size());
   log::info(line);
@@ -94,7 +91,8 @@ void add_shard_command(CLI::App& app, TokenizeContext& context) {
       "Examples:\n"
       "  llmtk tokenize shard corpus/ -t my-tokenizer -o shards --validation-fraction 0.01\n"
       "  llmtk tokenize shard 'books/**/*.txt' rows.jsonl -t gpt2-folder -o shards --bad-lines skip");
-  sub->callback([&context, options] { context.run = [&context, options] { return shard(*options, context.common.json); }; });
+  sub->callback(
+      [&context, options] { context.run = [&context, options] { return shard(*options, context.common.json); }; });
 }
 
 }  // namespace llmtk

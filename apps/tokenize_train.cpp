@@ -28,10 +28,12 @@ int train(const TrainOptions& options, bool json) {
   const fs::path folder = options.output;
   for (const char* name : {"tokenizer.json", "tokenizer.model"})
     if (fs::exists(folder / name) && !options.overwrite)
-      throw Error(Exit::usage, {.what = "there is a tokenizer already", .where = (folder / name).string(),
+      throw Error(Exit::usage, {.what = "there is a tokenizer already",
+                                .where = (folder / name).string(),
                                 .hint = "--overwrite replaces it"});
   const auto begin = std::chrono::steady_clock::now();
-  const auto tokenizer = data::train_tokenizer(options.inputs, options.read.options(), options.training, options.threads);
+  const auto tokenizer =
+      data::train_tokenizer(options.inputs, options.read.options(), options.training, options.threads);
   tokenizer->save(folder);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   log::info("wrote a tokenizer of " + std::to_string(tokenizer->vocab_size()) + " tokens to " + folder.string());
@@ -54,7 +56,9 @@ void add_train_command(CLI::App& app, TokenizeContext& context) {
   sub->add_option("--type", options->training.type, "bpe (byte-level), sentencepiece-bpe or sentencepiece-unigram")
       ->check(CLI::IsMember({"bpe", "sentencepiece-bpe", "sentencepiece-unigram"}))
       ->capture_default_str();
-  sub->add_option("--vocab-size", options->training.vocab_size, "Tokens")->check(CLI::PositiveNumber)->capture_default_str();
+  sub->add_option("--vocab-size", options->training.vocab_size, "Tokens")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   sub->add_option("--min-frequency", options->training.min_frequency, "bpe: pairs seen less often are not joined")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -75,7 +79,8 @@ void add_train_command(CLI::App& app, TokenizeContext& context) {
       "Examples:\n"
       "  llmtk tokenize train corpus/*.txt --vocab-size 16000 -o my-tokenizer\n"
       "  llmtk tokenize train rows.jsonl --type sentencepiece-unigram --vocab-size 8000 -o my-tokenizer");
-  sub->callback([&context, options] { context.run = [&context, options] { return train(*options, context.common.json); }; });
+  sub->callback(
+      [&context, options] { context.run = [&context, options] { return train(*options, context.common.json); }; });
 }
 
 }  // namespace llmtk

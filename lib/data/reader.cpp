@@ -20,6 +20,7 @@ using nlohmann::json;
 
 constexpr size_t kNone = std::string_view::npos;
 constexpr size_t kComplaints = 5;  // per block; enough to see what is wrong
+constexpr const char* kOtherwise = "bad lines can be skipped or replaced: --bad-lines, in a config data.on_bad_line";
 
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\v\f") == kNone; }
 bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
@@ -200,11 +201,10 @@ size_t BlockReader::find_cut_json() {
 
 void BlockReader::drop_long_line(Block& block) {
   if (options_.on_bad_line == BadLine::stop)
-    throw Error(Exit::data,
-                {.what = "the line is too long",
-                 .where = place(files_[at_.file], at_.line),
-                 .expected = "at most " + std::to_string(options_.max_line_bytes) + " bytes",
-                 .hint = "raise the limit on the length of a line, or leave such lines out with on_bad_line: skip"});
+    throw Error(Exit::data, {.what = "the line is too long",
+                             .where = place(files_[at_.file], at_.line),
+                             .expected = "at most " + std::to_string(options_.max_line_bytes) + " bytes",
+                             .hint = kOtherwise});
   ++block.too_long;
   while (true) {
     const size_t newline = buffer_.find('\n');
@@ -302,6 +302,7 @@ class Parser {
   /// A line that cannot be used: an error, or left out and counted.
   void bad(uint64_t line, Error::Parts parts) {
     parts.where = place(file_, line);
+    if (options_.on_bad_line == BadLine::stop && parts.hint.empty()) parts.hint = kOtherwise;
     const Error error(Exit::data, std::move(parts));
     if (options_.on_bad_line == BadLine::stop) throw error;
     ++out_.skipped;
@@ -315,12 +316,11 @@ class Parser {
     char byte[8];
     std::snprintf(byte, sizeof byte, "0x%02X", static_cast<unsigned char>(text[at]));
     if (options_.on_bad_line != BadLine::replace) {
-      bad(line,
-          {.what = "not UTF-8: byte " + std::string(byte) + " at byte " + std::to_string(at + 1) + " of the line",
-           .hint = options_.on_bad_line == BadLine::stop
-                       ? "is it another encoding? iconv -f GB18030 -t UTF-8 FILE > NEW converts; or set on_bad_line to "
-                         "skip or replace"
-                       : ""});
+      bad(line, {.what = "not UTF-8: byte " + std::string(byte) + " at byte " + std::to_string(at + 1) + " of the line",
+                 .hint = options_.on_bad_line == BadLine::stop
+                             ? std::string("is it another encoding? iconv -f GB18030 -t UTF-8 FILE > NEW converts; ") +
+                                   kOtherwise
+                             : ""});
       return false;
     }
     ++out_.replaced;
@@ -351,7 +351,7 @@ class Parser {
       for (const auto& [key, value] : row.items()) keys += (keys.empty() ? "'" : ", '") + key + "'";
       return bad(line, {.what = "the row has no field '" + options_.text_field + "'",
                         .got = keys.empty() ? "{}" : keys,
-                        .hint = "name the field that holds the text with text_field"});
+                        .hint = "--text-field, in a config text_field, names the field that holds the text"});
     }
     if (!field->is_string())
       return bad(line,

@@ -102,9 +102,11 @@ class Sharder {
       : tokenizer_(tokenizer), folder_(folder), options_(options), files_(find_text_files(inputs)) {
     eos_ = tokenizer.special_tokens().eos;
     if (options.append_eos && eos_ < 0)
-      throw Error(Exit::data, {.what = "the tokenizer has no end-of-text token to put between documents",
-                               .where = tokenizer_path,
-                               .hint = "add one to the tokenizer, or join documents without one (append_eos: false)"});
+      throw Error(
+          Exit::data,
+          {.what = "the tokenizer has no end-of-text token to put between documents",
+           .where = tokenizer_path,
+           .hint = "add one to the tokenizer, or join documents without one: --no-eos, in a config append_eos: false"});
     if (!(options.validation_fraction >= 0 && options.validation_fraction < 1))
       throw Error(Exit::usage, {.what = "validation fraction",
                                 .got = std::to_string(options.validation_fraction),

@@ -91,13 +91,13 @@ std::unique_ptr<text::Tokenizer> train_pieces(BlockReader& reader, const ReadOpt
   std::vector<std::string> specials;
   for (const auto& token : config.special_tokens)
     if (token != TokenizerTrainingConfig().special_tokens.front()) specials.push_back(token);
-  auto tokenizer = text::train_sentencepiece(
-      next, {.model_type = config.type == "sentencepiece-bpe" ? "bpe" : "unigram",
-             .vocab_size = static_cast<size_t>(config.vocab_size),
-             .byte_fallback = config.byte_fallback,
-             .character_coverage = config.character_coverage,
-             .special_tokens = std::move(specials),
-             .threads = threads});
+  auto tokenizer =
+      text::train_sentencepiece(next, {.model_type = config.type == "sentencepiece-bpe" ? "bpe" : "unigram",
+                                       .vocab_size = static_cast<size_t>(config.vocab_size),
+                                       .byte_fallback = config.byte_fallback,
+                                       .character_coverage = config.character_coverage,
+                                       .special_tokens = std::move(specials),
+                                       .threads = threads});
   complaints.finish();
   return tokenizer;
 }
@@ -114,9 +114,7 @@ std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>&
 
 std::filesystem::path learn_tokenizer(const DataConfig& data, const TokenizerTrainingConfig& config) {
   Checksum key;
-  const auto add = [&](const std::string& text) {
-    key.update(std::as_bytes(std::span(text.data(), text.size() + 1)));
-  };
+  const auto add = [&](const std::string& text) { key.update(std::as_bytes(std::span(text.data(), text.size() + 1))); };
   std::vector<std::string> inputs;
   for (const auto& source : data.train) {
     if (TokenShards::is_shards(source.path) || TokenizedRows::is_tokenized(source.path))
@@ -134,9 +132,10 @@ std::filesystem::path learn_tokenizer(const DataConfig& data, const TokenizerTra
   read.text_field = data.train.front().text_field;
   read.document = parse_document_unit(data.train.front().document);
   read.on_bad_line = parse_bad_line(data.on_bad_line);
-  for (const auto& text : {read.text_field, data.train.front().document, data.on_bad_line, config::dump(config)}) add(text);
-  const fs::path folder = (data.cache_dir.empty() ? default_cache_folder() : fs::path(data.cache_dir)) /
-                          ("tokenizer-" + key.hex());
+  for (const auto& text : {read.text_field, data.train.front().document, data.on_bad_line, config::dump(config)})
+    add(text);
+  const fs::path folder =
+      (data.cache_dir.empty() ? default_cache_folder() : fs::path(data.cache_dir)) / ("tokenizer-" + key.hex());
   if (fs::exists(folder / "tokenizer_config.json")) return folder;  // it is written last
   log::info("learning a tokenizer of " + std::to_string(config.vocab_size) + " tokens into " + folder.string());
   const auto tokenizer = train_tokenizer(inputs, read, config, static_cast<int>(data.preprocessing_num_workers));

@@ -293,8 +293,7 @@ void WordCache::Release::operator()(Bucket* buckets) const { ::munmap(buckets, k
 
 WordCache::WordCache() {
   // Zeroed pages on demand: a short text touches few.
-  void* memory =
-      ::mmap(nullptr, kBuckets * sizeof(Bucket), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory = ::mmap(nullptr, kBuckets * sizeof(Bucket), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   buckets_.reset(static_cast<Bucket*>(memory));
 }

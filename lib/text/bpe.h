@@ -1,6 +1,6 @@
 #pragma once
-// Byte-pair encoding (Sennrich et al. 2016; bytes as in GPT-2): a word's symbols are joined pair by pair, the pair of the
-// lowest rank first, the leftmost of equals first. Ids are exactly those of Hugging Face's `BPE` model.
+// Byte-pair encoding (Sennrich et al. 2016; bytes as in GPT-2): a word's symbols are joined pair by pair, the pair of
+// the lowest rank first, the leftmost of equals first. Ids are exactly those of Hugging Face's `BPE` model.
 
 #include <array>
 #include <cstdint>
@@ -81,7 +81,8 @@ class BpeModel {
   std::array<TokenId, 256> byte_ids_{};
   bool has_all_bytes_ = true;
   bool blank_begins_part_ = false;  // characters only: no merge joins what stands before a U+2581 with it
-  std::array<std::array<uint64_t, 4>, 256> joins_{};  // [a] bit b: some merge joins a symbol ending in a with one beginning in b
+  std::array<std::array<uint64_t, 4>, 256>
+      joins_{};  // [a] bit b: some merge joins a symbol ending in a with one beginning in b
 };
 
 class WordCache {
@@ -90,8 +91,8 @@ class WordCache {
 
  private:
   friend class BpeModel;
-  static constexpr size_t kMaxBytes = 15;   // of a word that is cached
-  static constexpr size_t kInline = 3;      // ids that stand in the entry itself
+  static constexpr size_t kMaxBytes = 15;  // of a word that is cached
+  static constexpr size_t kInline = 3;     // ids that stand in the entry itself
   static constexpr size_t kBuckets = 1 << 14;
   /// The word's bytes and its length; its ids, or where they stand in `spilled_`.
   struct Entry {

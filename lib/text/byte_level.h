@@ -1,5 +1,6 @@
 #pragma once
-// GPT-2's spelling of bytes: every byte is one printable character, so that a vocabulary of byte strings is a JSON of text.
+// GPT-2's spelling of bytes: every byte is one printable character, so that a vocabulary of byte strings is a JSON of
+// text.
 
 #include <optional>
 #include <string>

@@ -32,7 +32,8 @@ const Json& array_of(JsonObject& object, const char* key) {
 /// What the pre-tokenizer and the decoder of that name share. Files older than prepend_scheme have add_prefix_space.
 std::pair<std::string, PrependScheme> read_metaspace(JsonObject& object) {
   const std::string replacement = object.string("replacement");
-  if (replacement.empty() || decode_utf8(replacement.data(), replacement.data() + replacement.size()).size != replacement.size())
+  if (replacement.empty() ||
+      decode_utf8(replacement.data(), replacement.data() + replacement.size()).size != replacement.size())
     object.fail("wrong 'replacement'", json_string(replacement), "one character");
   object.skip("str_rep");
   const bool prefix = object.flag("add_prefix_space", true);
@@ -124,8 +125,7 @@ class PreTokenizerReader {
       }
     }
     std::vector<std::unique_ptr<SplitStage>> stages;
-    for (Step& step : steps_)
-      stages.push_back(step.stage ? std::move(step.stage) : make_pattern_split(step.pattern));
+    for (Step& step : steps_) stages.push_back(step.stage ? std::move(step.stage) : make_pattern_split(step.pattern));
     return PreTokenizer(std::move(stages), last);
   }
   bool byte_level() const { return byte_level_; }
@@ -344,7 +344,8 @@ void read_post(const Json& value, PostProcessor& post, const std::string& where,
 
 size_t read_count(JsonObject& object, const char* key) {
   const Json& value = object.need(key);
-  if (!value.is_number_unsigned()) object.fail(std::string("wrong type of '") + key + "'", shown(value), "a whole number");
+  if (!value.is_number_unsigned())
+    object.fail(std::string("wrong type of '") + key + "'", shown(value), "a whole number");
   return value.get<size_t>();
 }
 

@@ -1,6 +1,7 @@
 #pragma once
-// A tokenizer as Hugging Face's tokenizer.json describes it: added tokens -> normalizer -> pre-tokenizer -> model -> post-processor, and
-// a decoder for the way back. Read by hf_read.cpp, put together from GPT-2's vocab.json and merges.txt, or trained.
+// A tokenizer as Hugging Face's tokenizer.json describes it: added tokens -> normalizer -> pre-tokenizer -> model ->
+// post-processor, and a decoder for the way back. Read by hf_read.cpp, put together from GPT-2's vocab.json and
+// merges.txt, or trained.
 
 #include <array>
 #include <atomic>

@@ -30,9 +30,9 @@ Json pre_tokenizer_json(const TokenizerSketch& sketch) {
   if (!sketch.byte_level) return nullptr;
   if (sketch.pattern == Pattern::gpt2) return byte_level_json(true);
   LLMTK_CHECK(sketch.pattern == Pattern::gpt2_digits, "no JSON for pattern ", static_cast<int>(sketch.pattern));
-  return {{"type", "Sequence"},
-          {"pretokenizers",
-           Json::array({Json{{"type", "Digits"}, {"individual_digits", true}}, byte_level_json(true)})}};
+  return {
+      {"type", "Sequence"},
+      {"pretokenizers", Json::array({Json{{"type", "Digits"}, {"individual_digits", true}}, byte_level_json(true)})}};
 }
 
 /// The vocabulary in the order of ids, one token a line.

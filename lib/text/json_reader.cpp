@@ -65,7 +65,8 @@ void JsonObject::finish() const {
 }
 
 void JsonObject::fail(const std::string& what, const std::string& got, const std::string& expected) const {
-  throw Error(Exit::file, {.what = (path_.empty() ? "" : path_ + ": ") + what, .where = where_, .got = got, .expected = expected});
+  throw Error(Exit::file,
+              {.what = (path_.empty() ? "" : path_ + ": ") + what, .where = where_, .got = got, .expected = expected});
 }
 
 int32_t read_id(const Json& value, const std::string& where, const std::string& path) {

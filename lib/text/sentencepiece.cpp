@@ -20,7 +20,8 @@ class SentencePieceTokenizer : public Tokenizer {
   SentencePieceTokenizer(std::string model, const std::string& where) : model_(std::move(model)) {
     const auto status = processor_.LoadFromSerializedProto(model_);
     if (!status.ok())
-      throw Error(Exit::file, {.what = std::string("not a sentencepiece model: ") + status.error_message(), .where = where});
+      throw Error(Exit::file,
+                  {.what = std::string("not a sentencepiece model: ") + status.error_message(), .where = where});
     // A leading blank belongs to the first piece where the normalizer puts one before every text.
     std::vector<std::string> pieces;
     processor_.Encode("a", &pieces).IgnoreError();
@@ -29,7 +30,8 @@ class SentencePieceTokenizer : public Tokenizer {
 
   size_t vocab_size() const override { return static_cast<size_t>(processor_.GetPieceSize()); }
   SpecialTokens special_tokens() const override {
-    return {.bos = processor_.bos_id(), .eos = processor_.eos_id(), .pad = processor_.pad_id(), .unk = processor_.unk_id()};
+    return {
+        .bos = processor_.bos_id(), .eos = processor_.eos_id(), .pad = processor_.pad_id(), .unk = processor_.unk_id()};
   }
 
   void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens) const override {
@@ -48,7 +50,8 @@ class SentencePieceTokenizer : public Tokenizer {
       std::string part;
       if (!plain.empty()) LLMTK_CHECK(processor_.Decode(plain, &part).ok());
       // The library drops the blank before the first word of every call; inside a text it is part of it.
-      if (!first && !plain.empty() && adds_space_ && processor_.IdToPiece(plain.front()).starts_with(kSpace)) text += ' ';
+      if (!first && !plain.empty() && adds_space_ && processor_.IdToPiece(plain.front()).starts_with(kSpace))
+        text += ' ';
       text += part;
       first = first && plain.empty();
       plain.clear();

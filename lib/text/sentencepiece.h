@@ -16,8 +16,8 @@ std::unique_ptr<Tokenizer> read_sentencepiece(const std::filesystem::path& file)
 struct SentencePieceOptions {
   std::string model_type = "bpe";  ///< bpe or unigram
   size_t vocab_size = 32000;
-  bool byte_fallback = true;           ///< an unknown character becomes its bytes' tokens
-  double character_coverage = 0.9995;  ///< share of characters with a token of their own
+  bool byte_fallback = true;                ///< an unknown character becomes its bytes' tokens
+  double character_coverage = 0.9995;       ///< share of characters with a token of their own
   std::vector<std::string> special_tokens;  ///< beside <unk>, <s> and </s>
   int threads = 1;
 };

@@ -85,8 +85,8 @@ class RegexSplit : public SplitStage {
     int error = 0;
     PCRE2_SIZE offset = 0;
     constexpr uint32_t kOptions = PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C;
-    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(regex.data()), regex.size(), kOptions, &error, &offset,
-                              nullptr));
+    code_.reset(
+        pcre2_compile(reinterpret_cast<PCRE2_SPTR>(regex.data()), regex.size(), kOptions, &error, &offset, nullptr));
     if (!code_)
       throw Error(Exit::file, {.what = "the pre-tokenizer's pattern does not compile: " + message(error),
                                .where = where_,
@@ -102,8 +102,8 @@ class RegexSplit : public SplitStage {
     if (!match) throw std::bad_alloc();
     std::vector<Part> parts;
     for (size_t at = 0; at < text.size();) {
-      const int rc = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, 0,
-                                 match.get(), nullptr);
+      const int rc =
+          pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, 0, match.get(), nullptr);
       if (rc == PCRE2_ERROR_NOMATCH) break;
       if (rc < 0)
         throw Error(Exit::data, {.what = "the pre-tokenizer's pattern cannot be matched: " + message(rc),
@@ -165,7 +165,8 @@ class DigitsSplit : public SplitStage {
       p += c.size;
     }
     add_rest(parts, text.size());
-    emit_parts(text, std::move(parts), individual_ ? SplitBehavior::isolated : SplitBehavior::contiguous, false, pieces);
+    emit_parts(text, std::move(parts), individual_ ? SplitBehavior::isolated : SplitBehavior::contiguous, false,
+               pieces);
   }
 
  private:

@@ -19,7 +19,8 @@ enum class Pattern {
   none,         ///< the whole text is one word
   gpt2,         ///< 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
   gpt2_digits,  ///< every numeric character by itself, gpt2 between them (SmolLM2)
-  llama3,       ///< (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|...
+  llama3,       ///< (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|
+                ///< ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|...
   qwen2,        ///< llama3 with \p{N} for \p{N}{1,3}
 };
 
@@ -102,7 +103,8 @@ struct ClassAt {
 
 inline ClassAt class_at(const char* p, const char* end, const CharTable& table) {
   const uint8_t ascii = table.ascii(static_cast<unsigned char>(*p));
-  if (ascii != CharTable::kMultibyte) [[likely]] return {ascii, 1};
+  if (ascii != CharTable::kMultibyte) [[likely]]
+    return {ascii, 1};
   const Utf8Char c = decode_utf8(p, end);
   return {table.of(c.code), c.size};
 }

@@ -11,9 +11,10 @@ namespace llmtk::text {
 std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   std::error_code ignored;
   if (!fs::exists(path, ignored))
-    throw Error(Exit::file, {.what = "no such tokenizer",
-                             .where = path.string(),
-                             .expected = "a model folder, or a tokenizer.json, vocab.json or sentencepiece .model file"});
+    throw Error(Exit::file,
+                {.what = "no such tokenizer",
+                 .where = path.string(),
+                 .expected = "a model folder, or a tokenizer.json, vocab.json or sentencepiece .model file"});
   if (fs::is_directory(path)) {
     if (fs::exists(path / "tokenizer.json")) return read_tokenizer_json(path / "tokenizer.json");
     if (fs::exists(path / "vocab.json")) return read_gpt2_files(path / "vocab.json", path / "merges.txt");
@@ -30,7 +31,8 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
 std::string StreamDecoder::push(TokenId id) {
   if (skip_special_tokens_ && tokenizer_.is_special(id)) return {};
   std::string bytes = tokenizer_.token_bytes(id);
-  if (first_ && begins_ == Begins::text && bytes.starts_with(' ') && tokenizer_.drops_leading_blank()) bytes.erase(0, 1);
+  if (first_ && begins_ == Begins::text && bytes.starts_with(' ') && tokenizer_.drops_leading_blank())
+    bytes.erase(0, 1);
   first_ = false;
   pending_ += bytes;
   const size_t whole = pending_.size() - incomplete_utf8_suffix(pending_);

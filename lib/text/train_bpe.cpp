@@ -34,7 +34,9 @@ struct Candidate {
   std::vector<uint32_t> words;
 
   /// The most frequent comes first, of equals the one with the smaller ids.
-  bool operator<(const Candidate& other) const { return count != other.count ? count < other.count : pair > other.pair; }
+  bool operator<(const Candidate& other) const {
+    return count != other.count ? count < other.count : pair > other.pair;
+  }
 };
 
 class Trainer {
@@ -149,7 +151,8 @@ class Trainer {
   }
 
   std::unique_ptr<HfTokenizer> finish() {
-    TokenizerSketch sketch{.vocabulary = &vocabulary_, .merges = merges_, .byte_level = true, .pattern = options_.pattern};
+    TokenizerSketch sketch{
+        .vocabulary = &vocabulary_, .merges = merges_, .byte_level = true, .pattern = options_.pattern};
     for (const auto& token : options_.special_tokens)
       sketch.added.push_back({.id = vocabulary_.find(token), .content = token, .special = true});
     if (!options_.special_tokens.empty()) sketch.bos = sketch.eos = options_.special_tokens.front();

@@ -16,18 +16,21 @@ struct Range {
 };
 
 // Assigned by Unicode 15.1 and 16, later than the utf8proc of Debian 12 (Unicode 15.0).
-constexpr Range kNewLetters[] = {
-    {0x1C89, 0x1C8A}, {0xA7CB, 0xA7CD}, {0xA7DA, 0xA7DC}, {0x105C0, 0x105F3}, {0x10D4A, 0x10D65}, {0x10D6F, 0x10D85}, {0x10EC2, 0x10EC4}, {0x11380, 0x11389}, {0x1138B, 0x1138B}, {0x1138E, 0x1138E}, {0x11390, 0x113B5}, {0x113B7, 0x113B7}, {0x113D1, 0x113D1}, {0x113D3, 0x113D3}, {0x11BC0, 0x11BE0}, {0x13460, 0x143FA}, {0x16100, 0x1611D}, {0x16D40, 0x16D6C}, {0x18CFF, 0x18CFF}, {0x1E5D0, 0x1E5ED}, {0x1E5F0, 0x1E5F0}, {0x2EBF0, 0x2EE5D}
-};
-constexpr Range kNewNumbers[] = {
-    {0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x16130, 0x16139}, {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}
-};
+constexpr Range kNewLetters[] = {{0x1C89, 0x1C8A},   {0xA7CB, 0xA7CD},   {0xA7DA, 0xA7DC},   {0x105C0, 0x105F3},
+                                 {0x10D4A, 0x10D65}, {0x10D6F, 0x10D85}, {0x10EC2, 0x10EC4}, {0x11380, 0x11389},
+                                 {0x1138B, 0x1138B}, {0x1138E, 0x1138E}, {0x11390, 0x113B5}, {0x113B7, 0x113B7},
+                                 {0x113D1, 0x113D1}, {0x113D3, 0x113D3}, {0x11BC0, 0x11BE0}, {0x13460, 0x143FA},
+                                 {0x16100, 0x1611D}, {0x16D40, 0x16D6C}, {0x18CFF, 0x18CFF}, {0x1E5D0, 0x1E5ED},
+                                 {0x1E5F0, 0x1E5F0}, {0x2EBF0, 0x2EE5D}};
+constexpr Range kNewNumbers[] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x16130, 0x16139},
+                                 {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
 // Numbers of Unicode 17: the Digits pre-tokenizer follows a newer table than the patterns do.
 constexpr Range kNewestNumbers[] = {{0x11DE0, 0x11DE9}, {0x16FF4, 0x16FF6}};
 constexpr Range kSpaces[] = {{0x09, 0x0D},     {0x20, 0x20},     {0x85, 0x85},     {0xA0, 0xA0},     {0x1680, 0x1680},
                              {0x2000, 0x200A}, {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}};
 // Word characters outside the categories L, M, Nd, Nl and Pc: joiners and the circled letters.
-constexpr Range kOtherWord[] = {{0x200C, 0x200D}, {0x24B6, 0x24E9}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+constexpr Range kOtherWord[] = {
+    {0x200C, 0x200D}, {0x24B6, 0x24E9}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
 
 uint8_t category_class(char32_t c) {
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
@@ -66,7 +69,8 @@ CharTable::CharTable() {
     for (char32_t c = first; c < end; ++c) all[c] = static_cast<char>(category_class(c));
   };
   fill(0, 0x3400);
-  for (char32_t c = 0x3400; c < 0x4DC0; ++c) all[c] = kLetter | kWord;  // the unified ideographs, by far the largest blocks
+  for (char32_t c = 0x3400; c < 0x4DC0; ++c)
+    all[c] = kLetter | kWord;  // the unified ideographs, by far the largest blocks
   fill(0x4DC0, 0x4E00);
   for (char32_t c = 0x4E00; c < 0xA000; ++c) all[c] = kLetter | kWord;
   fill(0xA000, 0xAC00);
@@ -136,8 +140,8 @@ void append_utf8(char32_t c, std::string& out) {
 
 namespace {
 
-/// The length of the longest prefix of an ill-formed sequence that some well-formed sequence begins with (at least 1), and
-/// whether it runs to the end of the text.
+/// The length of the longest prefix of an ill-formed sequence that some well-formed sequence begins with (at least 1),
+/// and whether it runs to the end of the text.
 size_t ill_formed_part(std::string_view text, bool& at_end) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char a = byte(0);

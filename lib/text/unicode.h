@@ -9,7 +9,8 @@
 
 namespace llmtk::text {
 
-/// Bits of a character's class. Letters and numbers as Unicode 16 has them (what Hugging Face's tokenizers 0.23 matches with).
+/// Bits of a character's class. Letters and numbers as Unicode 16 has them (what Hugging Face's tokenizers 0.23 matches
+/// with).
 enum CharClass : uint8_t {
   kLetter = 1,   ///< \p{L}
   kNumber = 2,   ///< \p{N}
@@ -36,8 +37,8 @@ class CharTable {
   std::string classes_;
 };
 
-/// One character at the front of [p, end), which is not empty. A byte that starts no valid sequence counts as a character
-/// of size 1 with code point kInvalid, which belongs to no class.
+/// One character at the front of [p, end), which is not empty. A byte that starts no valid sequence counts as a
+/// character of size 1 with code point kInvalid, which belongs to no class.
 struct Utf8Char {
   char32_t code;
   uint32_t size;
@@ -47,8 +48,8 @@ Utf8Char decode_utf8(const char* p, const char* end);
 
 void append_utf8(char32_t code, std::string& out);
 
-/// Writes `text` in Unicode's normalization form C to `out`; false, and nothing written, where it is in that form already
-/// (any ASCII text is) or not UTF-8.
+/// Writes `text` in Unicode's normalization form C to `out`; false, and nothing written, where it is in that form
+/// already (any ASCII text is) or not UTF-8.
 bool to_nfc(std::string_view text, std::string& out);
 
 /// With every ill-formed sequence (its longest part that could have begun a character) as one U+FFFD.

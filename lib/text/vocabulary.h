@@ -34,7 +34,7 @@ class Vocabulary {
   static constexpr uint32_t kNone = 0xFFFFFFFF;
   void grow(size_t slots);
   std::string arena_;
-  std::vector<Place> places_;  // by id
+  std::vector<Place> places_;   // by id
   std::vector<TokenId> index_;  // -1 or an id; a power of two long
   size_t count_ = 0;
 };

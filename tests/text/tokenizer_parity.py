@@ -68,6 +68,32 @@ def train(pre_tokenizer, corpus, vocab_size, specials, normalizer=None, **model)
     return tokenizer
 
 
+def sentencepiece_like(corpus, vocab_size, split_words, metaspace=None, **model):
+    """A BPE over characters with its bytes as tokens, as the converters from sentencepiece make them."""
+    blank = "\u2581"
+    trained = Tokenizer(models.BPE())
+    if split_words:
+        trained.pre_tokenizer = pre_tokenizers.Metaspace(blank, "always")
+    else:
+        trained.normalizer = normalizers.Replace(" ", blank)
+    trained.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False))
+    learnt = json.loads(trained.to_str())["model"]
+    tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)]
+    tokens += [token for token in sorted(learnt["vocab"], key=learnt["vocab"].get)]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)},
+                                     merges=[tuple(merge) for merge in learnt["merges"]], unk_token="<unk>", **model))
+    if metaspace:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(blank, metaspace, split=split_words)
+        tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(blank, metaspace)])
+    else:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(blank), normalizers.Replace(" ", blank)])
+        tokenizer.decoder = decoders.Sequence([decoders.Replace(blank, " "), decoders.ByteFallback(), decoders.Fuse(),
+                                               decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
 def cases(corpus):
     eos = "<|endoftext|>"
     yield "gpt2-like", train(byte_level(), corpus, 2000, [eos])
@@ -84,6 +110,12 @@ def cases(corpus):
     added = train(byte_level(), corpus, 1200, [eos])
     added.add_tokens([AddedToken("<think>", lstrip=True, rstrip=True), AddedToken("fox", single_word=True), "世界"])
     yield "added-tokens", added
+    fallback = dict(byte_fallback=True, fuse_unk=True)
+    yield "llama2-like", sentencepiece_like(corpus, 2500, True, **fallback)
+    yield "llama2-like, merges across words", sentencepiece_like(corpus[:25], 1500, False, **fallback)
+    yield "metaspace", sentencepiece_like(corpus, 2000, True, metaspace="always", byte_fallback=True)
+    yield "metaspace first, unknown tokens fused", sentencepiece_like(corpus[:40], 700, True, metaspace="first", fuse_unk=True)
+    yield "metaspace first, unknown tokens single", sentencepiece_like(corpus[:40], 700, True, metaspace="first")
     if DATA:
         folder = Path(DATA) / "tokenizers" / "gpt2"
         gpt2 = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))

@@ -1,0 +1,449 @@
+"""llmtk tokenize: every subcommand and flag on real input; broken input, kills, a full disk, memory, threads."""
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+from support import BIN, json_lines, main, run
+
+DATA = os.environ.get("LLMTK_TEST_DATA")
+FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="llmtk-e2e-tokenize-"))
+TEXTS = ["The quick brown fox jumps over 13 lazy dogs.", "床前明月光，疑是地上霜。", "《論語》：學而時習之，不亦說乎？\n有朋自遠方來",
+         "  two  blanks\tand a tab\n\n\nlines", "👍🏽👨‍👩‍👧‍👦 e\u0301 ½ Привет नमस्ते 日本語 한국어", " ", "\n", "it's 2024's 1st: x**2 != 3.14", "龘"]
+WORDS = ("the a of to and is that for it with as was on be at by this had not are but from or have an they which one you "
+         "were her all she there would their we him been has when who will more no if out so said what up its about "
+         "床前 明月光 疑是 地上霜 舉頭 望明月 低頭 思故鄉 人生 白日 依山 盡 黃河 入海 流 2024 3.14 don't they've 模型 学习").split()
+
+
+def made_up(size, seed):
+    """About `size` bytes of text in lines, some of them empty; the same for the same seed."""
+    rng = random.Random(seed)
+    lines, have = [], 0
+    while have < size:
+        line = " ".join(rng.choice(WORDS) if rng.random() < 0.8 else "".join(rng.choices("abcdefghijklmnopqrst", k=rng.randint(2, 9)))
+                        for _ in range(rng.randint(0, 16)))
+        lines.append(line)
+        have += len(line.encode()) + 1
+    return "\n".join(lines) + "\n"
+
+
+def write(name, content):
+    path = FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def rows(texts, field="text"):
+    return "".join(json.dumps({field: text}, ensure_ascii=False) + "\n" for text in texts)
+
+
+CHUNK = made_up(1 << 20, 1)
+CORPUS = write("corpus.txt", CHUNK)
+TOKENIZER = FOLDER / "tokenizer"
+KINDS = {"bpe": [], "sentencepiece-bpe": ["--character-coverage", "0.99"], "sentencepiece-unigram": []}
+
+
+def tokenize(*arguments, **more):
+    return run("tokenize", *arguments, **more)
+
+
+def ids_of(text):
+    return [[int(word) for word in line.split()] for line in text.split("\n")[:-1]]
+
+
+def encode(*arguments, **more):
+    return ids_of(tokenize("encode", "-t", TOKENIZER, *arguments, **more))
+
+
+def files_of(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def read_shard(path):
+    raw = path.read_bytes()
+    return list(struct.unpack(f"<{len(raw) // 2}H", raw))
+
+
+def shard(name, *arguments, tokenizer=TOKENIZER, **more):
+    """Writes shards from CORPUS if nothing else is said. The answer to --json, and the folder."""
+    out = tokenize("shard", "-t", tokenizer, "-o", FOLDER / name, "--json", *(arguments or [CORPUS]), **more)
+    return json.loads(out) if isinstance(out, str) else out, FOLDER / name
+
+
+def test_train():
+    out = json.loads(tokenize("train", CORPUS, "-o", TOKENIZER, "--vocab-size", 1500, "--special-tokens", "<|end|>", "<|角色|>",
+                              "--json"))
+    assert out["vocab_size"] == 1500 and out["type"] == "bpe" and out["folder"] == str(TOKENIZER), out
+    vocab = json.loads((TOKENIZER / "tokenizer.json").read_text())["model"]["vocab"]
+    assert len(vocab) == 1500 and vocab["<|end|>"] == 0 and vocab["<|角色|>"] == 1
+    assert encode("a<|角色|>b<|end|>")[0][1::2] == [1, 0]
+    # A second run in the same folder only with --overwrite.
+    _, err = tokenize("train", CORPUS, "-o", TOKENIZER, exit=2)
+    assert str(TOKENIZER / "tokenizer.json") in err and "--overwrite" in err, err
+
+    def merges(name, *flags, source=CORPUS):
+        folder = FOLDER / "trained" / name
+        tokenize("train", source, "-o", folder, "--vocab-size", 1500, "--overwrite", *flags)
+        return (folder / "tokenizer.json").read_bytes(), json.loads((folder / "tokenizer.json").read_text())
+
+    one, model = merges("one", "--threads", 1)
+    assert one == merges("two", "--threads", 2)[0] == merges("one")[0]
+    assert model["added_tokens"][0]["content"] == "<|endoftext|>"
+    rare, frequent = write("rare.txt", "zyx zyx\n" + "abc abc abc abc\n" * 9), "ab"
+    assert "zyx" in merges("rare", source=rare)[1]["model"]["vocab"]
+    vocab = merges("frequent", "--min-frequency", 20, source=rare)[1]["model"]["vocab"]
+    assert "zyx" not in vocab and frequent in vocab
+    assert not any(len(token) > 1 and any(c in "0123456789" for c in token)
+                   for token in merges("digits", "--split-digits")[1]["model"]["vocab"])
+    # Other fields of rows; a document of its own per row is what counts, so no token reaches over two.
+    fields = write("fields.jsonl", rows(["qqqq" * 9] * 9, "body"))
+    assert "qqqq" in merges("fields", "--text-field", "body", source=fields)[1]["model"]["vocab"]
+    _, err = tokenize("train", fields, "-o", FOLDER / "no", exit=3)
+    assert f"{fields}:1" in err and "'text'" in err and "body" in err, err
+    for flags, code, words in ((["--vocab-size", 10], 2, ["10", "257"]), (["--vocab-size", 0], 2, ["vocab-size"]),
+                               (["--type", "wordpiece"], 2, ["wordpiece", "sentencepiece-unigram"])):
+        _, err = tokenize("train", CORPUS, "-o", FOLDER / "no", *flags, exit=code)
+        assert all(word in err for word in words), err
+    assert not (FOLDER / "no").exists()
+
+
+def test_train_sentencepiece():
+    for kind in ("sentencepiece-bpe", "sentencepiece-unigram"):
+        folder = FOLDER / "kinds" / kind
+        out = json.loads(tokenize("train", CORPUS, "-o", folder, "--type", kind, "--vocab-size", 600, "--json"))
+        assert out["vocab_size"] == 600 and (folder / "tokenizer.model").exists(), out
+        tokens = json_lines(tokenize("encode", "-t", folder, "--json", "the 龘"))[0]["tokens"]
+        assert "".join(tokens) == "▁the▁<0xE9><0xBE><0x98>", tokens
+        plain = FOLDER / "kinds" / "plain"
+        tokenize("train", CORPUS, "-o", plain, "--type", kind, "--vocab-size", 600, "--no-byte-fallback",
+                 "--character-coverage", "1.0", "--special-tokens", "<|user|>", "--overwrite", "--threads", 1)
+        encoded = json_lines(tokenize("encode", "-t", plain, "--json", "--add-special-tokens", "the 龘"))[0]
+        assert encoded["tokens"][0] == "<s>" and encoded["tokens"][-1] == "<unk>", encoded
+    _, err = tokenize("train", CORPUS, "-o", FOLDER / "no", "--type", "sentencepiece-bpe", "--vocab-size", 90, exit=3)
+    assert "sentencepiece" in err and "vocabulary" in err, err
+
+
+def test_encode_and_decode():
+    plain = encode(*TEXTS)
+    answers = json_lines(tokenize("encode", "-t", TOKENIZER, "--json", *TEXTS))
+    tokens = tokenize("encode", "-t", TOKENIZER, "--show", "tokens", *TEXTS).split("\n")
+    assert [a["ids"] for a in answers] == plain and [a["count"] for a in answers] == [len(p) for p in plain]
+    assert [" ".join(a["tokens"]) for a in answers] == tokens[:-1]
+    # The same from files of every kind, a folder, a pattern, standard input, on any number of threads.
+    source = write("in/a.jsonl", rows(TEXTS))
+    write("in/b.json", json.dumps([{"text": text} for text in TEXTS]))
+    for threads in (0, 1, 2, 3):
+        assert encode("-f", source, "--threads", threads) == plain
+    assert encode("-f", FOLDER / "in") == encode("-f", FOLDER / "in" / "*.json*") == plain * 2
+    assert encode(TEXTS[0], "-f", FOLDER / "in" / "b.json") == plain[:1] + plain
+    assert encode("-f", write("fields.jsonl", rows(TEXTS, "body")), "--text-field", "body") == plain
+    for text, ids in zip(TEXTS, plain):
+        assert encode(stdin=text) == [ids], text
+    poem = write("poem.txt", "床前明月光，\r\n疑是地上霜。\n\n舉頭望明月\n")
+    lines = ["床前明月光，", "疑是地上霜。", "", "舉頭望明月"]
+    assert encode("-f", poem, "--document", "line") == encode(*lines)
+    assert encode("-f", poem, "--document", "blank_line") == encode("床前明月光，\n疑是地上霜。", "舉頭望明月")
+    assert encode("-f", poem) == encode(poem.read_text().replace("\r", ""))
+    # And back.
+    for text, ids in zip(TEXTS, plain):
+        assert tokenize("decode", "-t", TOKENIZER, *ids) == text + "\n"
+        assert json.loads(tokenize("decode", "-t", TOKENIZER, "--json", str(ids))) == {"count": len(ids), "text": text}
+    both = "\n".join([" ".join(map(str, plain[0])), json.dumps({"ids": plain[1]}), ",".join(map(str, plain[4])), ""])
+    assert tokenize("decode", "-t", TOKENIZER, stdin=both) == "\n".join([TEXTS[0], TEXTS[1], TEXTS[4], ""])
+    assert tokenize("decode", "-t", TOKENIZER, 0, *plain[8]) == "<|end|>龘\n"
+    assert tokenize("decode", "-t", TOKENIZER, "--skip-special-tokens", 0, *plain[8]) == "龘\n"
+    assert tokenize("decode", "-t", TOKENIZER, *plain[8][:-1]).strip() == "\ufffd"
+
+
+def test_identity():
+    """decode(encode(text)) is the text, whatever the tokenizer; rows go through pipes."""
+    folders = [TOKENIZER, *(FOLDER / "kinds" / kind for kind in ("sentencepiece-bpe", "sentencepiece-unigram"))]
+    if DATA:
+        folders.append(pathlib.Path(DATA) / "tokenizers" / "gpt2")
+    texts = TEXTS + [made_up(3000, seed) for seed in range(20)]
+    source = write("identity.jsonl", rows(texts))
+    for folder in folders:
+        encoded = tokenize("encode", "-t", folder, "--json", "-f", source)
+        assert [row["text"] for row in json_lines(tokenize("decode", "-t", folder, "--json", stdin=encoded))] == texts, folder
+
+
+def test_large_document():
+    """A file that is one document longer than what is read at a time gives the ids of the whole."""
+    text = CHUNK * 9
+    large = write("large.txt", text)
+    expected = encode(stdin=text)
+    assert encode("-f", large, "--threads", 2) == expected
+    counted = json_lines(tokenize("count", "-t", TOKENIZER, "--json", large))
+    assert counted[0]["documents"] == 1 and counted[0]["bytes"] == len(text.encode()), counted
+    assert counted[0]["tokens"] == len(expected[0])
+
+
+def test_count():
+    source, other = write("count/a.jsonl", rows(TEXTS)), write("count/b.txt", CHUNK)
+    ids = [encode(*TEXTS), encode(stdin=CHUNK)]
+    texts = [TEXTS, [CHUNK]]
+    for threads in (0, 1, 2):
+        answers = json_lines(tokenize("count", "-t", TOKENIZER, "--json", FOLDER / "count", "--threads", threads))
+        for answer, path, text, found in zip(answers, (source, other), texts, ids):
+            assert answer["file"] == str(path) and answer["documents"] == len(text), answer
+            assert answer["bytes"] == sum(len(t.encode()) for t in text), answer
+            assert answer["characters"] == sum(map(len, text)), answer
+            assert answer["tokens"] == sum(map(len, found)), answer
+            assert abs(answer["bytes_per_token"] - answer["bytes"] / answer["tokens"]) < 1e-9
+        assert answers[2]["file"] is None and answers[2]["tokens"] == answers[0]["tokens"] + answers[1]["tokens"]
+    assert json_lines(tokenize("count", "-t", TOKENIZER, "--json", other, "--document", "line"))[0]["documents"] == sum(
+        1 for line in CHUNK.split("\n") if line)
+    fields = write("fields.jsonl", rows(TEXTS, "body"))
+    assert json_lines(tokenize("count", "-t", TOKENIZER, "--json", fields, "--text-field", "body"))[0]["documents"] == len(TEXTS)
+    lines = tokenize("count", "-t", TOKENIZER, source, other).splitlines()
+    assert len(lines) == 3 and lines[0].endswith(str(source)) and lines[2].endswith("total"), lines
+
+
+BROKEN = {  # name: bytes; by line what is wrong with it; what is left with skip, with replace
+    "rows.jsonl": (b'{"text": "one"}\n{"text": "t\xffwo"}\n\n{"txt": "x"}\nnot json\n["a"]\n{"text": 5}\n{"text": "\xe4\xb8\x96"}\n',
+                   {2: "0xFF", 4: "no field 'text'", 5: "not JSON", 6: "array", 7: "number"}, ["one", "世"],
+                   ["one", "t\ufffdwo", "世"]),
+    "list.json": (b'[{"text": "one"},\n {"text": "t\xffwo"},\n {"txt": "x"}, {"text": "\xe4\xb8\x96"}]',
+                  {2: "0xFF", 3: "no field 'text'"}, ["one", "世"], ["one", "t\ufffdwo", "世"]),
+    "lines.txt": (b"one\nhalf \xe4\xbd character\n\xe4\xb8\x96\n", {2: "0xE4"}, ["one", "世"],
+                  ["one", "half \ufffd character", "世"]),
+}
+
+
+def test_bad_lines():
+    for name, (content, wrong, skipped, replaced) in BROKEN.items():
+        path = write("broken/" + name, content)
+        first = f"{path}:{min(wrong)}: "
+        flags = ["--document", "line"]
+        commands = {"encode": ["encode", "-t", TOKENIZER, *flags, "-f", path], "count": ["count", "-t", TOKENIZER, *flags, path],
+                    "train": ["train", path, *flags, "--vocab-size", 300, "--overwrite", "-o", FOLDER / "broken-tokenizer"],
+                    "shard": ["shard", path, *flags, "-t", TOKENIZER, "--no-eos", "--overwrite", "-o", FOLDER / "broken-shards"]}
+        for command, arguments in commands.items():
+            _, err = tokenize(*arguments, exit=3)
+            assert first in err and wrong[min(wrong)] in err and "--bad-lines" in err, (command, err)
+            answer = json.loads(tokenize(*arguments, "--json", exit=3)[0])
+            assert answer["exit_code"] == 3 and answer["error"]["where"] == first[:-2], answer
+            for policy, left in (("skip", skipped), ("replace", replaced)):
+                mended = len(left) - len(skipped)
+                out, err = tokenize_both(*arguments, "--bad-lines", policy)
+                for line, reason in wrong.items():
+                    assert f"{path}:{line}: " in err and (reason in err), (command, policy, line, err)
+                if command != "train":
+                    assert f"{len(wrong) - mended} bad lines left out, {mended} mended" in err, (command, policy, err)
+                if command == "encode":
+                    assert ids_of(out) == encode(*left), (name, policy)
+                if command == "count":
+                    assert int(out.split()[0]) == sum(map(len, encode(*left))), (name, policy)
+                if command == "shard":
+                    assert read_shard(FOLDER / "broken-shards" / "train-00000.bin") == sum(encode(*left), []), (name, policy)
+    wide = write("wide.txt", "text".encode("utf-16"))
+    assert "UTF-16" in tokenize("count", "-t", TOKENIZER, wide, exit=3)[1]
+    # Texts of the command line.
+    assert "argument 2" in tokenize("encode", "-t", TOKENIZER, "a", os.fsdecode(b"b\xff"), exit=3)[1]
+    assert encode("a", os.fsdecode(b"b\xff"), "--bad-lines", "skip") == encode("a")
+    assert encode("a", os.fsdecode(b"b\xff"), "--bad-lines", "replace") == encode("a", "b\ufffd")
+    assert "stdin:2" in tokenize("encode", "-t", TOKENIZER, stdin=b"a\nb\xff\n", exit=3)[1]
+
+
+def tokenize_both(*arguments):
+    """stdout and stderr of a run that exits with 0."""
+    done = subprocess.run([str(BIN / "llmtk"), "tokenize", *map(str, arguments)], capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def test_exit_codes():
+    for arguments, code, words in (
+            ([], 2, ["subcommand"]), (["encode", "a"], 2, ["--tokenizer"]), (["count", "-t", TOKENIZER], 2, ["inputs"]),
+            (["encode", "-t", TOKENIZER, "--show", "words", "a"], 2, ["words", "tokens"]),
+            (["encode", "-t", TOKENIZER, "--threads", "-1", "a"], 2, ["threads"]),
+            (["encode", "-t", TOKENIZER, "--nonsense", "a"], 2, ["--nonsense"]),
+            (["encode", "-t", TOKENIZER, "--document", "page", "a"], 2, ["page", "blank_line"]),
+            (["shard", CORPUS, "-t", TOKENIZER, "-o", FOLDER / "x", "--validation-fraction", "1"], 2, ["validation-fraction"]),
+            (["shard", CORPUS, "-t", TOKENIZER, "-o", FOLDER / "x", "--shard-tokens", "0"], 2, ["shard-tokens"]),
+            (["encode", "-t", FOLDER / "none", "a"], 5, [str(FOLDER / "none"), "tokenizer.json"]),
+            (["encode", "-t", FOLDER / "in", "a"], 5, ["holds no tokenizer"]),
+            (["encode", "-t", TOKENIZER, "-f", FOLDER / "none.txt"], 5, ["none.txt"]),
+            (["decode", "-t", TOKENIZER, "1500"], 3, ["'1500'", "0 to 1499"]),
+            (["decode", "-t", TOKENIZER, "1", "x"], 3, ["'x'"])):
+        _, err = tokenize(*arguments, exit=code)
+        assert all(word in err for word in words), (arguments, err)
+    assert not (FOLDER / "x").exists()
+    assert "stdin:2" in tokenize("decode", "-t", TOKENIZER, stdin="1\n1 -2\n", exit=3)[1]
+    assert "stdin:1" in tokenize("decode", "-t", TOKENIZER, stdin='{"ids": 3}\n', exit=3)[1]
+    broken = write("broken-tokenizer.json", (TOKENIZER / "tokenizer.json").read_bytes()[:-500])
+    assert str(broken) in tokenize("encode", "-t", broken, "a", exit=5)[1]
+    # What cannot be written is never a success.
+    for arguments in (["encode", "-t", TOKENIZER, "a"], ["decode", "-t", TOKENIZER, "1"], ["count", "-t", TOKENIZER, CORPUS],
+                      ["shard", CORPUS, "-t", TOKENIZER, "-o", FOLDER / "full", "--json"],
+                      ["train", CORPUS, "-o", FOLDER / "full-tokenizer", "--vocab-size", 300, "--json"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([str(BIN / "llmtk"), "tokenize", *map(str, arguments)], stdout=full, stderr=subprocess.PIPE)
+        assert done.returncode == 5 and b"stdout" in done.stderr and b"No space left" in done.stderr, (arguments, done)
+
+
+def test_shard_content():
+    texts = [text for text in TEXTS * 30 if text.strip()]
+    source = write("shard.jsonl", rows(texts))
+    expected = [ids + [0] for ids in encode(*texts)]
+    answer, folder = shard("plain", source, "--verify")
+    assert read_shard(folder / "train-00000.bin") == sum(expected, [])
+    assert (answer["documents"], answer["tokens"]) == (len(texts), sum(map(len, expected))), answer
+    assert answer["token_type"] == "uint16" and not answer["resumed"] and not answer["was_complete"]
+    assert shard("plain", source)[0]["was_complete"]
+    assert read_shard(shard("no-eos", source, "--no-eos")[1] / "train-00000.bin") == sum(encode(*texts), [])
+    # Shards end at documents, below the length asked for.
+    answer, folder = shard("many", source, "--shard-tokens", 700)
+    parts = [read_shard(folder / part["file"]) for part in answer["train"]]
+    assert len(parts) > 3 and max(map(len, parts)) <= 700 and all(part[-1] == 0 for part in parts)
+    assert sum(parts, []) == sum(expected, []) and [len(part) for part in parts] == [p["tokens"] for p in answer["train"]]
+    # Held out: whole documents; copies of one on the same side; by seed; or from the tail.
+    held = {}
+    for name, flags in {"hash": [], "seed": ["--seed", 5], "tail": ["--split-by", "tail"]}.items():
+        answer, folder = shard(name, source, "--validation-fraction", 0.25, *flags)
+        sides = [set(), set()]
+        for side, split in enumerate(("train", "validation")):
+            document = []
+            for id in read_shard(folder / f"{split}-00000.bin"):
+                document.append(id)
+                if id == 0:
+                    sides[side].add(tuple(document))
+                    document = []
+        assert sides[0] | sides[1] == {tuple(ids) for ids in expected}
+        assert sides[1] and (name == "tail" or not sides[0] & sides[1]), name
+        held[name] = sides[1]
+        if name == "tail":
+            assert abs(answer["validation"][0]["documents"] / len(texts) - 0.25) < 0.05, answer
+    assert held["hash"] != held["seed"]
+    # Other settings or other input are refused; --overwrite starts anew. Damage is found.
+    for flags, words in ((["--no-eos"], ["append_eos", "true", "false"]), (["--shard-tokens", 9], ["shard_tokens"])):
+        _, err = tokenize("shard", source, "-t", TOKENIZER, "-o", FOLDER / "plain", *flags, exit=3)
+        assert all(word in err for word in [*words, "--overwrite", "shards.json"]), err
+    write("shard.jsonl", rows(texts[:-1] + ["床"]))
+    assert "has changed" in tokenize("shard", source, "-t", TOKENIZER, "-o", FOLDER / "plain", exit=3)[1]
+    shard("plain", source, "--overwrite")
+    damaged = FOLDER / "plain" / "train-00000.bin"
+    damaged.write_bytes(b"\x01" + damaged.read_bytes()[1:])
+    assert str(damaged) in tokenize("shard", source, "-t", TOKENIZER, "-o", FOLDER / "plain", "--verify", exit=5)[1]
+    # Without an end-of-text token there is nothing to put between documents.
+    bare = json.loads((TOKENIZER / "tokenizer.json").read_text())
+    write("bare/tokenizer.json", json.dumps(bare))
+    assert "--no-eos" in tokenize("shard", source, "-t", FOLDER / "bare", "-o", FOLDER / "bare-shards", exit=3)[1]
+
+
+SHARD_FLAGS = [CORPUS, "--document", "line", "--shard-tokens", 150_000, "--validation-fraction", 0.1]
+
+
+def large_corpus(name, megabytes):
+    folder = FOLDER / name
+    folder.mkdir(exist_ok=True)
+    with open(folder / "part.txt", "w") as file:
+        for i in range(megabytes):
+            file.write(f"part {i}\n{CHUNK}")
+    return folder
+
+
+def test_shard_threads():
+    folders = [shard(f"threads{n}", *SHARD_FLAGS, "--threads", n)[1] for n in (1, 2, 5)]
+    first, *others = [files_of(folder) for folder in folders]
+    assert len(first) > 5 and all(other == first for other in others)
+
+
+def test_shard_killed():
+    """kill -9 at random moments: the shards come out the same to the byte, and no half-written one counts."""
+    corpus = large_corpus("killed-corpus", 16)
+    flags = [corpus, "--document", "line", "--shard-tokens", 300_000, "--validation-fraction", 0.1, "--threads", 2]
+    begin = time.monotonic()
+    expected = files_of(shard("whole", *flags)[1])
+    seconds = time.monotonic() - begin
+    rng = random.Random(5)
+    folder, kills, resumed = FOLDER / "killed", 0, 0
+    command = [str(BIN / "llmtk-tokenize"), "shard", "-t", str(TOKENIZER), "-o", str(folder), "--json", *map(str, flags)]
+    while kills < 8:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            out, _ = process.communicate(timeout=rng.uniform(0.05, 0.6) * seconds)
+            assert process.returncode == 0
+            resumed += json.loads(out)["resumed"]
+            assert files_of(folder) == expected
+            shutil.rmtree(folder)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            for name in (p.name for p in folder.glob("*.bin")):  # what has a shard's name is a whole shard
+                assert files_of(folder)[name] == expected[name], (kills, name)
+    answer, _ = shard("killed", *flags)
+    assert files_of(folder) == expected
+    assert resumed + answer["resumed"] > 0
+    print(f"{kills} kills, {resumed + answer['resumed']} runs went on to the end")
+
+
+# A process counts what its parent held when it was started, so a small one starts it.
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def peak_mb(*arguments):
+    return int(subprocess.check_output([sys.executable, "-c", PEAK, BIN / "llmtk-tokenize", *map(str, arguments)])) / 1024
+
+
+def test_memory():
+    """Three times the input takes the memory of the small one (which fills what is read ahead)."""
+    small, large = large_corpus("small-corpus", 50), large_corpus("large-corpus", 150)
+    one_document = ["--document", "file"]
+    for name, arguments in {"shard": ["shard", "-t", TOKENIZER, "--overwrite", "-o", FOLDER / "memory"],
+                            "shard, one document": ["shard", "-t", TOKENIZER, "--overwrite", "-o", FOLDER / "memory", *one_document],
+                            "count": ["count", "-t", TOKENIZER], "encode": ["encode", "-t", TOKENIZER],
+                            "train": ["train", "--vocab-size", 400, "--overwrite", "-o", FOLDER / "memory-tokenizer"]}.items():
+        flags = ["--threads", 2, *([] if one_document[-1] in arguments else ["--document", "line"])]
+        peaks = [peak_mb(*arguments, *flags, *(["-f"] if name == "encode" else []), corpus) for corpus in (small, large)]
+        print(f"{name}: {peaks[0]:.1f} MB, {peaks[1]:.1f} MB")
+        # A long document is read in pieces of 4 MB, and how many are in hand at once depends on the threads' luck.
+        assert peaks[1] < peaks[0] + (30 if one_document[-1] in arguments else 12), (name, peaks)
+
+
+def test_full_disk():
+    """On a tmpfs that is too small: exit code 5 and what to do; the finished shards stay, and with room the rest follows."""
+    corpus = large_corpus("killed-corpus", 16)
+    flags = [corpus, "--document", "line", "--shard-tokens", 300_000, "--validation-fraction", 0.1]
+    disk = FOLDER / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], stderr=subprocess.DEVNULL).returncode:
+        print("SKIPPED in part: a small tmpfs cannot be mounted here (needs root)")
+        return
+    try:
+        (_, err), folder = shard("disk/shards", *flags, exit=5)
+        assert "No space left" in err and str(folder) in err, err
+        left = files_of(folder)
+        assert len([name for name in left if name.endswith(".bin")]) >= 2 and not any("tmp" in name for name in left), left
+        (_, err), _ = shard("disk/shards", *flags, exit=5)  # no nearer, and nothing lost
+        assert {k: v for k, v in files_of(folder).items() if k.endswith(".bin")} == {k: v for k, v in left.items() if k.endswith(".bin")}
+        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        answer, _ = shard("disk/shards", *flags, "--verify")
+        assert answer["resumed"] and files_of(folder) == files_of(FOLDER / "whole")
+        shutil.rmtree(folder)
+        subprocess.run(["mount", "-o", "remount,size=16k", disk], check=True)
+        _, err = tokenize("train", CORPUS, "-o", disk / "tokenizer", "--vocab-size", 1000, exit=5)
+        assert "No space left" in err and "tokenizer.json" in err, err
+        assert not (disk / "tokenizer" / "tokenizer.json").exists()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+try:
+    main(dict(globals()))
+finally:
+    shutil.rmtree(FOLDER, ignore_errors=True)
