@@ -411,8 +411,9 @@ def test_memory():
         flags = ["--threads", 2, *([] if one_document[-1] in arguments else ["--document", "line"])]
         peaks = [peak_mb(*arguments, *flags, *(["-f"] if name == "encode" else []), corpus) for corpus in (small, large)]
         print(f"{name}: {peaks[0]:.1f} MB, {peaks[1]:.1f} MB")
-        # A long document is read in pieces of 4 MB, and how many are in hand at once depends on the threads' luck.
-        assert peaks[1] < peaks[0] + (30 if one_document[-1] in arguments else 12), (name, peaks)
+        # Blocks of 4 MB: how many are in hand at once, and in whose heap they end, depends on the threads' luck. Keeping
+        # the input would take 100 MB more.
+        assert peaks[1] < peaks[0] + 40, (name, peaks)
 
 
 def test_full_disk():
