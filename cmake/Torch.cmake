@@ -7,6 +7,13 @@ set_property(TARGET llmtk::torch PROPERTY INTERFACE_COMPILE_OPTIONS
   "$<$<COMPILE_LANGUAGE:CXX>:SHELL:-idirafter ${LLMTK_LIBTORCH}/include -idirafter ${LLMTK_LIBTORCH}/include/torch/csrc/api/include>")
 set_property(TARGET llmtk::torch PROPERTY INTERFACE_LINK_LIBRARIES
   ${LLMTK_LIBTORCH}/lib/libtorch_cpu.so ${LLMTK_LIBTORCH}/lib/libc10.so)
+# at::parallel_for is a header's template: without OpenMP it compiles to a plain loop on one thread. The runtime is the one
+# that LibTorch itself uses (the wheel and the zip carry their own), so that a process has one pool of threads.
+set_property(TARGET llmtk::torch APPEND PROPERTY INTERFACE_COMPILE_OPTIONS $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+file(GLOB llmtk_openmp LIST_DIRECTORIES false "${LLMTK_LIBTORCH}/lib/libgomp*.so*")
+list(APPEND llmtk_openmp gomp)
+list(GET llmtk_openmp 0 llmtk_openmp)
+set_property(TARGET llmtk::torch APPEND PROPERTY INTERFACE_LINK_LIBRARIES ${llmtk_openmp})
 if(LLMTK_WITH_CUDA)
   set_property(TARGET llmtk::torch PROPERTY INTERFACE_COMPILE_DEFINITIONS LLMTK_WITH_CUDA)
   # libtorch_cuda registers its operations when it is loaded; nothing here names a symbol of it.

@@ -8,6 +8,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 #include "core/error.h"
@@ -72,23 +73,31 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
-std::string read_file(const fs::path& path) {
+namespace {
+
+/// The file from its beginning, a piece at a time: unlike a mapping, it doesn't count as this process's memory.
+void read_pieces(const fs::path& path, const std::function<void(std::string_view)>& take) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) fail("cannot open", path, errno);
-  std::string text;
-  char chunk[1 << 16];
-  while (true) {
-    const ssize_t n = ::read(fd, chunk, sizeof chunk);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
+  std::string piece(1 << 18, '\0');
+  ssize_t n = 0;
+  while ((n = ::read(fd, piece.data(), piece.size())) != 0) {
+    if (n > 0) {
+      take(std::string_view(piece.data(), static_cast<size_t>(n)));
+    } else if (errno != EINTR) {
       const int error = errno;
       ::close(fd);
       fail("cannot read", path, error);
     }
-    if (n == 0) break;
-    text.append(chunk, static_cast<size_t>(n));
   }
   ::close(fd);
+}
+
+}  // namespace
+
+std::string read_file(const fs::path& path) {
+  std::string text;
+  read_pieces(path, [&](std::string_view piece) { text += piece; });
   return text;
 }
 
@@ -193,9 +202,8 @@ std::string Checksum::hex() const {
 }
 
 std::string checksum_file(const fs::path& path) {
-  MappedFile file(path);
   Checksum sum;
-  sum.update(file.bytes());
+  read_pieces(path, [&](std::string_view piece) { sum.update(std::as_bytes(std::span(piece))); });
   return sum.hex();
 }
 

@@ -4,6 +4,9 @@
 #include <ATen/Parallel.h>
 
 #include <limits>
+#include <mutex>
+#include <set>
+#include <thread>
 
 #include "compare.h"
 #include "core/error.h"
@@ -12,6 +15,7 @@
 #include "kernels/linear.h"
 #include "kernels/norm.h"
 #include "kernels/rotary.h"
+#include "kernels/tensors.h"
 
 using namespace llmtk;
 using test::Tensors;
@@ -252,6 +256,19 @@ TEST_CASE("tied weights receive the head's gradient and the embedding's") {
     return weight.grad();
   };
   CHECK(test::difference(gradient(true), gradient(false)) < 4e-6);
+}
+
+TEST_CASE("loops over rows run on all threads") {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  std::set<std::thread::id> seen;
+  std::mutex mutex;
+  kernels::parallel_rows(64, 1 << 20, [&](int64_t, int64_t) {
+    const std::scoped_lock lock(mutex);
+    seen.insert(std::this_thread::get_id());
+  });
+  at::set_num_threads(threads);
+  REQUIRE(seen.size() == 2);
 }
 
 TEST_CASE("gradients do not depend on the number of threads") {
