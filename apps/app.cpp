@@ -29,6 +29,19 @@ int report(const CommonOptions& options, Exit exit, const Error::Parts& parts, c
   return static_cast<int>(exit);
 }
 
+/// LibTorch's messages carry a stack of C++ names, which says nothing to a user.
+Error of_a_library(const std::exception& e) {
+  std::string what = e.what();
+  what.resize(std::min(what.size(), what.find("\nException raised from")));
+  const bool memory = what.find("out of memory") != what.npos;
+  return Error(Exit::runtime,
+               {.what = what,
+                .hint = memory ? "in training lower trainer.per_device_train_batch_size or data.max_length, or turn "
+                                 "trainer.gradient_checkpointing on; in generation lower --batch-size or "
+                                 "--max-new-tokens, or use --dtype bfloat16"
+                               : ""});
+}
+
 }  // namespace
 
 std::string version() { return LLMTK_VERSION; }
@@ -64,7 +77,8 @@ int run_app(CLI::App& app, CommonOptions& options, int argc, char** argv, const 
     const char* message = "out of memory";
     return report(options, Exit::runtime, {.what = message, .hint = "use a smaller batch or a smaller model"}, message);
   } catch (const std::exception& e) {
-    return report(options, Exit::runtime, {.what = e.what()}, e.what());
+    const Error error = of_a_library(e);
+    return report(options, error.exit(), error.parts(), error.what());
   }
 }
 

@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/memory.h"
 #include "core/progress.h"
 #include "core/runtime.h"
 #include "data/pretraining.h"
@@ -64,6 +65,8 @@ class Pretraining {
   void open_data();
   void resolve_model();
   Json resolved() const;
+  uint64_t bytes_to_write() const;
+  void check_memory(int64_t state, int64_t activations) const;
   void save_model(const fs::path& folder) const;
   std::string resolved_yaml() const;
   void write_samples(int64_t step, train::RunLog& log) const;
@@ -74,6 +77,8 @@ class Pretraining {
   std::string tokenizer_path_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
   models::ResolvedModel model_config_;
+  std::shared_ptr<const nn::CausalModel> shape_;  // the model on the meta device: every size, no memory
+  generate::GenerationConfig samples_;
   data::PretrainingData data_;
   std::shared_ptr<nn::CausalModel> model_;
   std::unique_ptr<dist::Parallel> parallel_ = dist::single_process();
@@ -86,6 +91,17 @@ void Pretraining::prepare() {
   open_tokenizer();
   resolve_model();
   open_data();
+  samples_ = generation_config(config_.samples, static_cast<uint64_t>(config_.trainer.seed));
+  if (config_.samples.prompts.empty()) return;
+  if (!tokenizer_)
+    throw Error(Exit::usage, {.what = "samples.prompts need a tokenizer, and the model's folder has none",
+                              .hint = "set tokenizer.name_or_path"});
+  std::vector<std::string> of_other_tasks;
+  const auto special = generate::config_from_hf(model_config_.config, model_config_.where, of_other_tasks);
+  samples_.bos_token_id = special.bos_token_id;
+  samples_.eos_token_ids = special.eos_token_ids;
+  generate::adopt_special_tokens(samples_, *tokenizer_);
+  generate::check_prompts(*shape_, *tokenizer_, config_.samples.prompts, samples_);
 }
 
 void Pretraining::open_tokenizer() {
@@ -98,22 +114,28 @@ void Pretraining::open_tokenizer() {
 
 void Pretraining::resolve_model() {
   model_config_ = models::resolve_model(config_.model);
+  std::error_code none;
+  if (model_config_.weights && fs::equivalent(*model_config_.weights, config_.trainer.output_dir, none))
+    throw Error(Exit::usage, {.what = "trainer.output_dir is the folder of the model to go on with",
+                              .where = config_.trainer.output_dir,
+                              .hint = "give the run another folder, or go on with the run in this one by "
+                                      "trainer.resume_from_checkpoint=auto and its own config"});
   const int64_t in_tokenizer = tokenizer_ ? static_cast<int64_t>(tokenizer_->vocab_size()) : 0;
   if (tokenizer_) {
     const auto special = tokenizer_->special_tokens();
     models::adopt_vocabulary(model_config_, in_tokenizer, special.bos, special.eos, special.pad);
   }
   // On the meta device: checks every key, and allocates nothing.
-  const auto shape = models::make(model_config_.config, model_config_.where, {at::kFloat, c10::kMeta});
-  if (in_tokenizer > shape->vocab_size())
+  shape_ = models::make(model_config_.config, model_config_.where, {at::kFloat, c10::kMeta, &model_config_.typed_keys});
+  if (in_tokenizer > shape_->vocab_size())
     throw Error(Exit::usage, {.what = "the tokenizer has more tokens than the model's vocab_size",
                               .where = model_config_.where,
                               .got = std::to_string(in_tokenizer),
-                              .expected = "at most " + std::to_string(shape->vocab_size())});
-  if (config_.data.max_length > shape->max_positions())
+                              .expected = "at most " + std::to_string(shape_->vocab_size())});
+  if (config_.data.max_length > shape_->max_positions())
     throw Error(Exit::usage, {.what = "data.max_length is more than the model can see",
                               .got = std::to_string(config_.data.max_length),
-                              .expected = "at most " + std::to_string(shape->max_positions())});
+                              .expected = "at most " + std::to_string(shape_->max_positions())});
 }
 
 void Pretraining::open_data() {
@@ -136,23 +158,69 @@ Json Pretraining::resolved() const {
   return json;
 }
 
+/// Bytes that the activations of one micro-batch take until its backward: every matrix product keeps its input and gives
+/// its output to the next. With gradient checkpointing only the inputs of the layers and one layer's own stay.
+int64_t activation_bytes(const nn::CausalModel& shape, int64_t tokens, int64_t element_size, bool checkpointing) {
+  int64_t elements = 0;
+  for (const auto& parameter : shape.named_parameters())
+    if (parameter.value().dim() == 2 && parameter.value().size(0) != shape.vocab_size())
+      elements += parameter.value().size(0) + parameter.value().size(1);
+  if (checkpointing) elements /= std::max<int64_t>(1, shape.num_layers() / 2);
+  return elements * tokens * element_size;
+}
+
+/// What a run writes to disk beyond what is there: the checkpoints it keeps, and the final model.
+uint64_t Pretraining::bytes_to_write() const {
+  const auto& trainer = config_.trainer;
+  const auto memory = train::memory_per_parameter(config_.optimizer, parse_dtype(trainer.dtype), false);
+  const int64_t steps = train::total_steps(trainer, config_.scheduler, *data_.train);
+  int64_t checkpoints = trainer.save_steps > 0 ? steps / trainer.save_steps + 1 : 1;
+  // One more than the limit while the newest is written.
+  if (trainer.save_total_limit > 0) checkpoints = std::min(checkpoints, trainer.save_total_limit + 1);
+  const auto there = static_cast<int64_t>(train::list_checkpoints(trainer.output_dir).size());
+  checkpoints = std::max<int64_t>(1, checkpoints - there);
+  return static_cast<uint64_t>(shape_->num_parameters() * (checkpoints * memory.saved() + memory.weights));
+}
+
+/// Against what the machine has now. The weights and the optimizer's state are known to the byte; activations are an
+/// estimate, so they only warn. What a GPU has is seen when the run begins.
+void Pretraining::check_memory(int64_t state, int64_t activations) const {
+  if (!device_.is_cpu()) return;
+  const uint64_t available = available_memory_bytes();
+  const auto bytes = [](auto count) { return format_count(static_cast<double>(count)) + "B"; };
+  const std::string hint = "lower trainer.per_device_train_batch_size or data.max_length, turn "
+                           "trainer.gradient_checkpointing on, or take trainer.dtype bfloat16";
+  if (static_cast<uint64_t>(state) > available)
+    throw Error(Exit::runtime, {.what = "the weights and the optimizer's state do not fit into memory",
+                                .got = bytes(available) + " available",
+                                .expected = bytes(state),
+                                .hint = "take a smaller model, or trainer.dtype bfloat16"});
+  if (static_cast<uint64_t>(state + activations) > available)
+    log::warn("memory may not be enough: " + bytes(state) + " of weights and optimizer and about " +
+              bytes(activations) + " of activations, " + bytes(available) + " available; " + hint);
+}
+
 Json Pretraining::plan() const {
-  const auto shape = models::make(model_config_.config, model_config_.where, {at::kFloat, c10::kMeta});
-  const int64_t parameters = shape->num_parameters();
+  if (start_.checkpoint) train::read_trainer_state(*start_.checkpoint, resolved());
+  const int64_t parameters = shape_->num_parameters();
   const int64_t steps = train::total_steps(config_.trainer, config_.scheduler, *data_.train);
   const bool accumulates = config_.trainer.gradient_accumulation_steps > 1;
   const auto memory =
       train::memory_per_parameter(config_.optimizer, parse_dtype(config_.trainer.dtype), accumulates);
   const int64_t tokens_per_step = config_.trainer.per_device_train_batch_size * config_.data.max_length *
                                   config_.trainer.gradient_accumulation_steps * parallel_->world_size();
-  const uint64_t checkpoint = static_cast<uint64_t>(parameters) *
-                              static_cast<uint64_t>(memory.weights + memory.masters + memory.moments);
-  const uint64_t free = free_disk_bytes(config_.trainer.output_dir);
-  if (free < checkpoint)
-    throw Error(Exit::file, {.what = "the disk has no room for a checkpoint",
+  const int64_t state = parameters * memory.total();
+  const int64_t activations =
+      activation_bytes(*shape_, config_.trainer.per_device_train_batch_size * config_.data.max_length,
+                       memory.weights, config_.trainer.gradient_checkpointing);
+  check_memory(state, activations);
+  const uint64_t to_write = bytes_to_write(), free = free_disk_bytes(config_.trainer.output_dir);
+  if (free < to_write)
+    throw Error(Exit::file, {.what = "the disk has no room for the run's checkpoints and its model",
                              .where = config_.trainer.output_dir,
                              .got = format_count(static_cast<double>(free)) + "B free",
-                             .expected = format_count(static_cast<double>(checkpoint)) + "B"});
+                             .expected = format_count(static_cast<double>(to_write)) + "B",
+                             .hint = "set trainer.save_total_limit, or point trainer.output_dir to another disk"});
   Json plan = {{"model_type", model_config_.config.value("model_type", "")},
                {"parameters", parameters},
                {"device", device_.str()},
@@ -164,15 +232,17 @@ Json Pretraining::plan() const {
                {"epochs", data_.train_tokens == 0 ? 0.0
                                                   : static_cast<double>(steps * tokens_per_step) /
                                                         static_cast<double>(data_.train_tokens)},
-               {"bytes_of_weights_and_optimizer", parameters * memory.total()},
-               {"bytes_of_a_checkpoint", checkpoint},
+               {"bytes_of_weights_and_optimizer", state},
+               {"bytes_of_activations", activations},
+               {"bytes_of_a_checkpoint", parameters * memory.saved()},
+               {"bytes_to_write", to_write},
                {"output_dir", config_.trainer.output_dir}};
   if (start_.checkpoint) plan["resume_from"] = start_.checkpoint->path.string();
   return plan;
 }
 
 void Pretraining::save_model(const fs::path& folder) const {
-  models::save(*model_, folder);
+  models::save(*model_, folder, {.companions = model_config_.weights});
   if (tokenizer_) tokenizer_->save(folder);
 }
 
@@ -187,19 +257,21 @@ std::string Pretraining::resolved_yaml() const {
 }
 
 void Pretraining::write_samples(int64_t step, train::RunLog& log) const {
-  const auto settings = generation_config(config_.samples, static_cast<uint64_t>(config_.trainer.seed));
   const auto& prompts = config_.samples.prompts;
-  const auto texts = generate::sample_texts(*model_, *tokenizer_, prompts, settings);
+  const auto texts = generate::sample_texts(*model_, *tokenizer_, prompts, samples_);
   for (size_t i = 0; i < texts.size(); ++i) log.sampled(step, prompts[i], texts[i]);
 }
 
 Json Pretraining::run() {
   const auto dtype = parse_dtype(config_.trainer.dtype);
   const auto seed = static_cast<uint64_t>(config_.trainer.seed);
-  if (model_config_.weights)
-    model_ = models::load(model_config_.weights->string(), {.dtype = at::kFloat, .device = device_});
-  else
-    model_ = models::create(model_config_.config, {at::kFloat, device_}, seed, model_config_.where);
+  const nn::Build build{at::kFloat, device_, &model_config_.typed_keys};
+  if (model_config_.weights) {
+    model_ = models::make(model_config_.config, model_config_.where, build);
+    models::load_weights(*model_, io::WeightFiles(*model_config_.weights), model_config_.weights->string());
+  } else {
+    model_ = models::create(model_config_.config, build, seed, model_config_.where);
+  }
   model_->set_gradient_checkpointing(config_.trainer.gradient_checkpointing);
   parallel_->broadcast_parameters(model_->parameters());
   log::info(format_count(static_cast<double>(model_->num_parameters())) + " parameters, " +

@@ -2,6 +2,10 @@
 
 #include <filesystem>
 
+#include "generate/config.h"
+#include "io/model_folder.h"
+#include "text/tokenizer.h"
+
 namespace llmtk {
 
 void PretrainConfig::validate(config::Problems& problems) const {
@@ -20,8 +24,12 @@ void PretrainConfig::validate(config::Problems& problems) const {
 }
 
 void complete(PretrainConfig& config) {
-  if (config.tokenizer.name_or_path.empty() && !config.tokenizer.train && std::filesystem::is_directory(config.model.name_or_path))
-    config.tokenizer.name_or_path = config.model.name_or_path;
+  const std::string& model = config.model.name_or_path;
+  if (!config.tokenizer.name_or_path.empty() || config.tokenizer.train || model.empty() ||
+      std::filesystem::is_regular_file(model))
+    return;
+  if (const auto folder = io::find_model(model); text::holds_tokenizer(folder))
+    config.tokenizer.name_or_path = folder.string();
 }
 
 generate::GenerationConfig generation_config(const SamplesConfig& samples, uint64_t seed) {

@@ -30,7 +30,7 @@ struct Node {
   std::string raw;      ///< an override's value as it was typed
   std::vector<Node> items;
   std::vector<Entry> entries;
-  size_t size = 1;  ///< nodes in this tree
+  size_t size = 1;  ///< nodes in this tree, long texts counted as several
 };
 
 struct Node::Entry {

@@ -225,7 +225,8 @@ void Reader::read_text(const Node& node, const Type& type, const Rules& rules, s
   if (!typed) {
     if (node.kind == Node::Kind::null) return wrong_type(node, type, rules, path, "write \"\" for an empty text");
     if (node.kind != Node::Kind::scalar) return wrong_type(node, type, rules, path);
-    if (!node.quoted && node.place.argument.empty() && reads_as_other_than_text(node.text))
+    const bool taken = rules.takes_bool && (node.text == "true" || node.text == "false");
+    if (!node.quoted && node.place.argument.empty() && !taken && reads_as_other_than_text(node.text))
       return wrong_type(node, type, rules, path, "put it in quotes: \"" + shorten(node.text) + "\"");
   }
   text = typed ? node.raw : node.text;
@@ -429,6 +430,7 @@ Rules merge(const Rules& a, const Rules& b) {
   if (!b.choices.empty()) all.choices = b.choices;
   all.is_not_empty |= b.is_not_empty;
   all.is_required |= b.is_required;
+  all.takes_bool |= b.takes_bool;
   if (b.length) all.length = b.length;
   return all;
 }

@@ -91,7 +91,7 @@ Json number_schema(const char* name, const Rules& rules) {
 }
 
 Json text_schema(const Rules& rules) {
-  Json schema = {{"type", "string"}};
+  Json schema = {{"type", rules.takes_bool ? Json::array({"string", "boolean"}) : Json("string")}};
   if (!rules.choices.empty()) schema["enum"] = rules.choices;
   if (rules.is_not_empty) schema["minLength"] = 1;
   return schema;

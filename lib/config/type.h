@@ -26,6 +26,7 @@ struct Rules {
   std::vector<std::string> choices;
   bool is_not_empty = false;
   bool is_required = false;
+  bool takes_bool = false;  ///< a text: `true` and `false` need no quotes
   std::optional<size_t> length;
 };
 
@@ -37,6 +38,7 @@ inline Rules between(double low, double high) { return {.low = low, .high = high
 inline Rules one_of(std::vector<std::string> choices) { return {.choices = std::move(choices)}; }
 inline Rules count(size_t length) { return {.length = length}; }  ///< of a list's elements
 inline const Rules not_empty{.is_not_empty = true};
+inline const Rules or_bool{.takes_bool = true};
 inline const Rules required{.is_required = true};  ///< the file or an override must give it
 
 /// Where validate() reports what is wrong between fields.

@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
 constexpr size_t kMaxNodes = 50'000;  // aliases included
+constexpr size_t kBytesOfNode = 256;  // a text counts as one more node for each of these
 constexpr size_t kMaxDepth = 40;
 
 /// Line and character column of a byte.
@@ -122,6 +123,8 @@ class Builder : public YAML::EventHandler {
       return take_key(value, at);
     }
     Node node{.kind = Node::Kind::scalar, .place = at, .text = value, .quoted = quoted};
+    node.size += value.size() / kBytesOfNode;
+    count_ += value.size() / kBytesOfNode;
     add(std::move(node), anchor);
   }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/memory.h"
 
 namespace llmtk {
 namespace {
@@ -139,6 +140,8 @@ class BlockHeap {
     const size_t least = round_up(size - tail, kHugePage);
     if (least > room) return false;
     const size_t more = std::min(round_up(least, kGrowth), room);
+    // The kernel would give the pages and end the process when they are touched.
+    if (least > available_memory_bytes()) return false;
     if (::mprotect(arena.usable, more, PROT_READ | PROT_WRITE) != 0) return false;
     ++statistics_.maps;
     put(arena.usable, {more, false});
@@ -181,7 +184,9 @@ BlockHeap& heap() {
   throw Error(Exit::runtime,
               {.what = "out of memory",
                .got = "a request for " + std::to_string(size >> 20) + " MiB",
-               .hint = "lower per_device_train_batch_size or max_length, or turn gradient_checkpointing on"});
+               .expected = "at most the " + std::to_string(available_memory_bytes() >> 20) + " MiB that are available",
+               .hint = "in training lower trainer.per_device_train_batch_size or data.max_length, or turn "
+                       "trainer.gradient_checkpointing on; in generation lower --batch-size or --max-new-tokens"});
 }
 
 void free_block(void* pointer) {

@@ -2,6 +2,8 @@
 
 #include <ATen/Context.h>
 
+#include <charconv>
+
 #include "core/error.h"
 
 namespace llmtk {
@@ -15,16 +17,14 @@ c10::Device resolve_device(std::string_view name) {
       throw Error(Exit::usage, {.what = "device '" + std::string(name) + "' is not there",
                                 .hint = "no usable NVIDIA GPU was found; use device: cpu or auto"});
     int index = 0;
-    if (name.size() > 5) {
-      const std::string digits(name.substr(5));
-      char* end = nullptr;
-      const long value = std::strtol(digits.c_str(), &end, 10);
-      const auto count = static_cast<long>(at::getNumGPUs());
-      if (*end != '\0' || value < 0 || value >= count)
+    if (name != "cuda") {
+      const std::string_view digits = name.substr(5);
+      const auto count = static_cast<int>(at::getNumGPUs());
+      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
+      if (error != std::errc() || end != digits.data() + digits.size() || index < 0 || index >= count)
         throw Error(Exit::usage, {.what = "no such GPU",
                                   .got = "'" + std::string(name) + "'",
                                   .expected = "cuda:0 to cuda:" + std::to_string(count - 1)});
-      index = static_cast<int>(value);
     }
     return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
   }

@@ -30,8 +30,8 @@ class BatchSource {
   virtual nlohmann::ordered_json state() const = 0;
   /// Goes back to a saved position. Throws Error(data) when the state belongs to other data (sizes or hashes differ).
   virtual void load_state(const nlohmann::ordered_json& state) = 0;
-  /// Batches in one epoch; -1 when not known.
-  virtual int64_t batches_per_epoch() const { return -1; }
+  /// Batches that next() gives from the beginning to the end; -1: without end, or not known.
+  virtual int64_t total_batches() const { return -1; }
 };
 
 }  // namespace llmtk::data

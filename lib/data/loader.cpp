@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <exception>
+#include <limits>
 #include <mutex>
 #include <thread>
 
@@ -166,9 +167,19 @@ bool RowLoader::next(Batch& batch) {
   return true;
 }
 
-int64_t RowLoader::batches_per_epoch() const {
-  const auto rows = static_cast<uint64_t>(options_.batch_size) * static_cast<uint64_t>(options_.world_size);
-  return static_cast<int64_t>((epoch_rows_ + rows - 1) / rows);
+int64_t RowLoader::total_batches() const {
+  constexpr uint64_t kEndless = std::numeric_limits<uint64_t>::max();
+  uint64_t rows = 0;  // that all sources give before each has had its passes
+  for (const auto& source : sources_) {
+    if (source.weight <= 0 || rows == kEndless) continue;
+    rows = source.max_epochs > 0 ? rows + static_cast<uint64_t>(source.max_epochs) * source.rows->rows() : kEndless;
+  }
+  if (options_.epochs > 0) rows = std::min(rows, static_cast<uint64_t>(options_.epochs) * epoch_rows_);
+  if (rows == kEndless) return -1;
+  const auto batch = static_cast<uint64_t>(options_.batch_size) * static_cast<uint64_t>(options_.world_size);
+  const auto batches = [batch](uint64_t n) { return (n + batch - 1) / batch; };
+  // An epoch's last batch is its own, however small.
+  return static_cast<int64_t>(rows / epoch_rows_ * batches(epoch_rows_) + batches(rows % epoch_rows_));
 }
 
 ordered_json RowLoader::state() const {
@@ -224,7 +235,7 @@ struct PrefetchSource::Queue {
 PrefetchSource::PrefetchSource(std::unique_ptr<BatchSource> source, size_t depth)
     : source_(std::move(source)),
       depth_(depth),
-      batches_per_epoch_(source_->batches_per_epoch()),
+      total_batches_(source_->total_batches()),
       state_(source_->state()) {
   LLMTK_CHECK(depth >= 1);
 }

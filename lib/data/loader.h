@@ -42,7 +42,7 @@ class RowLoader : public BatchSource {
   bool next(Batch& batch) override;
   nlohmann::ordered_json state() const override;
   void load_state(const nlohmann::ordered_json& state) override;
-  int64_t batches_per_epoch() const override;
+  int64_t total_batches() const override;
   /// Rows drawn from each source so far, by all ranks.
   const std::vector<uint64_t>& drawn() const { return drawn_; }
 
@@ -72,7 +72,7 @@ class PrefetchSource : public BatchSource {
   bool next(Batch& batch) override;
   nlohmann::ordered_json state() const override { return state_; }
   void load_state(const nlohmann::ordered_json& state) override;
-  int64_t batches_per_epoch() const override { return batches_per_epoch_; }
+  int64_t total_batches() const override { return total_batches_; }
 
  private:
   struct Queue;
@@ -80,7 +80,7 @@ class PrefetchSource : public BatchSource {
   void stop();
   std::unique_ptr<BatchSource> source_;
   size_t depth_;
-  int64_t batches_per_epoch_;
+  int64_t total_batches_;
   nlohmann::ordered_json state_;
   std::unique_ptr<Queue> queue_;
 };

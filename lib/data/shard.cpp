@@ -47,6 +47,19 @@ const ordered_json* find_split(const ordered_json& manifest, const std::string& 
   return at == splits.end() ? nullptr : &*at;
 }
 
+Error broken_manifest(const fs::path& path, const std::exception& e) {
+  return Error(Exit::file, {.what = std::string("broken manifest: ") + e.what(), .where = path.string()});
+}
+
+/// A manifest must not make us open files elsewhere.
+std::string plain_name(const std::string& file, const fs::path& manifest) {
+  if (!file.empty() && file != ".." && file != "." && fs::path(file).filename() == file) return file;
+  throw Error(Exit::file, {.what = "a shard lies outside of this folder",
+                           .where = manifest.string(),
+                           .got = "'" + file + "'",
+                           .expected = "a file's name"});
+}
+
 }  // namespace
 
 std::string to_string(TokenType type) { return type == TokenType::uint16 ? "uint16" : "uint32"; }
@@ -94,10 +107,11 @@ ordered_json read_manifest(const fs::path& folder) {
     throw Error(Exit::file,
                 {.what = std::string("not a manifest of token shards: ") + e.what(), .where = path.string()});
   }
-  if (manifest.at("version") != kShardVersion)
+  const ordered_json version = manifest.value("version", ordered_json());
+  if (version != kShardVersion)
     throw Error(Exit::file, {.what = "unknown version of the shard format",
                              .where = path.string(),
-                             .got = manifest.at("version").dump(),
+                             .got = version.dump(),
                              .expected = std::to_string(kShardVersion),
                              .hint = "a newer llmtk wrote it, or write the shards again"});
   return manifest;
@@ -111,8 +125,8 @@ bool TokenShards::is_shards(const std::string& path) {
 
 std::vector<std::string> TokenShards::splits(const fs::path& folder) {
   std::vector<std::string> names;
-  const ordered_json manifest = read_manifest(folder);
-  for (const auto& [name, split] : manifest.at("splits").items()) names.push_back(name);
+  const ordered_json splits = read_manifest(folder).value("splits", ordered_json::object());
+  for (const auto& [name, split] : splits.items()) names.push_back(name);
   return names;
 }
 
@@ -144,7 +158,12 @@ TokenShards TokenShards::open(const std::string& path, const std::string& split)
 
 void TokenShards::add_part(const fs::path& path, TokenType type, size_t header, uint64_t tokens) {
   MappedFile file(path);
-  const uint64_t expected = header + tokens * token_bytes(type);
+  uint64_t expected = 0;
+  if (__builtin_mul_overflow(tokens, uint64_t{token_bytes(type)}, &expected) ||
+      __builtin_add_overflow(expected, uint64_t{header}, &expected))
+    throw Error(Exit::file, {.what = "a shard cannot hold so many tokens",
+                             .where = path.string(),
+                             .got = std::to_string(tokens)});
   if (file.size() != expected)
     throw Error(Exit::file,
                 {.what = file.size() < expected ? "the shard is cut short" : "the shard is longer than described",
@@ -206,7 +225,7 @@ void TokenShards::open_manifest(const fs::path& folder, const std::string& split
         const std::string file = shard.at("file").get<std::string>();
         if (!only.empty() && file != only) continue;
         found = true;
-        add_part(folder / file, type, 0, shard.at("tokens").get<uint64_t>());
+        add_part(folder / plain_name(file, path), type, 0, shard.at("tokens").get<uint64_t>());
         documents_ += shard.at("documents").get<uint64_t>();
         const std::string checksum = shard.at("checksum").get<std::string>();
         sum.update(std::as_bytes(std::span(checksum.data(), checksum.size())));
@@ -220,7 +239,7 @@ void TokenShards::open_manifest(const fs::path& folder, const std::string& split
     tokenizer_hash_ = manifest.at("tokenizer").at("hash").get<std::string>();
     tokenizer_path_ = manifest.at("tokenizer").at("path").get<std::string>();
   } catch (const nlohmann::json::exception& e) {
-    throw Error(Exit::file, {.what = std::string("broken manifest: ") + e.what(), .where = path.string()});
+    throw broken_manifest(path, e);
   }
 }
 
@@ -259,22 +278,23 @@ std::string TokenShards::place(uint64_t position) const {
 
 size_t verify_shards(const fs::path& folder) {
   const ordered_json manifest = read_manifest(folder);
-  size_t files = 0;
-  for (const auto& [name, split] : manifest.at("splits").items()) {
-    for (const auto& shard : split.at("shards")) {
-      const fs::path path = folder / shard.at("file").get<std::string>();
-      const std::string expected = shard.at("checksum").get<std::string>();
-      const std::string got = checksum_file(path);
-      if (got != expected)
-        throw Error(Exit::file, {.what = "the shard's checksum differs",
-                                 .where = path.string(),
-                                 .got = got,
-                                 .expected = expected,
-                                 .hint = "copy it again, or write the shards again"});
-      ++files;
-    }
+  std::vector<std::pair<fs::path, std::string>> shards;
+  try {
+    for (const auto& [name, split] : manifest.at("splits").items())
+      for (const auto& shard : split.at("shards"))
+        shards.emplace_back(folder / plain_name(shard.at("file").get<std::string>(), folder / kManifestName),
+                            shard.at("checksum").get<std::string>());
+  } catch (const nlohmann::json::exception& e) {
+    throw broken_manifest(folder / kManifestName, e);
   }
-  return files;
+  for (const auto& [path, expected] : shards)
+    if (const std::string got = checksum_file(path); got != expected)
+      throw Error(Exit::file, {.what = "the shard's checksum differs",
+                               .where = path.string(),
+                               .got = got,
+                               .expected = expected,
+                               .hint = "copy it again, or write the shards again"});
+  return shards.size();
 }
 
 }  // namespace llmtk::data

@@ -115,7 +115,8 @@ void GenerationConfig::validate() const {
     out_of_range("--min-new-tokens", std::to_string(min_new_tokens), "at most --max-new-tokens");
   if (!(repetition_penalty > 0) || !std::isfinite(repetition_penalty))
     out_of_range("--repetition-penalty", text_of(repetition_penalty), "more than 0; 1 is none");
-  if (!(temperature > 0) || !std::isfinite(temperature))
+  // Configs of models that take the most probable token say temperature 0.
+  if (!std::isfinite(temperature) || temperature < 0 || (do_sample && temperature == 0))
     out_of_range("--temperature", text_of(temperature), "more than 0",
                  "for the most probable token at every step use --no-do-sample");
   if (top_k < 0) out_of_range("--top-k", std::to_string(top_k), "at least 1, or 0 for all tokens");

@@ -259,6 +259,12 @@ std::vector<Row> make_rows(const nn::CausalModel& model, const text::Tokenizer& 
   return rows;
 }
 
+std::vector<std::vector<TokenId>> encoded(const text::Tokenizer& tokenizer, const std::vector<std::string>& prompts) {
+  std::vector<std::vector<TokenId>> ids(prompts.size());
+  for (size_t i = 0; i < prompts.size(); ++i) tokenizer.encode(prompts[i], ids[i], /*add_special_tokens=*/true);
+  return ids;
+}
+
 }  // namespace
 
 const char* to_string(FinishReason reason) {
@@ -309,6 +315,12 @@ std::vector<Completion> generate(nn::CausalModel& model, const text::Tokenizer& 
   return completions;
 }
 
+void check_prompts(const nn::CausalModel& model, const text::Tokenizer& tokenizer,
+                   const std::vector<std::string>& prompts, const GenerationConfig& config) {
+  config.validate();
+  make_rows(model, tokenizer, encoded(tokenizer, prompts), config, 0);
+}
+
 std::vector<std::string> sample_texts(nn::CausalModel& model, const text::Tokenizer& tokenizer,
                                       const std::vector<std::string>& prompts, const GenerationConfig& config,
                                       const GenerateOptions& options) {
@@ -318,10 +330,8 @@ std::vector<std::string> sample_texts(nn::CausalModel& model, const text::Tokeni
     nn::CausalModel& model;
     bool was_training;
   } eval_mode(model);
-  std::vector<std::vector<TokenId>> ids(prompts.size());
-  for (size_t i = 0; i < prompts.size(); ++i) tokenizer.encode(prompts[i], ids[i], /*add_special_tokens=*/true);
   std::vector<std::string> texts;
-  for (const auto& completion : generate(model, tokenizer, ids, config, options))
+  for (const auto& completion : generate(model, tokenizer, encoded(tokenizer, prompts), config, options))
     texts.push_back(prompts[completion.prompt - options.first_prompt] + completion.text);
   return texts;
 }

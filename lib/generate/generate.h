@@ -62,6 +62,11 @@ std::vector<Completion> generate(nn::CausalModel& model, const text::Tokenizer& 
                                  std::span<const std::vector<text::TokenId>> prompts, const GenerationConfig& config,
                                  const GenerateOptions& options = {});
 
+/// Throws what sample_texts would throw for these prompts (too long, nothing to begin with, ids that the model does not
+/// know). The model's parameters are not looked at: they may be on the meta device.
+void check_prompts(const nn::CausalModel& model, const text::Tokenizer& tokenizer,
+                   const std::vector<std::string>& prompts, const GenerationConfig& config);
+
 /// Prompt and continuation as text, once per prompt and sequence: what a training run shows of itself. Puts the model
 /// into eval mode for the call and back.
 std::vector<std::string> sample_texts(nn::CausalModel& model, const text::Tokenizer& tokenizer,

@@ -73,13 +73,14 @@ void ObjectReader::fail(const std::string& key, const std::string& expected, con
                            .hint = hint});
 }
 
-int64_t ObjectReader::integer(const std::string& key, int64_t least) {
-  const std::string expected = "an integer of at least " + std::to_string(least);
+int64_t ObjectReader::integer(const std::string& key, int64_t least, int64_t most) {
+  const std::string expected =
+      "an integer of at least " + std::to_string(least) + " and at most " + std::to_string(most);
   const Json* value = find(key);
   if (!value || !value->is_number_integer()) fail(key, expected);
   // An unsigned number above int64's range would come out negative.
   if (value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) fail(key, expected);
-  if (value->get<int64_t>() < least) fail(key, expected);
+  if (value->get<int64_t>() < least || value->get<int64_t>() > most) fail(key, expected);
   return value->get<int64_t>();
 }
 

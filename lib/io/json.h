@@ -30,8 +30,10 @@ class ObjectReader {
   ObjectReader(const Json& object, std::string where);
 
   bool has(const std::string& key) const;
-  /// The value, or Error(file) where it is absent, of another type or below `least`.
-  int64_t integer(const std::string& key, int64_t least = 1);
+  /// Beyond this a product of two sizes of a model would overflow.
+  static constexpr int64_t kMostSize = int64_t{1} << 31;
+  /// The value, or Error(file) where it is absent, of another type, below `least` or above `most`.
+  int64_t integer(const std::string& key, int64_t least = 1, int64_t most = kMostSize);
   int64_t integer_or(const std::string& key, int64_t otherwise, int64_t least = 0);
   double number(const std::string& key);
   double number_or(const std::string& key, double otherwise);
@@ -48,6 +50,8 @@ class ObjectReader {
   void ignore(std::initializer_list<const char*> keys);
   /// Keys that nobody asked for.
   std::vector<std::string> unread() const;
+  /// Keys that somebody asked for, whether they are given or not.
+  std::vector<std::string> known() const { return {read_.begin(), read_.end()}; }
 
   [[noreturn]] void fail(const std::string& key, const std::string& expected, const std::string& hint = {}) const;
   const std::string& where() const { return where_; }

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/suggest.h"
 
 namespace llmtk::models {
 
@@ -31,15 +32,22 @@ void read_common(io::ObjectReader& config) {
                  "is_encoder_decoder",
                  "chunk_size_feed_forward",
                  "torchscript",
+                 "is_decoder",
                  "tf_legacy_loss"});
   config.only("quantization_config", nullptr, "load the weights as they were before quantization");
-  config.only("is_decoder", true);
   config.only("pruned_heads", io::Json::object());
 }
 
-void warn_unread(const io::ObjectReader& config) {
-  for (const std::string& key : config.unread())
+void refuse_unread(const io::ObjectReader& config, const std::set<std::string>* typed_keys) {
+  for (const std::string& key : config.unread()) {
+    if (typed_keys && typed_keys->contains(key)) {
+      const std::string near = nearest(key, config.known());
+      throw Error(Exit::usage, {.what = "unknown key 'model.config." + key + "'",
+                                .where = config.where(),
+                                .hint = near.empty() ? "" : "did you mean '" + near + "'?"});
+    }
     log::warn(config.where() + ": key '" + key + "' is not known to this program; it has no effect");
+  }
 }
 
 nn::Activation read_activation(io::ObjectReader& config, const std::string& key, const std::string& otherwise) {

@@ -2,6 +2,7 @@
 // What the families' configs and loading share.
 
 #include <optional>
+#include <set>
 #include <string>
 
 #include "io/json.h"
@@ -10,11 +11,15 @@
 
 namespace llmtk::models {
 
+/// Each layer is an object of its own: a hostile number of them would not come to an end.
+inline constexpr int64_t kMostLayers = 10'000;
+
 /// Marks the keys that every config.json may hold and that change nothing in what is computed, and refuses those that
 /// do (quantization_config). Throws Error(file).
 void read_common(io::ObjectReader& config);
-/// Says aloud which keys nobody knows.
-void warn_unread(const io::ObjectReader& config);
+/// Says aloud which keys nobody knows. Those among `typed_keys` (what the user wrote, not what a folder brought) throw
+/// Error(usage) with the nearest key.
+void refuse_unread(const io::ObjectReader& config, const std::set<std::string>* typed_keys);
 
 nn::Activation read_activation(io::ObjectReader& config, const std::string& key, const std::string& otherwise);
 

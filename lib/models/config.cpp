@@ -38,7 +38,10 @@ ResolvedModel resolve_model(const ModelConfig& section) {
   } else {
     model.where = "model.config";
   }
-  for (const auto& [key, value] : section.config.items()) model.config[key] = value;
+  for (const auto& [key, value] : section.config.items()) {
+    model.config[key] = value;
+    model.typed_keys.insert(key);
+  }
   model.vocab_size_given |= section.config.contains("vocab_size");
   return model;
 }
@@ -47,6 +50,7 @@ void adopt_vocabulary(ResolvedModel& model, int64_t vocab_size, int64_t bos, int
   if (model.weights) return;  // their ids have meanings already
   if (!model.vocab_size_given) model.config["vocab_size"] = vocab_size;
   const auto set = [&](const char* key, int64_t id) {
+    if (model.typed_keys.contains(key)) return;  // the user knows better
     if (id >= 0)
       model.config[key] = id;
     else

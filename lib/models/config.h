@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "config/config.h"
@@ -33,6 +34,7 @@ struct ResolvedModel {
   io::Json config;  ///< as config.json, every key that the user gave in it
   std::string where;  ///< for messages
   std::optional<std::filesystem::path> weights;  ///< the folder whose weights are loaded; nothing: random ones
+  std::set<std::string> typed_keys;  ///< of config, from the user's model.config
   bool vocab_size_given = false;  ///< by the user or by the weights; otherwise it is only the preset's
 };
 

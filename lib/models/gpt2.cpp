@@ -16,14 +16,15 @@ using nn::LayerContext;
 using nn::Linear;
 using nn::Residual;
 
-GPT2Config GPT2Config::from_hf(const io::Json& json, const std::string& where) {
+GPT2Config GPT2Config::from_hf(const io::Json& json, const std::string& where,
+                            const std::set<std::string>* typed_keys) {
   io::ObjectReader config(json, where);
   read_common(config);
   GPT2Config c;
   c.vocab_size = config.integer("vocab_size");
   c.n_positions = config.integer("n_positions");
   c.n_embd = config.integer("n_embd");
-  c.n_layer = config.integer("n_layer");
+  c.n_layer = config.integer("n_layer", 1, kMostLayers);
   c.n_head = config.integer("n_head");
   c.n_inner = config.integer_or("n_inner", 4 * c.n_embd, 1);
   c.activation_function = read_activation(config, "activation_function", "gelu_new");
@@ -40,7 +41,7 @@ GPT2Config GPT2Config::from_hf(const io::Json& json, const std::string& where) {
   // How half-precision attention is rounded in the reference's eager mode; and settings of heads for other tasks.
   config.ignore({"reorder_and_upcast_attn", "summary_type", "summary_use_proj", "summary_activation",
                  "summary_proj_to_labels", "summary_first_dropout"});
-  warn_unread(config);
+  refuse_unread(config, typed_keys);
   c.raw = json;
   return c;
 }
@@ -200,7 +201,7 @@ class GPT2 final : public nn::CausalModel {
 }  // namespace
 
 std::shared_ptr<nn::CausalModel> make_gpt2(const io::Json& config, const std::string& where, const Build& build) {
-  return std::make_shared<GPT2>(GPT2Config::from_hf(config, where), build);
+  return std::make_shared<GPT2>(GPT2Config::from_hf(config, where, build.typed_keys), build);
 }
 
 std::optional<std::string> gpt2_parameter_name(const std::string& name) {

@@ -16,14 +16,15 @@ using nn::LayerContext;
 using nn::Linear;
 using nn::Residual;
 
-LlamaConfig LlamaConfig::from_hf(const io::Json& json, const std::string& where) {
+LlamaConfig LlamaConfig::from_hf(const io::Json& json, const std::string& where,
+                            const std::set<std::string>* typed_keys) {
   io::ObjectReader config(json, where);
   read_common(config);
   LlamaConfig c;
   c.vocab_size = config.integer("vocab_size");
   c.hidden_size = config.integer("hidden_size");
   c.intermediate_size = config.integer("intermediate_size");
-  c.num_hidden_layers = config.integer("num_hidden_layers");
+  c.num_hidden_layers = config.integer("num_hidden_layers", 1, kMostLayers);
   c.num_attention_heads = config.integer("num_attention_heads");
   c.num_key_value_heads = config.integer_or("num_key_value_heads", c.num_attention_heads, 1);
   if (c.num_attention_heads % c.num_key_value_heads != 0)
@@ -44,7 +45,7 @@ LlamaConfig LlamaConfig::from_hf(const io::Json& json, const std::string& where)
   config.only("rope_interleaved", false);
   // How a sum is split over devices in another program; and notes of those who published a model.
   config.ignore({"pretraining_tp", "is_llama_config", "transformers.js_config"});
-  warn_unread(config);
+  refuse_unread(config, typed_keys);
   c.raw = json;
   return c;
 }
@@ -217,7 +218,7 @@ class Llama final : public nn::CausalModel {
 }  // namespace
 
 std::shared_ptr<nn::CausalModel> make_llama(const io::Json& config, const std::string& where, const Build& build) {
-  return std::make_shared<Llama>(LlamaConfig::from_hf(config, where), build);
+  return std::make_shared<Llama>(LlamaConfig::from_hf(config, where, build.typed_keys), build);
 }
 
 std::optional<std::string> llama_parameter_name(const std::string& name) {

@@ -15,14 +15,15 @@ using nn::LayerContext;
 using nn::Linear;
 using nn::Residual;
 
-OpenAIGPTConfig OpenAIGPTConfig::from_hf(const io::Json& json, const std::string& where) {
+OpenAIGPTConfig OpenAIGPTConfig::from_hf(const io::Json& json, const std::string& where,
+                            const std::set<std::string>* typed_keys) {
   io::ObjectReader config(json, where);
   read_common(config);
   OpenAIGPTConfig c;
   c.vocab_size = config.integer("vocab_size");
   c.n_positions = config.integer("n_positions");
   c.n_embd = config.integer("n_embd");
-  c.n_layer = config.integer("n_layer");
+  c.n_layer = config.integer("n_layer", 1, kMostLayers);
   c.n_head = config.integer("n_head");
   const std::string afn = config.string_or("afn", "gelu");
   if (afn == "gelu")
@@ -43,7 +44,7 @@ OpenAIGPTConfig OpenAIGPTConfig::from_hf(const io::Json& json, const std::string
   // Settings of heads for other tasks, and of the first release.
   config.ignore({"summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
                  "summary_first_dropout", "n_special", "predict_special_tokens", "add_cross_attention"});
-  warn_unread(config);
+  refuse_unread(config, typed_keys);
   c.raw = json;
   return c;
 }
@@ -199,7 +200,7 @@ class OpenAIGPT final : public nn::CausalModel {
 }  // namespace
 
 std::shared_ptr<nn::CausalModel> make_openai_gpt(const io::Json& config, const std::string& where, const Build& build) {
-  return std::make_shared<OpenAIGPT>(OpenAIGPTConfig::from_hf(config, where), build);
+  return std::make_shared<OpenAIGPT>(OpenAIGPTConfig::from_hf(config, where, build.typed_keys), build);
 }
 
 std::optional<std::string> openai_gpt_parameter_name(const std::string& name) {

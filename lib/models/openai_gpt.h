@@ -26,7 +26,8 @@ struct OpenAIGPTConfig {
   io::Json raw;  ///< config.json itself: what is saved again
 
   /// Throws Error(file) naming `where` and the key.
-  static OpenAIGPTConfig from_hf(const io::Json& json, const std::string& where);
+  static OpenAIGPTConfig from_hf(const io::Json& json, const std::string& where,
+                            const std::set<std::string>* typed_keys = nullptr);
 };
 
 std::shared_ptr<nn::CausalModel> make_openai_gpt(const io::Json& config, const std::string& where,

@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <memory>
+#include <set>
 #include <string>
 
 namespace llmtk::nn {
@@ -15,6 +16,8 @@ class Linear;
 struct Build {
   c10::ScalarType dtype = c10::kFloat;
   c10::Device device = c10::kCPU;
+  /// Keys of the model's config that the user typed: one that the family doesn't know is an error, not a warning.
+  const std::set<std::string>* typed_keys = nullptr;
 
   at::Tensor empty(at::IntArrayRef shape) const;
 };

@@ -8,6 +8,11 @@
 
 namespace llmtk::text {
 
+bool holds_tokenizer(const fs::path& folder) {
+  return fs::exists(folder / "tokenizer.json") || fs::exists(folder / "vocab.json") ||
+         fs::exists(folder / "tokenizer.model");
+}
+
 std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   std::error_code ignored;
   if (!fs::exists(path, ignored))

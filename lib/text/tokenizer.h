@@ -49,6 +49,9 @@ class Tokenizer {
 /// Opens a model folder or a single tokenizer file. Throws Error(file) that names the file and what is wrong with it.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
+/// Whether a folder has files of a tokenizer that load_tokenizer reads.
+bool holds_tokenizer(const std::filesystem::path& folder);
+
 /// Turns a stream of ids into pieces of text that never cut a character in half.
 class StreamDecoder {
  public:

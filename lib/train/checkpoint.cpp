@@ -22,6 +22,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kPrefix = "checkpoint-";
 constexpr std::string_view kTemporary = ".unfinished-";
+constexpr const char* kAbandoned = "abandoned-";  ///< checkpoints that a run went back behind
 constexpr std::string_view kManifest = "manifest.json";
 constexpr int kVersion = 1;
 
@@ -110,7 +111,37 @@ void remove_checkpoint(const fs::path& path) {
   if (error) log::warn("cannot delete the old checkpoint " + path.string() + ": " + error.message());
 }
 
+/// model.safetensors, its parts and their index: without them a folder holds no model.
+bool is_weights(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name.starts_with("model") &&
+         (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
+}
+
+/// Everything in `folder` whose path meets the predicate; listed before anything is done to it.
+template <class Predicate>
+std::vector<fs::path> entries(const fs::path& folder, Predicate&& wanted) {
+  std::vector<fs::path> found;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    if (wanted(it->path())) found.push_back(it->path());
+  return found;
+}
+
+void remove_weights(const fs::path& folder) {
+  for (const fs::path& path : entries(folder, is_weights)) fs::remove(path);
+}
+
 }  // namespace
+
+bool holds_model(const fs::path& folder) {
+  return fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
+}
+
+bool holds_run(const fs::path& output_dir) {
+  return fs::exists(output_dir / "metrics.jsonl") || fs::exists(output_dir / "config.resolved.yaml") ||
+         holds_model(output_dir) || !list_checkpoints(output_dir).empty();
+}
 
 CheckpointWriter::CheckpointWriter(const fs::path& output_dir, int64_t step, uint64_t bytes_needed)
     : output_dir_(output_dir), final_(output_dir / (std::string(kPrefix) + std::to_string(step))), step_(step) {
@@ -214,18 +245,31 @@ void rotate_checkpoints(const fs::path& output_dir, int64_t limit, int64_t best_
 }
 
 void remove_unfinished(const fs::path& output_dir) {
-  std::error_code error;
-  std::vector<fs::path> doomed;
-  for (fs::directory_iterator it(output_dir, error), end; !error && it != end; it.increment(error))
-    if (it->path().filename().string().starts_with(kTemporary)) doomed.push_back(it->path());
-  for (const auto& path : doomed) fs::remove_all(path, error);
+  std::error_code ignored;
+  const auto unfinished = [](const fs::path& path) { return path.filename().string().starts_with(kTemporary); };
+  for (const fs::path& path : entries(output_dir, unfinished)) fs::remove_all(path, ignored);
+}
+
+void abandon_checkpoints(const fs::path& output_dir, int64_t step) {
+  const auto all = list_checkpoints(output_dir);
+  // The newest first: killed half-way, the folder's newest checkpoint is still one of the line that was left.
+  for (auto it = all.rbegin(); it != all.rend() && it->step > step; ++it) {
+    const fs::path aside = output_dir / (std::string(kAbandoned) + it->path.filename().string());
+    std::error_code ignored;
+    fs::remove_all(aside, ignored);
+    rename_or_throw(it->path, aside);
+    log::warn("going on from step " + std::to_string(step) + ": " + it->path.filename().string() +
+              ", which came later, is now " + aside.string());
+  }
 }
 
 void clear_run(const fs::path& output_dir) {
+  remove_weights(output_dir);
   for (const auto& checkpoint : list_checkpoints(output_dir)) remove_checkpoint(checkpoint.path);
   std::error_code ignored;
-  for (const char* name : {"metrics.jsonl", "config.resolved.yaml", "loss.svg", "samples.jsonl", "runs"})
-    fs::remove_all(output_dir / name, ignored);
+  const auto abandoned = [](const fs::path& path) { return path.filename().string().starts_with(kAbandoned); };
+  for (const fs::path& path : entries(output_dir, abandoned)) fs::remove_all(path, ignored);
+  for (const char* name : {"metrics.jsonl", "config.resolved.yaml", "loss.svg"}) fs::remove(output_dir / name, ignored);
 }
 
 FolderUpdate::FolderUpdate(const fs::path& folder, uint64_t bytes_needed)
@@ -243,10 +287,15 @@ FolderUpdate::~FolderUpdate() {
 
 void FolderUpdate::commit() {
   const Json files = list_files(temporary_);  // named: a range-for would not keep a temporary alive
-  for (const auto& [name, entry] : files.items()) {
-    if (const auto parent = (folder_ / name).parent_path(); parent != folder_) make_folder(parent);
-    rename_or_throw(temporary_ / name, folder_ / name);
-  }
+  // The old weights go first and the new ones come last: a crash in between leaves a folder without a model, never new
+  // weights beside an old tokenizer.
+  remove_weights(folder_);
+  for (const bool weights : {false, true})
+    for (const auto& [name, entry] : files.items()) {
+      if (is_weights(name) != weights) continue;
+      if (const auto parent = (folder_ / name).parent_path(); parent != folder_) make_folder(parent);
+      rename_or_throw(temporary_ / name, folder_ / name);
+    }
   sync_folder(folder_);
 }
 
@@ -256,7 +305,11 @@ RunLock::RunLock(const fs::path& output_dir) {
   fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (fd_ < 0)
     throw Error(Exit::file, {.what = std::string("cannot open: ") + std::strerror(errno), .where = path.string()});
-  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
+  if (errno != EWOULDBLOCK) {
+    log::warn("this file system has no locks (" + std::string(std::strerror(errno)) +
+              "): nothing keeps a second run out of " + output_dir.string());
+  } else {
     ::close(fd_);
     throw Error(Exit::usage, {.what = "another run is writing to this folder",
                               .where = output_dir.string(),

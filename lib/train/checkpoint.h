@@ -57,8 +57,17 @@ void rotate_checkpoints(const fs::path& output_dir, int64_t limit, int64_t best_
 /// Removes what a killed run left half-written.
 void remove_unfinished(const fs::path& output_dir);
 
-/// Deletes what an earlier run left in `output_dir`: checkpoints, metrics, charts. The final model is overwritten at
-/// the end of the next one.
+/// Moves the checkpoints after `step` aside (abandoned-checkpoint-<step>): a run that went back to `step` goes another
+/// way, and must neither go on from theirs nor rotate its own away before them. Throws Error(file).
+void abandon_checkpoints(const fs::path& output_dir, int64_t step);
+
+/// Whether a folder holds a model's weights.
+bool holds_model(const fs::path& folder);
+
+/// Whether a run has begun in this folder.
+bool holds_run(const fs::path& output_dir);
+
+/// Deletes what a run wrote into `output_dir`: checkpoints, metrics, charts, the model's weights. Nothing else.
 void clear_run(const fs::path& output_dir);
 
 /// Files gathered in a temporary folder inside `folder`, then moved into it one by one: for the final model, which

@@ -32,6 +32,8 @@ struct OptimizerConfig {
     v("momentum", momentum, "SGD: momentum", config::at_least(0), config::below(1));
     v("max_grad_norm", max_grad_norm, "Gradients are scaled down to this global norm; 0: never", config::at_least(0));
   }
+  /// Settings of another optimizer than the chosen one would have no effect: refused.
+  void validate(config::Problems& problems) const;
 };
 
 struct SchedulerConfig {
@@ -58,6 +60,10 @@ struct SchedulerConfig {
     v("decay_type", decay_type, "wsd: shape of the decay", config::one_of({"linear", "cosine", "1-sqrt"}));
   }
 
+  /// Settings of another schedule than the chosen one would have no effect: refused.
+  void validate(config::Problems& problems) const;
+
+  /// Warns where the warm-up or the decay is longer than the run.
   Schedule make(int64_t total_steps) const;
 };
 
@@ -93,7 +99,8 @@ struct TrainerConfig {
     v("overwrite_output_dir", overwrite_output_dir, "Begin anew in a folder that holds a run: that run is deleted");
     v("resume_from_checkpoint", resume_from_checkpoint,
       "auto: from the newest whole checkpoint of output_dir where there is one; true: the same, but there must be one; "
-      "false; or the path of a checkpoint");
+      "false; or the path of a checkpoint",
+      config::or_bool);
     v("device", device, "auto (a GPU where there is one), cpu, cuda or cuda:N");
     v("dtype", dtype, "float32, or bfloat16 with float32 masters", config::one_of({"float32", "bfloat16"}));
     v("num_threads", num_threads, "Threads that compute; 0: all cores of this process", config::at_least(0));

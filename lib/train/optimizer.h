@@ -56,6 +56,7 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, const t
 struct MemoryPerParameter {
   int64_t weights, masters, moments, gradients;
   int64_t total() const { return weights + masters + moments + gradients; }
+  int64_t saved() const { return weights + masters + moments; }  ///< in a checkpoint
 };
 MemoryPerParameter memory_per_parameter(const OptimizerConfig& config, c10::ScalarType dtype, bool accumulates);
 

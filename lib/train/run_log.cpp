@@ -47,7 +47,7 @@ void RunLog::began(int64_t step, int64_t total_steps) {
   metrics_ = std::make_unique<MetricsFile>(output_dir_ / "metrics.jsonl", step);
   // The event file is made anew from the metrics that stay: no step stands in it twice.
   for (const auto& entry : fs::directory_iterator(output_dir_))
-    if (entry.path().filename().string().starts_with("events.out.tfevents.")) fs::remove(entry.path());
+    if (entry.path().filename().string().ends_with(kEventFileEnd)) fs::remove(entry.path());
   events_ = std::make_unique<EventFile>(output_dir_);
   for (const Row& row : metrics_->rows()) to_tensorboard(row);
   progress_ = std::make_unique<Progress>(total_steps, Progress::Options{.first = step});

@@ -1,6 +1,6 @@
 // Where a run begins: what its folder holds, and how long it will be.
 
-#include <array>
+#include <algorithm>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -9,11 +9,12 @@
 namespace llmtk::train {
 namespace {
 
-bool holds_run(const fs::path& output) {
-  for (const char* name :
-       {"metrics.jsonl", "config.resolved.yaml", "model.safetensors", "model.safetensors.index.json"})
-    if (fs::exists(output / name)) return true;
-  return !list_checkpoints(output).empty();
+[[noreturn]] void refuse(const fs::path& output) {
+  throw Error(Exit::usage, {.what = "this folder holds a run already",
+                            .where = output.string(),
+                            .hint = "go on with trainer.resume_from_checkpoint=auto, begin anew with "
+                                    "trainer.overwrite_output_dir=true (deletes that run), or give another "
+                                    "trainer.output_dir"});
 }
 
 }  // namespace
@@ -32,38 +33,33 @@ Start find_start(const TrainerConfig& config) {
       throw Error(Exit::usage, {.what = "no checkpoint to go on from",
                                 .where = output.string(),
                                 .hint = "trainer.resume_from_checkpoint=auto begins anew where there is none"});
+    // A run that was stopped before its first checkpoint begins anew; a model that stands there was finished.
+    if (holds_model(output) && !config.overwrite_output_dir)
+      throw Error(Exit::usage, {.what = "no checkpoint to go on from, but a finished model",
+                                .where = output.string(),
+                                .hint = "give another trainer.output_dir, or begin anew with "
+                                        "trainer.overwrite_output_dir=true (deletes that model)"});
     log::info("no checkpoint in " + output.string() + " yet: beginning anew");
-    return {.clear = true};
+    return {.clear = holds_run(output)};
   }
+  std::optional<CheckpointFolder> checkpoint;
   if (resume != "false") {
     if (const auto damage = checkpoint_damage(resume))
       throw Error(Exit::file, {.what = "cannot go on from this checkpoint: " + *damage,
                                .where = resume,
                                .hint = "trainer.resume_from_checkpoint=auto takes the newest whole one"});
-    const fs::path path = fs::canonical(resume);
-    Start start{.checkpoint = CheckpointFolder{.step = 0, .path = path}};
-    if (fs::exists(output) && path.parent_path() == fs::canonical(output)) return start;
-    if (!holds_run(output) || config.overwrite_output_dir) {
-      start.clear = true;
-      return start;
-    }
-  } else if (!holds_run(output) || config.overwrite_output_dir) {
-    return {.clear = true};
+    checkpoint = CheckpointFolder{.step = 0, .path = fs::canonical(resume)};
+    if (fs::exists(output) && checkpoint->path.parent_path() == fs::canonical(output)) return {.checkpoint = checkpoint};
   }
-  throw Error(Exit::usage, {.what = "this folder holds a run already",
-                            .where = output.string(),
-                            .hint = "go on with trainer.resume_from_checkpoint=auto, begin anew with "
-                                    "trainer.overwrite_output_dir=true (deletes that run), or give another "
-                                    "trainer.output_dir"});
+  if (holds_run(output) && !config.overwrite_output_dir) refuse(output);
+  return {.checkpoint = std::move(checkpoint), .clear = holds_run(output)};
 }
 
 int64_t total_steps(const TrainerConfig& config, const SchedulerConfig& scheduler, const data::BatchSource& source) {
-  if (config.max_steps > 0) return config.max_steps;
-  const int64_t batches = source.batches_per_epoch();
-  if (batches > 0) {
-    const int64_t accumulation = config.gradient_accumulation_steps;
-    return (batches * config.num_train_epochs + accumulation - 1) / accumulation;
-  }
+  const int64_t accumulation = config.gradient_accumulation_steps, batches = source.total_batches();
+  const int64_t in_data = batches < 0 ? -1 : (batches + accumulation - 1) / accumulation;
+  if (config.max_steps > 0) return in_data < 0 ? config.max_steps : std::min(config.max_steps, in_data);
+  if (in_data > 0) return in_data;
   if (parse_schedule(scheduler.lr_scheduler_type) == ScheduleType::constant && scheduler.warmup_ratio == 0) return 0;
   throw Error(Exit::usage, {.what = "the length of the run is not known, and its schedule needs it",
                             .got = "lr_scheduler_type " + scheduler.lr_scheduler_type,

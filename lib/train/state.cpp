@@ -24,6 +24,8 @@ void visit(State& s, Visit&& v) {
   v("nonfinite_in_row", s.nonfinite_in_row);
   v("window_loss", s.window_loss);
   v("window_targets", s.window_targets);
+  v("last_loss", s.last_loss);
+  v("last_eval_loss", s.last_eval_loss);
   v("last_eval_step", s.last_eval_step);
   v("last_sample_step", s.last_sample_step);
   v("best_eval_loss", s.best_eval_loss);
@@ -35,7 +37,7 @@ void visit(State& s, Visit&& v) {
 void flatten(const Json& json, const std::string& prefix, std::map<std::string, std::string>& out) {
   for (const auto& [key, value] : json.items()) {
     const std::string path = prefix.empty() ? key : prefix + "." + key;
-    if (value.is_object())
+    if (value.is_structured())  // a list's keys are 0, 1, ...
       flatten(value, path, out);
     else
       out[path] = value.is_string() ? value.get<std::string>() : value.dump();
@@ -54,6 +56,11 @@ constexpr std::array<std::string_view, 1> kFreeSections = {"samples."};
 constexpr std::array<std::string_view, 3> kRefusedSections = {"model.", "tokenizer.", "data."};
 constexpr std::array<std::string_view, 3> kRefused = {"optimizer.type", "trainer.dtype",
                                                       "trainer.per_device_train_batch_size"};
+
+/// Data that was moved is the same data: its checksums are compared.
+bool names_data(const std::string& key) {
+  return key == "tokenizer.name_or_path" || (key.starts_with("data.") && key.ends_with(".path"));
+}
 
 bool listed(const std::string& key, const auto& keys, const auto& sections) {
   return std::ranges::find(keys, key) != keys.end() ||
@@ -100,7 +107,7 @@ std::vector<ConfigChange> compare_configs(const Json& before, const Json& after)
   for (const auto& [key, value] : new_values) {
     const auto found = old_values.find(key);
     const std::string old_value = found == old_values.end() ? "" : found->second;
-    if (old_value == value || listed(key, kFree, kFreeSections)) continue;
+    if (old_value == value || listed(key, kFree, kFreeSections) || names_data(key)) continue;
     const bool refused = listed(key, kRefused, kRefusedSections);
     changes.push_back({key, old_value, value, refused ? ConfigChange::Kind::refused : ConfigChange::Kind::warned});
   }

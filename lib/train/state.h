@@ -12,7 +12,7 @@ namespace llmtk::train {
 
 struct LoopState {
   int64_t step = 0;           ///< optimizer steps done, skipped ones included
-  int64_t tokens = 0;         ///< tokens read
+  int64_t tokens = 0;         ///< tokens read, those of skipped steps too
   int64_t target_tokens = 0;  ///< tokens trained on
   double seconds = 0;         ///< spent training, over all the run's processes
 
@@ -23,6 +23,8 @@ struct LoopState {
   double window_loss = 0;  ///< sum over target tokens
   int64_t window_targets = 0;
 
+  std::optional<double> last_loss;       ///< of the last step that was finite
+  std::optional<double> last_eval_loss;  ///< of the last evaluation, finite or not
   int64_t last_eval_step = -1;
   int64_t last_sample_step = -1;
   std::optional<double> best_eval_loss;
@@ -45,8 +47,8 @@ struct ConfigChange {
   Kind kind = Kind::warned;
 };
 
-/// Compares two resolved configs (objects of sections of leaves). Keys that only say where files go, how often
-/// something is reported or how long the run lasts (under a constant schedule) are left out.
+/// Compares two resolved configs (objects of sections of leaves). Keys that only say where files lie, how often
+/// something is reported or which machine does the work are left out: that the data is the same is told by its checksums.
 std::vector<ConfigChange> compare_configs(const nlohmann::ordered_json& before, const nlohmann::ordered_json& after);
 
 }  // namespace llmtk::train

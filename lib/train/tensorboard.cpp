@@ -79,7 +79,7 @@ EventFile::EventFile(const std::filesystem::path& folder) {
   char host[256] = "localhost";
   ::gethostname(host, sizeof host - 1);
   path_ = folder / ("events.out.tfevents." + std::to_string(static_cast<int64_t>(now())) + "." + host + "." +
-                    std::to_string(::getpid()) + ".0");
+                    std::to_string(::getpid()) + kEventFileEnd);
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
   if (fd_ < 0)
     throw Error(Exit::file, {.what = std::string("cannot write: ") + std::strerror(errno), .where = path_.string()});

@@ -8,6 +8,9 @@
 
 namespace llmtk::train {
 
+/// How the names of these files end, to tell them from other programs'.
+inline constexpr const char* kEventFileEnd = ".llmtk";
+
 class EventFile {
  public:
   /// A new file in `folder`, named by time, host and process. Throws Error(file).

@@ -39,7 +39,35 @@ uint64_t bytes_of(const io::NamedTensors& tensors) {
   return bytes;
 }
 
+void compare(const Json& saved_config, const Json& run_config, const std::string& where) {
+  std::string refused;
+  for (const auto& change : compare_configs(saved_config, run_config)) {
+    const std::string text = detail::concat(change.key, " was ", change.before.empty() ? "not set" : change.before,
+                                            ", is ", change.after.empty() ? "not set" : change.after);
+    if (change.kind == ConfigChange::Kind::refused)
+      refused += (refused.empty() ? "" : "; ") + text;
+    else
+      log::warn("resuming with another config: " + text);
+  }
+  if (!refused.empty())
+    throw Error(Exit::usage, {.what = "cannot go on from this checkpoint with another config: " + refused,
+                              .where = where,
+                              .hint = "put the old values back, or begin anew in another trainer.output_dir"});
+}
+
 }  // namespace
+
+Json read_trainer_state(const CheckpointFolder& checkpoint, const Json& run_config) {
+  const std::string where = (checkpoint.path / kStateFile).string();
+  Json saved = io::read_json(checkpoint.path / kStateFile);
+  if (saved.value("format", "") != "llmtk-trainer-state" || saved.value("version", 0) != 1)
+    throw Error(Exit::file, {.what = "not a trainer's state that this program reads", .where = where});
+  for (const char* key : {"config", "loop", "data"})
+    if (!saved.contains(key))
+      throw Error(Exit::file, {.what = std::string("key '") + key + "' is missing", .where = where});
+  compare(saved["config"], run_config, where);
+  return saved;
+}
 
 Trainer::Trainer(const TrainerConfig& trainer, const OptimizerConfig& optimizer, const SchedulerConfig& scheduler,
                  Task task)
@@ -64,6 +92,7 @@ RunResult Trainer::run(const Start& start) {
   if (start.clear) clear_run(output);
   seed_generators(static_cast<uint64_t>(config_.seed) + static_cast<uint64_t>(task_.parallel->rank()), device_);
   if (start.checkpoint) resume(*start.checkpoint);
+  if (start.checkpoint && task_.parallel->is_main()) abandon_checkpoints(output, state_.step);
 
   const StopSignals signals;
   task_.module->train();
@@ -173,7 +202,7 @@ Trainer::Step Trainer::train_step(const StopSignals& signals) {
     state_.window_loss += loss * static_cast<double>(targets);
     state_.window_targets += targets;
     state_.nonfinite_in_row = 0;
-    last_loss_ = loss;
+    state_.last_loss = loss;
   }
   report(loss, rate, norm, seconds_since(begin), tokens);
   if (!finite) note_nonfinite(loss, norm);
@@ -250,7 +279,7 @@ bool Trainer::evaluate(const StopSignals& signals) {
 
 void Trainer::note_evaluation(double loss, int64_t targets) {
   state_.last_eval_step = state_.step;
-  last_eval_loss_ = loss;
+  state_.last_eval_loss = loss;
   const bool lowest = std::isfinite(loss) && (!state_.best_eval_loss || loss < *state_.best_eval_loss);
   const bool gain = std::isfinite(loss) &&
                     (!state_.best_eval_loss || loss < *state_.best_eval_loss - config_.early_stopping_threshold);
@@ -262,8 +291,10 @@ void Trainer::note_evaluation(double loss, int64_t targets) {
   if (task_.observer) task_.observer->evaluated({state_.step, loss, std::exp(loss), targets, lowest});
   if (config_.early_stopping_patience > 0 && state_.evaluations_without_gain >= config_.early_stopping_patience) {
     log::info(detail::concat("step ", state_.step, ": stopping early, ", state_.evaluations_without_gain,
-                             " evaluations without a lower loss (best ", *state_.best_eval_loss, " at step ",
-                             state_.best_step, ")"));
+                             " evaluations without a lower loss",
+                             state_.best_eval_loss ? detail::concat(" (best ", *state_.best_eval_loss, " at step ",
+                                                                    state_.best_step, ")")
+                                                   : ": none was finite"));
     state_.stopped_early = true;
   }
 }
@@ -302,39 +333,19 @@ void Trainer::save() {
 }
 
 void Trainer::resume(const CheckpointFolder& checkpoint) {
-  const std::string where = (checkpoint.path / kStateFile).string();
-  const Json saved = io::read_json(checkpoint.path / kStateFile);
-  if (saved.value("format", "") != "llmtk-trainer-state" || saved.value("version", 0) != 1)
-    throw Error(Exit::file, {.what = "not a trainer's state that this program reads", .where = where});
-  compare_with(saved.at("config"), where);
-  state_ = LoopState::from_json(saved.at("loop"), where);
+  const Json saved = read_trainer_state(checkpoint, task_.run_config);
+  state_ = LoopState::from_json(saved["loop"], (checkpoint.path / kStateFile).string());
   task_.load_weights(checkpoint.path);
   optimizer_->load_state(io::load_tensors(checkpoint.path / kOptimizerFile),
                          (checkpoint.path / kOptimizerFile).string());
   load_random_state(io::load_tensors(checkpoint.path / kRandomFile), device_,
                     static_cast<uint64_t>(config_.seed) + static_cast<uint64_t>(state_.step),
                     (checkpoint.path / kRandomFile).string());
-  task_.train->load_state(saved.at("data"));
+  task_.train->load_state(saved["data"]);
   if (fs::absolute(checkpoint.path).parent_path().lexically_normal() ==
       (fs::absolute(config_.output_dir) / "").lexically_normal().parent_path())
     saved_step_ = state_.step;
   log::info(detail::concat("going on from ", checkpoint.path.string(), " (step ", state_.step, ")"));
-}
-
-void Trainer::compare_with(const Json& saved_config, const std::string& where) const {
-  std::string refused;
-  for (const auto& change : compare_configs(saved_config, task_.run_config)) {
-    const std::string text = detail::concat(change.key, " was ", change.before.empty() ? "not set" : change.before,
-                                            ", is ", change.after.empty() ? "not set" : change.after);
-    if (change.kind == ConfigChange::Kind::refused)
-      refused += (refused.empty() ? "" : "; ") + text;
-    else
-      log::warn("resuming with another config: " + text);
-  }
-  if (!refused.empty())
-    throw Error(Exit::usage, {.what = "cannot go on from this checkpoint with another config: " + refused,
-                              .where = where,
-                              .hint = "put the old values back, or begin anew in another trainer.output_dir"});
 }
 
 void Trainer::save_final() {
@@ -362,8 +373,8 @@ RunResult Trainer::result(RunResult::End end, int signal) const {
                    .tokens = state_.tokens,
                    .target_tokens = state_.target_tokens,
                    .seconds = state_.seconds,
-                   .last_loss = last_loss_,
-                   .eval_loss = last_eval_loss_,
+                   .last_loss = state_.last_loss,
+                   .eval_loss = state_.last_eval_loss,
                    .best_eval_loss = state_.best_eval_loss,
                    .nonfinite_steps = state_.nonfinite_steps,
                    .signal = signal};

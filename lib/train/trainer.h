@@ -64,9 +64,14 @@ struct Start {
 /// for a checkpoint asked for by path that is not whole.
 Start find_start(const TrainerConfig& config);
 
-/// Optimizer steps of a run: max_steps, or what the epochs' batches come to; 0 when the source does not know its
-/// length. Throws Error(usage) when the schedule needs the number and nobody knows it.
+/// Optimizer steps of a run: max_steps, or what the source's batches come to where that is less or max_steps is not
+/// said; 0 when nobody knows. Throws Error(usage) when the schedule needs the number and nobody knows it.
 int64_t total_steps(const TrainerConfig& config, const SchedulerConfig& scheduler, const data::BatchSource& source);
+
+/// The trainer's state of a checkpoint, once its config agrees with the run's (Task::run_config): differences that a
+/// run can bear are warnings. Throws Error(usage) for another model or other data, Error(file) for no such state.
+nlohmann::ordered_json read_trainer_state(const CheckpointFolder& checkpoint,
+                                          const nlohmann::ordered_json& run_config);
 
 class Trainer {
  public:
@@ -82,7 +87,6 @@ class Trainer {
   enum class Step { done, no_data, interrupted };
 
   void resume(const CheckpointFolder& checkpoint);
-  void compare_with(const nlohmann::ordered_json& saved_config, const std::string& where) const;
   Step train_step(const StopSignals& signals);
   bool fetch(std::vector<data::Batch>& batches);
   void note_nonfinite(double loss, double norm);
@@ -108,7 +112,6 @@ class Trainer {
   nlohmann::ordered_json eval_start_;
   bool data_ended_ = false;
   int64_t saved_step_ = -1;
-  std::optional<double> last_loss_, last_eval_loss_;
   // Since the last log line of this process.
   double log_seconds_ = 0;
   int64_t log_tokens_ = 0;

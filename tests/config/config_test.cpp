@@ -219,6 +219,9 @@ TEST_CASE("a YAML bomb is refused in milliseconds") {
   std::string many = "name: [";
   for (int i = 0; i < 200'000; ++i) many += "1, ";
   refused(many + "1]", "more than 50000 values");
+  std::string large = "a: &a \"" + std::string(400'000, 'x') + "\"\nb: [";
+  for (int i = 0; i < 40'000; ++i) large += "*a, ";
+  refused(large + "*a]", "more than 50000 values, aliases");
   refused(std::string((1 << 20) + 1, ' '), "the config is too large: got 1048577 bytes");
 }
 

@@ -91,7 +91,7 @@ TEST_CASE("a permutation is a bijection, and another one for every key") {
 
 TEST_CASE("every row once an epoch, in another order each time; without shuffling in order") {
   RowLoader loader({numbers(10, 0)}, {.batch_size = 4, .length = 2, .seed = 1, .epochs = 2});
-  CHECK(loader.batches_per_epoch() == 3);
+  CHECK(loader.total_batches() == 6);
   const auto all = batches(loader);
   REQUIRE(all.size() == 6);
   CHECK(all[2].size() == 2);  // an epoch ends with its own, smaller batch
@@ -105,6 +105,19 @@ TEST_CASE("every row once an epoch, in another order each time; without shufflin
   CHECK(batches(other) != all);
   RowLoader ordered({numbers(5, 0)}, {.batch_size = 2, .length = 2, .shuffle = false, .epochs = 2});
   CHECK(flat(batches(ordered)) == Ids{0, 1, 2, 3, 4, 0, 1, 2, 3, 4});
+}
+
+TEST_CASE("the number of batches is known before") {
+  for (const int64_t epochs : {0, 1, 2, 5})
+    for (const int64_t passes : {0, 1, 3}) {
+      const RowLoaderOptions options{.batch_size = 4, .length = 2, .epochs = epochs};
+      RowLoader loader({numbers(7, 0, 3, passes), numbers(20, 1000, 1, passes)}, options);
+      CAPTURE(epochs, passes);
+      if (epochs == 0 && passes == 0)
+        CHECK(loader.total_batches() == -1);
+      else
+        CHECK(loader.total_batches() == static_cast<int64_t>(batches(loader).size()));
+    }
 }
 
 TEST_CASE("sources keep their shares at every moment") {
@@ -150,7 +163,7 @@ TEST_CASE("restored at any position, the rest is the same, with prefetch or with
   for (const bool prefetch : {false, true}) {
     for (size_t at = 0; at <= whole.size(); ++at) {
       auto source = make(prefetch, 2);
-      CHECK(source->batches_per_epoch() == 16);
+      CHECK(source->total_batches() == static_cast<int64_t>(whole.size()));
       const auto head = batches(*source, static_cast<int>(at));
       if (prefetch && at % 5 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // let it run ahead
       const std::string state = source->state().dump();

@@ -60,7 +60,7 @@ TEST_CASE("raw text becomes rows whose labels are the ids one further, and the c
   f.config.shuffle = false;
   PretrainingData data = f.open();
   CHECK(data.train_tokens == 27);
-  CHECK(data.train->batches_per_epoch() == 2);
+  CHECK(data.train->total_batches() == 2);
   Batch batch;
   REQUIRE(data.train->next(batch));
   CHECK(batch.rows == 2);

@@ -285,6 +285,41 @@ TEST_CASE("a shard that is cut short, longer, or damaged is refused") {
   CHECK(contains(error_of([&] { TokenShards::open((folder / "raw.bin").string()); }), "shards.json"));
 }
 
+TEST_CASE("a hostile manifest is refused") {
+  test::TemporaryFolder folder;
+  make_corpus(folder / "in", 2000);
+  const auto out = folder / "out";
+  shard(folder / "in", out, {});
+  const auto good = nlohmann::ordered_json::parse(read_file(out / "shards.json"));
+  const auto refused = [&](const nlohmann::ordered_json& manifest, const std::string& why) {
+    write_file_atomic(out / "shards.json", manifest.dump());
+    Exit exit = Exit::ok;
+    CHECK_THAT(error_of([&] { TokenShards::open(out.string()); }, &exit), Catch::Contains(why));
+    CHECK(exit == Exit::file);
+    return manifest;
+  };
+  auto bad = good;
+  const auto first = [&]() -> nlohmann::ordered_json& { return bad["splits"]["train"]["shards"][0]; };
+  // Times the two bytes of a token it is 2 more than nothing, in 64 bits.
+  first()["tokens"] = (uint64_t{1} << 63) + fs::file_size(out / "train-00000.bin") / 2;
+  refused(bad, "cannot hold so many tokens");
+  for (const char* file : {"../in/a.bin", "/etc/passwd", "..", ""}) {
+    bad = good;
+    first()["file"] = file;
+    refused(bad, "lies outside of this folder");
+    CHECK_THAT(error_of([&] { verify_shards(out); }), Catch::Contains("lies outside of this folder"));
+  }
+  bad = good;
+  bad.erase("version");
+  refused(bad, "unknown version");
+  bad = good;
+  first().erase("checksum");
+  refused(bad, "broken manifest");
+  Exit exit = Exit::ok;
+  error_of([&] { verify_shards(out); }, &exit);
+  CHECK(exit == Exit::file);
+}
+
 TEST_CASE("llm.c's files are read, alone or by pattern") {
   test::TemporaryFolder folder;
   const auto write = [&](const std::string& name, int32_t magic, int32_t version, const auto& ids, int32_t count) {

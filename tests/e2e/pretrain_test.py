@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_same_seed_same_bits(folder, first):
 
 
 def test_resume(folder, first):
-    """Stopped after 21 steps by max_steps under a schedule for 60, then resumed."""
+    """A run whose later checkpoints are lost goes on from the one that is left, and ends with the same bits."""
     output = folder / "resumed"
     config = write_config(folder, output, "resumed.yaml")
     done, _ = pretrain(config, check=2, *["trainer.resume_from_checkpoint=true"])
@@ -92,6 +93,50 @@ def test_goes_on_with_weights(folder, first):
     assert answer["eval_loss"] < 3.0, answer
 
 
+def test_goes_on_with_a_named_model(folder, first):
+    """By a name in the Hugging Face cache: its tokenizer, its generation_config.json, and what model.config changes."""
+    snapshot = folder / "hub" / "models--me--small" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(first / name, snapshot)
+    (snapshot / "generation_config.json").write_text('{"eos_token_id": 0, "bos_token_id": 0, "temperature": 0.25}')
+    config = write_config(folder, folder / "named", "named.yaml")
+    env = {**os.environ, "HF_HUB_CACHE": str(folder / "hub")}
+    from_it = ["model.name_or_path=me/small", "tokenizer.train=null", "trainer.max_steps=2", "trainer.eval_steps=0"]
+    changed = "model.config={attention_dropout: 0.5}"
+    pretrain(config, *from_it, changed, "samples.prompts=['the quick', '']", "samples.max_new_tokens=5", env=env)
+    named = folder / "named"
+    assert json.loads((named / "config.json").read_text())["attention_dropout"] == 0.5
+    assert json.loads((named / "generation_config.json").read_text())["temperature"] == 0.25
+    assert [row["prompt"] for row in rows_of(named) if "sample" in row] == ["the quick", ""]
+    # What it does not fit is said before the run.
+    done, _ = pretrain(config, *from_it, "model.config={hidden_size: 64}", "trainer.output_dir=" + str(folder / "misfit"),
+                       env=env, check=5)
+    assert "has another shape than config.json says" in done.stderr, done.stderr
+    done, _ = pretrain(config, *from_it, changed, "samples.prompts=['" + "the quick brown fox " * 20 + "']", "--dry-run",
+                       "trainer.output_dir=" + str(folder / "long"), env=env, check=3)
+    assert "prompt" in done.stderr, done.stderr
+    done, _ = pretrain(config, f"model.name_or_path={first}", "model.config={}", "tokenizer.train=null",
+                       f"trainer.output_dir={first}", "trainer.overwrite_output_dir=true", check=2)
+    assert "is the folder of the model to go on with" in done.stderr, done.stderr
+    # Shards need no tokenizer, prompts do.
+    (snapshot / "tokenizer.json").unlink()
+    done, _ = pretrain(config, *from_it, changed, "samples.prompts=[the]", "trainer.output_dir=" + str(folder / "none"),
+                       env=env, check=2)
+    assert "need a tokenizer" in done.stderr or "raw text needs a tokenizer" in done.stderr, done.stderr
+
+
+def test_samples_end(folder, first):
+    """A sample ends where its text ends: nothing follows the token that ends documents."""
+    text = folder / "foxes.jsonl"
+    text.write_text('{"text": "fox"}\n' * 3000)
+    config = write_config(folder, folder / "foxes", "foxes.yaml")
+    pretrain(config, f"model.name_or_path={first}", "model.config={}", "tokenizer.train=null", "trainer.max_steps=40",
+             f"data.train.0.path={text}", "samples.prompts=[fox]")
+    samples = [row["sample"] for row in rows_of(folder / "foxes") if "sample" in row]
+    assert samples == ["fox"], samples
+
+
 def test_stops_early(folder):
     config = write_config(folder, folder / "early", "early.yaml")
     _, answer = pretrain(config, "trainer.max_steps=400", "trainer.eval_steps=5", "trainer.save_steps=5",
@@ -113,12 +158,42 @@ def test_dry_run(folder):
     config = write_config(folder, output, "dry.yaml")
     _, plan = pretrain(config, "--dry-run")
     assert plan["steps"] == 60 and plan["parameters"] > 10_000 and not output.exists(), plan
+    # Nine checkpoints of weights and two moments each, and the model.
+    assert plan["bytes_to_write"] == 9 * plan["bytes_of_a_checkpoint"] + 4 * plan["parameters"], plan
+    _, plan = pretrain(config, "--dry-run", "trainer.save_total_limit=2")
+    assert plan["bytes_to_write"] == 3 * plan["bytes_of_a_checkpoint"] + 4 * plan["parameters"], plan
+    # More than any machine has, of memory.
+    done, _ = pretrain(config, "--dry-run", "model.config={model_type: llama, hidden_size: 65536, intermediate_size: 65536, "
+                       "num_hidden_layers: 100, num_attention_heads: 64, max_position_embeddings: 64, rms_norm_eps: 1e-5}",
+                       check=1)
+    assert "do not fit into memory" in done.stderr, done.stderr
+
+
+def test_dry_run_resumes(folder, first):
+    """A dry run of a resumed run says what the run would say."""
+    config = write_config(folder, first, "first.yaml")
+    _, plan = pretrain(config, "--dry-run", "trainer.resume_from_checkpoint=auto")
+    assert plan["resume_from"].endswith("checkpoint-60"), plan
+    done, _ = pretrain(config, "--dry-run", "trainer.resume_from_checkpoint=auto", "model.config.hidden_size=64", check=2)
+    assert "cannot go on from this checkpoint with another config" in done.stderr, done.stderr
+    # The same text at another place is the same text.
+    moved = folder / "moved"
+    moved.mkdir()
+    shutil.copy(folder / "text.jsonl", moved / "text.jsonl")
+    _, answer = pretrain(config, "trainer.resume_from_checkpoint=auto", f"data.train.0.path={moved / 'text.jsonl'}")
+    assert answer["end"] == "finished" and answer["loss"] is not None, answer
 
 
 def test_refuses(folder):
     config = write_config(folder, folder / "refused", "refused.yaml")
     cases = [
         (["optimizer.learning_rte=1"], 2, "did you mean 'learning_rate'"),
+        (["optimizer.momentum=0.9"], 2, "has no effect with optimizer.type adamw"),
+        (["scheduler.num_decay_steps=5"], 2, "has no effect with lr_scheduler_type cosine"),
+        (["scheduler.warmup_ratio=0.1"], 2, "given together with warmup_steps"),
+        (["model.config.hidden_sise=3"], 2, "did you mean 'hidden_size'"),
+        (["model.config.num_hidden_layers=100000000"], 5, "at most 10000"),
+        (["model.config.vocab_size=9000000000000000000"], 5, "at most 2147483648"),
         (["optimizer.learning_rate=fast"], 2, "a number above 0"),
         (["data.train.0.path=nowhere.txt"], 5, "no such file"),
         (["data.max_length=1000"], 2, "more than the model can see"),
@@ -146,9 +221,12 @@ def main():
         test_accumulation(folder)
         test_variants(folder)
         test_goes_on_with_weights(folder, first)
+        test_goes_on_with_a_named_model(folder, first)
+        test_samples_end(folder, first)
         test_stops_early(folder)
         test_diverges(folder)
         test_dry_run(folder)
+        test_dry_run_resumes(folder, first)
         test_refuses(folder)
 
 

@@ -46,6 +46,9 @@ trainer:
   eval_steps: 20
   save_steps: 7
   num_threads: 1
+samples:
+  do_sample: false
+  max_new_tokens: 40
 """
 
 WORDS = "the quick brown fox jumps over a lazy dog while 人生 如 夢 and 学而时习之 不亦说乎 12345 \U0001f98a".split()

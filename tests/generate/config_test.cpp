@@ -89,7 +89,8 @@ TEST_CASE("values out of range name the flag") {
   CHECK(flag_of({.max_length = -1}) == "--max-length");
   CHECK(flag_of({.max_new_tokens = 2, .min_new_tokens = 3}) == "--min-new-tokens");
   CHECK(flag_of({.repetition_penalty = 0}) == "--repetition-penalty");
-  CHECK(flag_of({.temperature = 0}) == "--temperature");
+  CHECK(flag_of({.do_sample = true, .temperature = 0}) == "--temperature");
+  CHECK(flag_of({.temperature = 0}) == "none");  // as configs of models that take the most probable token say
   CHECK(flag_of({.temperature = std::nan("")}) == "--temperature");
   CHECK(flag_of({.top_k = -1}) == "--top-k");
   CHECK(flag_of({.top_p = 1.5}) == "--top-p");

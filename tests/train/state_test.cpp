@@ -35,23 +35,28 @@ TEST_CASE("a state that lacks a key names it") {
 TEST_CASE("a changed config is told by key") {
   const Json before = {{"model", {{"hidden_size", 64}}},
                        {"optimizer", {{"learning_rate", 0.1}}},
+                       {"data", {{"train", Json::array({{{"path", "a.txt"}, {"weight", 1}}})}}},
                        {"trainer", {{"output_dir", "a"}, {"logging_steps", 1}, {"eval_steps", 5}}}};
   Json after = before;
   after["trainer"]["output_dir"] = "b";
   after["trainer"]["logging_steps"] = 10;
+  after["data"]["train"][0]["path"] = "moved/a.txt";
   CHECK(compare_configs(before, after).empty());
+  after["data"]["train"][0]["weight"] = 2;
   after["model"]["hidden_size"] = 65;
   after["optimizer"]["learning_rate"] = 0.2;
   after["optimizer"]["momentum"] = 0.9;
   const auto changes = compare_configs(before, after);
-  REQUIRE(changes.size() == 3);
-  CHECK(changes[0].key == "model.hidden_size");
+  REQUIRE(changes.size() == 4);
+  CHECK(changes[0].key == "data.train.0.weight");
   CHECK(changes[0].kind == ConfigChange::Kind::refused);
-  CHECK(changes[1].key == "optimizer.learning_rate");
-  CHECK(changes[1].before == "0.1");
-  CHECK(changes[1].after == "0.2");
-  CHECK(changes[1].kind == ConfigChange::Kind::warned);
-  CHECK(changes[2].key == "optimizer.momentum");
+  CHECK(changes[1].key == "model.hidden_size");
+  CHECK(changes[1].kind == ConfigChange::Kind::refused);
+  CHECK(changes[2].key == "optimizer.learning_rate");
+  CHECK(changes[2].before == "0.1");
+  CHECK(changes[2].after == "0.2");
+  CHECK(changes[2].kind == ConfigChange::Kind::warned);
+  CHECK(changes[3].key == "optimizer.momentum");
 }
 
 TEST_CASE("the first signal is noted") {

@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "io/tensors.h"
 #include "test.h"
 
@@ -60,7 +61,7 @@ class Rows : public data::BatchSource {
   }
   Json state() const override { return {{"next", next_}}; }
   void load_state(const Json& state) override { next_ = state.at("next"); }
-  int64_t batches_per_epoch() const override { return batches_; }
+  int64_t total_batches() const override { return batches_; }
 
  private:
   int64_t rows_, batches_, next_ = 0;
@@ -72,7 +73,7 @@ struct Setup {
   SchedulerConfig scheduler{.lr_scheduler_type = "cosine", .warmup_steps = 2};
   double dropout = 0.0;
   int64_t rows = 2, batches = 1000;
-  bool evaluate = false;
+  bool evaluate = false, bad_evaluations = false;
   std::function<void(int64_t call, at::Tensor& loss)> meddle;  // with each micro-batch's loss
 };
 
@@ -101,6 +102,7 @@ Outcome run(const Setup& setup) {
                 [&](const data::Batch& batch, double scale) {
                   at::Tensor loss = toy_loss(*model, batch, scale);
                   if (setup.meddle && model->is_training()) setup.meddle(++calls, loss);
+                  if (setup.bad_evaluations && !model->is_training()) loss = loss * std::nan("");
                   return loss;
                 },
             .train = &train,
@@ -247,6 +249,16 @@ TEST_CASE("a step that is not finite is skipped; a row of them ends the run") {
     CHECK(outcome.result.nonfinite_steps == 1);
     for (const auto& weight : outcome.weights) CHECK(weight.isfinite().all().item<bool>());
   }
+  SECTION("it changes no weight") {
+    setup.trainer.max_steps = 4;
+    setup.trainer.save_steps = 1;
+    setup.meddle = [](int64_t call, at::Tensor& loss) {
+      if (call == 4) loss = loss * std::nan("");
+    };
+    CHECK(run(setup).result.step == 4);
+    CHECK(read_file(folder / "model.safetensors") == read_file(folder / "checkpoint-3" / "model.safetensors"));
+    CHECK(read_file(folder / "model.safetensors") != read_file(folder / "checkpoint-2" / "model.safetensors"));
+  }
   SECTION("a row") {
     setup.meddle = [](int64_t call, at::Tensor& loss) {
       if (call >= 4) loss = loss * std::nan("");
@@ -259,6 +271,19 @@ TEST_CASE("a step that is not finite is skipped; a row of them ends the run") {
       CHECK_THAT(e.what(), Catch::Contains("checkpoint-2") && Catch::Contains("step 6"));
     }
   }
+}
+
+TEST_CASE("early stopping where no evaluation is finite") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.evaluate = setup.bad_evaluations = true;
+  setup.trainer.output_dir = folder.path();
+  setup.trainer.max_steps = 60;
+  setup.trainer.eval_steps = 2;
+  setup.trainer.early_stopping_patience = 3;
+  const Outcome outcome = run(setup);
+  CHECK(outcome.result.step == 6);
+  CHECK_FALSE(outcome.result.best_eval_loss.has_value());
 }
 
 TEST_CASE("early stopping, and the best model at the end") {
@@ -295,6 +320,76 @@ TEST_CASE("epochs decide where max_steps does not, and the last step may have fe
   CHECK(outcome.result.tokens == 10 * 2 * 6);
 }
 
+TEST_CASE("data that ends before max_steps is the run's length, for the schedule too") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.trainer.output_dir = folder.path();
+  setup.trainer.max_steps = 100;
+  setup.batches = 10;
+  setup.scheduler.lr_scheduler_type = "linear";
+  CHECK(total_steps(setup.trainer, setup.scheduler, Rows(2, 10)) == 10);
+  CHECK(run(setup).result.step == 10);
+}
+
+TEST_CASE("going back to an older checkpoint moves the later ones aside") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.trainer.output_dir = folder.path();
+  setup.trainer.max_steps = 30;
+  setup.trainer.save_steps = 10;
+  run(setup);
+  setup.trainer.resume_from_checkpoint = (folder / "checkpoint-10").string();
+  setup.trainer.save_total_limit = 2;
+  setup.trainer.save_steps = 5;
+  // Stopped at step 18: what it saved at 15 and 18 stays, and is what auto goes on from.
+  setup.meddle = [](int64_t call, at::Tensor&) {
+    if (call == 8) ::raise(SIGTERM);
+  };
+  CHECK(run(setup).result.step == 18);
+  CHECK(fs::exists(folder / "abandoned-checkpoint-30" / "model.safetensors"));
+  setup.meddle = nullptr;
+  const auto names = [&] {
+    std::vector<int64_t> steps;
+    for (const auto& checkpoint : list_checkpoints(folder.path())) steps.push_back(checkpoint.step);
+    return steps;
+  };
+  CHECK(names() == std::vector<int64_t>{15, 18});
+  setup.trainer.resume_from_checkpoint = "auto";
+  CHECK(run(setup).losses.size() == 12);
+  CHECK(names() == std::vector<int64_t>{25, 30});
+}
+
+TEST_CASE("a finished model without checkpoints is not overwritten by resume auto") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.trainer.output_dir = folder.path();
+  setup.trainer.max_steps = 2;
+  run(setup);
+  fs::remove_all(folder / "checkpoint-2");
+  setup.trainer.resume_from_checkpoint = "auto";
+  CHECK_THROWS_WITH(run(setup), Catch::Contains("a finished model") && Catch::Contains("overwrite_output_dir"));
+  CHECK(fs::exists(folder / "model.safetensors"));
+}
+
+TEST_CASE("only what a run wrote is deleted when it is overwritten") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.trainer.output_dir = folder.path();
+  setup.trainer.max_steps = 2;
+  run(setup);
+  fs::create_directories(folder / "runs" / "mine");
+  write_file_atomic(folder / "samples.jsonl", "mine");
+  write_file_atomic(folder / "events.out.tfevents.1.other", "mine");
+  setup.trainer.overwrite_output_dir = true;
+  setup.meddle = [&](int64_t call, at::Tensor&) {
+    if (call == 1) CHECK_FALSE(fs::exists(folder / "model.safetensors"));  // the old run's
+  };
+  run(setup);
+  CHECK(fs::exists(folder / "runs" / "mine"));
+  CHECK(fs::exists(folder / "samples.jsonl"));
+  CHECK(fs::exists(folder / "events.out.tfevents.1.other"));
+}
+
 TEST_CASE("a folder that holds a run is not overwritten unasked") {
   test::TemporaryFolder folder;
   Setup setup;
@@ -304,7 +399,9 @@ TEST_CASE("a folder that holds a run is not overwritten unasked") {
   CHECK_THROWS_WITH(run(setup),
                     Catch::Contains("holds a run already") && Catch::Contains("resume_from_checkpoint=auto"));
   setup.trainer.resume_from_checkpoint = "auto";
-  CHECK(run(setup).losses.empty());  // finished before
+  const Outcome again = run(setup);
+  CHECK(again.losses.empty());  // finished before
+  CHECK(again.result.last_loss.has_value());
   setup.trainer.resume_from_checkpoint = "false";
   setup.trainer.overwrite_output_dir = true;
   CHECK(run(setup).losses.size() == 2);
