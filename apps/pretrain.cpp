@@ -204,6 +204,7 @@ Json Pretraining::plan() const {
   if (start_.checkpoint) train::read_trainer_state(*start_.checkpoint, resolved());
   const int64_t parameters = shape_->num_parameters();
   const int64_t steps = train::total_steps(config_.trainer, config_.scheduler, *data_.train);
+  train::warn_of_length(config_.trainer, config_.scheduler, steps);
   const bool accumulates = config_.trainer.gradient_accumulation_steps > 1;
   const auto memory =
       train::memory_per_parameter(config_.optimizer, parse_dtype(config_.trainer.dtype), accumulates);

@@ -10,6 +10,7 @@
 #include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -113,9 +114,8 @@ void remove_checkpoint(const fs::path& path) {
 
 /// model.safetensors, its parts and their index: without them a folder holds no model.
 bool is_weights(const fs::path& file) {
-  const std::string name = file.filename().string();
-  return name.starts_with("model") &&
-         (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
+  static const std::regex names(R"(model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json)");
+  return std::regex_match(file.filename().string(), names);
 }
 
 /// Everything in `folder` whose path meets the predicate; listed before anything is done to it.
@@ -129,7 +129,11 @@ std::vector<fs::path> entries(const fs::path& folder, Predicate&& wanted) {
 }
 
 void remove_weights(const fs::path& folder) {
-  for (const fs::path& path : entries(folder, is_weights)) fs::remove(path);
+  for (const fs::path& path : entries(folder, is_weights)) {
+    std::error_code error;
+    fs::remove(path, error);
+    if (error) throw Error(Exit::file, {.what = "cannot delete: " + error.message(), .where = path.string()});
+  }
 }
 
 }  // namespace

@@ -2,29 +2,18 @@
 
 #include <cmath>
 
-#include "core/error.h"
-#include "core/log.h"
-
 namespace llmtk::train {
 
 Schedule SchedulerConfig::make(int64_t total_steps) const {
   const auto share = [total_steps](double ratio) {
     return static_cast<int64_t>(std::ceil(ratio * static_cast<double>(total_steps)));
   };
-  const Schedule schedule{.type = parse_schedule(lr_scheduler_type),
-                          .total_steps = total_steps,
-                          .warmup_steps = warmup_steps > 0 ? warmup_steps : share(warmup_ratio),
-                          .decay_steps = num_decay_steps > 0 ? num_decay_steps : share(decay_ratio),
-                          .decay_shape = parse_decay(decay_type),
-                          .min_lr_ratio = min_lr_ratio};
-  const int64_t decay = schedule.type == ScheduleType::wsd ? schedule.decay_steps : 0;
-  if (total_steps > 0 && schedule.warmup_steps >= total_steps)
-    log::warn(detail::concat("the learning rate never reaches its peak: the warm-up takes ", schedule.warmup_steps,
-                             " steps, the run ", total_steps));
-  else if (total_steps > 0 && schedule.warmup_steps + decay > total_steps)
-    log::warn(detail::concat("the learning rate does not come down to its end: the warm-up takes ",
-                             schedule.warmup_steps, " steps and the decay ", decay, ", the run ", total_steps));
-  return schedule;
+  return {.type = parse_schedule(lr_scheduler_type),
+          .total_steps = total_steps,
+          .warmup_steps = warmup_steps > 0 ? warmup_steps : share(warmup_ratio),
+          .decay_steps = num_decay_steps > 0 ? num_decay_steps : share(decay_ratio),
+          .decay_shape = parse_decay(decay_type),
+          .min_lr_ratio = min_lr_ratio};
 }
 
 void OptimizerConfig::validate(config::Problems& problems) const {

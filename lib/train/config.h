@@ -63,7 +63,6 @@ struct SchedulerConfig {
   /// Settings of another schedule than the chosen one would have no effect: refused.
   void validate(config::Problems& problems) const;
 
-  /// Warns where the warm-up or the decay is longer than the run.
   Schedule make(int64_t total_steps) const;
 };
 

@@ -66,4 +66,19 @@ int64_t total_steps(const TrainerConfig& config, const SchedulerConfig& schedule
                             .hint = "set trainer.max_steps"});
 }
 
+void warn_of_length(const TrainerConfig& config, const SchedulerConfig& scheduler, int64_t steps) {
+  if (steps <= 0) return;
+  if (config.max_steps > steps)
+    log::warn(detail::concat("the data ends after ", steps, " steps, before trainer.max_steps ", config.max_steps,
+                             ": the learning rate follows the shorter run"));
+  const Schedule schedule = scheduler.make(steps);
+  const int64_t decay = schedule.type == ScheduleType::wsd ? schedule.decay_steps : 0;
+  if (schedule.warmup_steps >= steps)
+    log::warn(detail::concat("the learning rate never reaches its peak: the warm-up takes ", schedule.warmup_steps,
+                             " steps, the run ", steps));
+  else if (schedule.warmup_steps + decay > steps)
+    log::warn(detail::concat("the learning rate does not come down to its end: the warm-up takes ",
+                             schedule.warmup_steps, " steps and the decay ", decay, ", the run ", steps));
+}
+
 }  // namespace llmtk::train

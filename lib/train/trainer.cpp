@@ -75,6 +75,7 @@ Trainer::Trainer(const TrainerConfig& trainer, const OptimizerConfig& optimizer,
   LLMTK_CHECK(task_.module && task_.loss && task_.train && task_.parallel && task_.save_model && task_.load_weights);
   total_steps_ = total_steps(config_, scheduler, *task_.train);
   schedule_ = scheduler.make(total_steps_);
+  warn_of_length(config_, scheduler, total_steps_);
   if (config_.deterministic) {
     ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);  // cuBLAS reads it at its first product
     at::globalContext().setDeterministicAlgorithms(true, false);
@@ -89,9 +90,10 @@ RunResult Trainer::run(const Start& start) {
   const fs::path output = config_.output_dir;
   const RunLock lock(output);
   remove_unfinished(output);
-  if (start.clear) clear_run(output);
   seed_generators(static_cast<uint64_t>(config_.seed) + static_cast<uint64_t>(task_.parallel->rank()), device_);
   if (start.checkpoint) resume(*start.checkpoint);
+  // Only what can go on may cost an older run its files.
+  if (start.clear) clear_run(output);
   if (start.checkpoint && task_.parallel->is_main()) abandon_checkpoints(output, state_.step);
 
   const StopSignals signals;

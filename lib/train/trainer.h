@@ -68,6 +68,9 @@ Start find_start(const TrainerConfig& config);
 /// said; 0 when nobody knows. Throws Error(usage) when the schedule needs the number and nobody knows it.
 int64_t total_steps(const TrainerConfig& config, const SchedulerConfig& scheduler, const data::BatchSource& source);
 
+/// Warns where a run of `steps` steps is shorter than max_steps, than its warm-up or than its decay.
+void warn_of_length(const TrainerConfig& config, const SchedulerConfig& scheduler, int64_t steps);
+
 /// The trainer's state of a checkpoint, once its config agrees with the run's (Task::run_config): differences that a
 /// run can bear are warnings. Throws Error(usage) for another model or other data, Error(file) for no such state.
 nlohmann::ordered_json read_trainer_state(const CheckpointFolder& checkpoint,

@@ -153,7 +153,7 @@ TEST_CASE("the final model moves into the folder") {
   put(output / "config.json", "old");
   put(output / "model-00001-of-00002.safetensors", "of an old model in parts");
   put(output / "model.safetensors.index.json", "of an old model in parts");
-  put(output / "notes.safetensors", "mine");
+  put(output / "model_ema.safetensors", "mine");
   FolderUpdate update(output.path(), 0);
   put(update.folder() / "config.json", "new");
   CHECK(read_file(output / "config.json") == "old");
@@ -161,7 +161,7 @@ TEST_CASE("the final model moves into the folder") {
   CHECK(read_file(output / "config.json") == "new");
   CHECK_FALSE(fs::exists(output / "model-00001-of-00002.safetensors"));
   CHECK_FALSE(holds_model(output.path()));
-  CHECK(fs::exists(output / "notes.safetensors"));
+  CHECK(fs::exists(output / "model_ema.safetensors"));
 }
 
 TEST_CASE("two runs do not share a folder") {

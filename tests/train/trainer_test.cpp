@@ -390,6 +390,22 @@ TEST_CASE("only what a run wrote is deleted when it is overwritten") {
   CHECK(fs::exists(folder / "events.out.tfevents.1.other"));
 }
 
+TEST_CASE("a run is not deleted for one that cannot go on") {
+  test::TemporaryFolder folder;
+  Setup setup;
+  setup.trainer.output_dir = (folder / "old").string();
+  setup.trainer.max_steps = 2;
+  run(setup);
+  fs::create_directories(folder / "elsewhere");
+  fs::copy(folder / "old" / "checkpoint-2", folder / "elsewhere" / "checkpoint-2", fs::copy_options::recursive);
+  setup.trainer.overwrite_output_dir = true;
+  setup.trainer.resume_from_checkpoint = (folder / "elsewhere" / "checkpoint-2").string();
+  setup.optimizer.type = "sgd";  // whose state the checkpoint does not hold
+  CHECK_THROWS_AS(run(setup), Error);
+  CHECK(fs::exists(folder / "old" / "model.safetensors"));
+  CHECK(fs::exists(folder / "old" / "checkpoint-2"));
+}
+
 TEST_CASE("a folder that holds a run is not overwritten unasked") {
   test::TemporaryFolder folder;
   Setup setup;
