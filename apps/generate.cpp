@@ -3,6 +3,7 @@
 #include "generate/generate.h"
 
 #include <c10/util/Exception.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
@@ -218,7 +219,11 @@ class Printer {
     }
     if (options_.full_text) write(prompt.text);
   }
+  /// To a terminal without what would move its cursor; to a file or a pipe as it is.
   static void write(std::string_view text) {
+    static const bool terminal = ::isatty(STDOUT_FILENO);
+    const std::string shown = terminal ? printable(text) : "";
+    if (terminal) text = shown;
     if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
       throw Error(Exit::file, {.what = "cannot write the output", .where = "stdout"});
   }

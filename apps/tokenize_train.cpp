@@ -1,5 +1,6 @@
 // llmtk tokenize train: a tokenizer learnt from text files.
 
+#include <algorithm>
 #include <chrono>
 #include <iostream>
 #include <memory>
@@ -31,6 +32,10 @@ int train(const TrainOptions& options, bool json) {
       throw Error(Exit::usage, {.what = "there is a tokenizer already",
                                 .where = (folder / name).string(),
                                 .hint = "--overwrite replaces it"});
+  for (std::string name : options.training.idle()) {
+    std::ranges::replace(name, '_', '-');
+    throw Error(Exit::usage, {.what = "--" + name + " has no effect with --type " + options.training.type});
+  }
   const auto begin = std::chrono::steady_clock::now();
   const auto tokenizer =
       data::train_tokenizer(options.inputs, options.read.options(), options.training, options.threads);
@@ -59,19 +64,17 @@ void add_train_command(CLI::App& app, TokenizeContext& context) {
   sub->add_option("--vocab-size", options->training.vocab_size, "Tokens")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  sub->add_option("--min-frequency", options->training.min_frequency, "bpe: pairs seen less often are not joined")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  sub->add_option("--min-frequency", options->training.min_frequency,
+                  "bpe: pairs seen less often are not joined; default: 2")
+      ->check(CLI::PositiveNumber);
   sub->add_flag("--split-digits", options->training.split_digits, "bpe: every digit is a token of its own");
   sub->add_option("--special-tokens", options->training.special_tokens,
-                  "Tokens that no text becomes; bpe: the first ends a text")
-      ->capture_default_str();
+                  "Tokens that no text becomes; bpe: the first ends a text, default: <|endoftext|>");
   sub->add_flag("--byte-fallback,!--no-byte-fallback", options->training.byte_fallback,
                 "sentencepiece: unknown characters become bytes (default) or <unk>");
   sub->add_option("--character-coverage", options->training.character_coverage,
-                  "sentencepiece: share of the characters with a token of their own")
-      ->check(CLI::Range(0.5, 1.0))
-      ->capture_default_str();
+                  "sentencepiece: share of the characters with a token of their own; default: 0.9995")
+      ->check(CLI::Range(0.5, 1.0));
   options->read.add_to(*sub);
   sub->add_option("--threads", options->threads, "0: one for each core")->check(CLI::NonNegativeNumber);
   sub->add_flag("--overwrite", options->overwrite, "Replace the tokenizer that is there");

@@ -68,13 +68,13 @@ function(llmtk_test name)
   set_tests_properties(${name} PROPERTIES LABELS ${arg_LABEL} SKIP_RETURN_CODE 77 TIMEOUT ${arg_TIMEOUT})
 endfunction()
 
-# llmtk_python_test(NAME FILE LABEL label [PEERS] [TIMEOUT s]): a script run as `python FILE` with LLMTK_BIN set to the
+# llmtk_python_test(NAME FILE LABEL label [PEERS] [TIMEOUT s] [ARGS ...]): a script run as `python FILE ARGS` with LLMTK_BIN set to the
 # folder of the built programs. PEERS: needs transformers and the like; with LLMTK_PEER_PYTHON unset it is reported as
 # skipped. Exit code 77 means skipped.
 set(LLMTK_PEER_PYTHON "" CACHE FILEPATH "Python with torch, transformers, tokenizers ... for the tests against them")
 find_program(LLMTK_PYTHON NAMES python3 PATHS /usr/bin)
 function(llmtk_python_test name file)
-  cmake_parse_arguments(arg "PEERS" "LABEL;TIMEOUT" "" ${ARGN})
+  cmake_parse_arguments(arg "PEERS" "LABEL;TIMEOUT" "ARGS" ${ARGN})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 600)
   endif()
@@ -87,7 +87,7 @@ function(llmtk_python_test name file)
   if(arg_PEERS)
     set(python ${LLMTK_PEER_PYTHON})
   endif()
-  add_test(NAME ${name} COMMAND ${python} ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+  add_test(NAME ${name} COMMAND ${python} ${CMAKE_CURRENT_SOURCE_DIR}/${file} ${arg_ARGS})
   set_tests_properties(${name} PROPERTIES LABELS ${arg_LABEL} SKIP_RETURN_CODE 77 TIMEOUT ${arg_TIMEOUT}
     ENVIRONMENT "LLMTK_BIN=${CMAKE_BINARY_DIR}/bin;LLMTK_SOURCE=${CMAKE_SOURCE_DIR};PYTHONDONTWRITEBYTECODE=1")
 endfunction()

@@ -24,6 +24,7 @@ struct Found {
   std::string source;      // what was read
   std::string model_type;  // empty where there is no config
   std::vector<Parameter> parameters;
+  std::vector<std::string> buffers;  // in the files, no parameters: masks, rotary frequencies
 };
 
 std::string shape_text(const std::vector<int64_t>& shape) {
@@ -32,10 +33,15 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-Found from_weights(const fs::path& path) {
+/// config: the model's, to tell its buffers from its parameters; null: unknown.
+Found from_weights(const fs::path& path, const io::Json* config) {
   const io::WeightFiles weights(path);
   Found found;
   for (const auto& [name, entry] : weights.tensors()) {
+    if (config && models::is_buffer(*config, path.string(), name)) {
+      found.buffers.push_back(name);
+      continue;
+    }
     const int64_t count = entry.tensor->count();
     found.parameters.push_back({.name = name,
                                 .dtype = dtype_name(io::to_scalar_type(entry.tensor->dtype)),
@@ -68,7 +74,7 @@ Found from_config(const io::Json& config, const std::string& where) {
 }
 
 Found read(const std::string& path) {
-  if (path.ends_with(".safetensors")) return from_weights(path);
+  if (path.ends_with(".safetensors")) return from_weights(path, nullptr);
   io::Json config;
   Found found;
   if (path.ends_with(".json")) {
@@ -87,7 +93,7 @@ Found read(const std::string& path) {
     if (!folder.empty()) {
       config = io::read_model_config(folder);
       const bool has_weights = fs::exists(folder / io::kWeightsFile) || fs::exists(folder / io::kWeightsIndex);
-      found = has_weights ? from_weights(folder) : from_config(config, (folder / "config.json").string());
+      found = has_weights ? from_weights(folder, &config) : from_config(config, (folder / "config.json").string());
     }
   }
   found.model_type = config.value("model_type", "");
@@ -143,7 +149,8 @@ int run(const std::string& path, bool all, bool json) {
                 {"model_type", found.model_type},
                 {"parameters", total},
                 {"bytes", bytes},
-                {"tensors", std::move(list)}});
+                {"tensors", std::move(list)},
+                {"buffers", found.buffers}});
     return 0;
   }
   Table table({"tensor", "shape", "dtype", "times", "parameters", "share"}, {3, 4, 5});
@@ -156,6 +163,10 @@ int run(const std::string& path, bool all, bool json) {
             << (found.model_type.empty() ? "" : found.model_type + ", ") << with_commas(total) << " parameters in "
             << found.parameters.size() << " tensors, " << readable_bytes(static_cast<double>(bytes)) << "; from "
             << found.source << '\n';
+  if (!found.buffers.empty())
+    std::cout << found.buffers.size()
+              << " more tensors in the files are buffers, not parameters: " << found.buffers.front()
+              << (found.buffers.size() > 1 ? " ..." : "") << '\n';
   return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <iterator>
 
@@ -105,6 +106,25 @@ std::string_view cut_to_width(std::string_view text, int width) {
     if (used > width) return text.substr(0, start);
   }
   return text;
+}
+
+std::string printable(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const size_t begin = i;
+    const int32_t c = next_code_point(text, i);
+    const bool control = c < 0x20 || (c >= 0x7f && c < 0xa0);  // -1 too
+    if (!control || c == '\n' || c == '\t') {
+      out += text.substr(begin, i - begin);
+      continue;
+    }
+    for (const char byte : text.substr(begin, i - begin)) {
+      char escaped[8];
+      std::snprintf(escaped, sizeof escaped, "\\x%02x", static_cast<unsigned char>(byte));
+      out += escaped;
+    }
+  }
+  return out;
 }
 
 }  // namespace llmtk

@@ -16,8 +16,10 @@ struct Batch {
   std::vector<int32_t> input_ids;  ///< [B, T]
   std::vector<int32_t>
       labels;  ///< [B, T]; labels[t] is the target for position t (already shifted), kIgnore where none
-  std::vector<int32_t> position_ids;  ///< [B, T], or empty: 0, 1, 2, ...
-  int64_t target_tokens = 0;          ///< labels that are not kIgnore
+  /// [B, T], or empty: 0, 1, 2, ... Where one is not its neighbour's plus one another text begins, which does not see
+  /// those before it.
+  std::vector<int32_t> position_ids;
+  int64_t target_tokens = 0;  ///< labels that are not kIgnore
 };
 
 /// A source of batches with a position that can be saved and restored exactly.

@@ -30,8 +30,6 @@ const char* refusal(const std::string& extension) {
        "convert it first: python -c \"import datasets, sys; "
        "datasets.Dataset.from_parquet(sys.argv[1]).to_json(sys.argv[2])\" FILE.parquet FILE.jsonl"},
       {".arrow", "convert it first: datasets.Dataset.from_file(\"FILE.arrow\").to_json(\"FILE.jsonl\") in Python"},
-      {".csv", "write it as .jsonl with one {\"text\": ...} a line"},
-      {".tsv", "write it as .jsonl with one {\"text\": ...} a line"},
       {".gz", "unpack it first: gunzip FILE"},
       {".zst", "unpack it first: unzstd FILE"},
       {".xz", "unpack it first: unxz FILE"},
@@ -54,6 +52,8 @@ const char* refusal(const std::string& extension) {
 FileKind kind_of(const std::string& extension) {
   if (extension == ".jsonl" || extension == ".ndjson") return FileKind::jsonl;
   if (extension == ".json") return FileKind::json;
+  if (extension == ".csv") return FileKind::csv;
+  if (extension == ".tsv") return FileKind::tsv;
   return FileKind::text;
 }
 
@@ -61,7 +61,7 @@ FileKind kind_of(const std::string& extension) {
   throw Error(Exit::data, {.what = "cannot read this format as text",
                            .where = path.string(),
                            .got = extension,
-                           .expected = ".txt, .jsonl or .json",
+                           .expected = ".txt, .jsonl, .json, .csv or .tsv",
                            .hint = refusal(extension)});
 }
 
@@ -96,7 +96,7 @@ void add_folder(const fs::path& folder, std::vector<SourceFile>& files) {
   if (found.empty())
     throw Error(Exit::data, {.what = "no text in this folder",
                              .where = folder.string(),
-                             .expected = ".txt, .jsonl or .json files",
+                             .expected = ".txt, .jsonl, .json, .csv or .tsv files",
                              .hint = "for other text files give a pattern, such as 'folder/**/*.py'"});
   if (!refused.empty()) log::warn(folder.string() + ": left out files of other kinds, such as " + refused.string());
   std::sort(found.begin(), found.end());

@@ -13,7 +13,12 @@ enum class FileKind {
   text,   ///< plain text: .txt, and any other text file that is named (code, Markdown)
   jsonl,  ///< one JSON object a line: .jsonl, .ndjson
   json,   ///< an array of objects, or objects one after another: .json
+  csv,    ///< records of fields, the first names the columns: .csv
+  tsv,    ///< the same with tabs: .tsv
 };
+
+/// The delimiter of a table's fields; 0 for the other kinds.
+constexpr char delimiter_of(FileKind kind) { return kind == FileKind::csv ? ',' : kind == FileKind::tsv ? '\t' : 0; }
 
 struct SourceFile {
   std::filesystem::path path;
@@ -28,9 +33,9 @@ bool is_pattern(std::string_view path);
 /// own name holds these characters is found as it is.
 std::vector<std::filesystem::path> expand_pattern(const std::string& pattern);
 
-/// The text files behind each path (a file), folder (its .txt, .jsonl, .ndjson and .json, all levels) or pattern, in
-/// the order given, folders and patterns sorted by name. Throws Error(file) for what is missing and Error(data), with
-/// the way out, for what cannot be read as text (Parquet, compressed files ...).
+/// The text files behind each path (a file), folder (its .txt, .jsonl, .ndjson, .json, .csv and .tsv, all levels) or
+/// pattern, in the order given, folders and patterns sorted by name. Throws Error(file) for what is missing and
+/// Error(data), with the way out, for what cannot be read as text (Parquet, compressed files ...).
 std::vector<SourceFile> find_text_files(const std::vector<std::string>& paths);
 
 }  // namespace llmtk::data

@@ -39,6 +39,18 @@ size_t find_outside(std::span<const int32_t> ids, int64_t vocab_size) {
   return static_cast<size_t>(std::find_if(ids.begin(), ids.end(), outside) - ids.begin());
 }
 
+/// Positions that restart behind each `end`, which has no target.
+void separate_documents(std::span<const int32_t> ids, int32_t end, std::span<int32_t> labels,
+                        std::span<int32_t> positions) {
+  int32_t position = 0;
+  for (size_t t = 0; t < ids.size(); ++t) {
+    positions[t] = position++;
+    if (ids[t] != end) continue;
+    labels[t] = kIgnore;
+    position = 0;
+  }
+}
+
 }  // namespace
 
 RowLoader::RowLoader(std::vector<MixtureSource> sources, RowLoaderOptions options)
@@ -61,6 +73,7 @@ RowLoader::RowLoader(std::vector<MixtureSource> sources, RowLoaderOptions option
     if (source.weight > 0) epoch_rows_ += source.rows->rows();
     fixed_length_ = fixed_length_ && source.rows->fixed_length();
   }
+  LLMTK_CHECK(fixed_length_ || !options_.document_end);
   if (weights <= 0)
     throw Error(Exit::data, {.what = sources_.empty() ? "there is no data" : "the weights of all sources are 0",
                              .hint = "give at least one source a weight above 0"});
@@ -131,7 +144,7 @@ bool RowLoader::next(Batch& batch) {
   batch.rows = static_cast<int64_t>(per_rank);
   batch.input_ids.assign(per_rank * length, 0);
   batch.labels.assign(per_rank * length, kIgnore);
-  batch.position_ids.clear();
+  batch.position_ids.assign(options_.document_end ? per_rank * length : 0, 0);
   size_t longest = fixed_length_ ? length : 1;
   for (uint64_t i = begin; i < end; ++i) {
     const std::span<int32_t> ids(batch.input_ids.data() + (i - begin) * length, length);
@@ -139,6 +152,9 @@ bool RowLoader::next(Batch& batch) {
     const RowSource& source = *sources_[draws[i].source].rows;
     const size_t count = source.read(draws[i].row, ids, labels);
     longest = std::max(longest, count);
+    if (options_.document_end)
+      separate_documents(ids, *options_.document_end, labels,
+                         std::span(batch.position_ids).subspan((i - begin) * length, length));
     if (options_.vocab_size == 0) continue;
     const size_t outside = find_outside(ids.first(count), options_.vocab_size);
     if (outside < count)
@@ -233,10 +249,7 @@ struct PrefetchSource::Queue {
 };
 
 PrefetchSource::PrefetchSource(std::unique_ptr<BatchSource> source, size_t depth)
-    : source_(std::move(source)),
-      depth_(depth),
-      total_batches_(source_->total_batches()),
-      state_(source_->state()) {
+    : source_(std::move(source)), depth_(depth), total_batches_(source_->total_batches()), state_(source_->state()) {
   LLMTK_CHECK(depth >= 1);
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,9 @@ struct RowLoaderOptions {
   int64_t epochs = 1;  ///< 0: without end
   int rank = 0, world_size = 1;
   int64_t vocab_size = 0;  ///< ids from here on are an error; 0: not checked
+  /// The token that ends a text. Given, positions restart behind it and it predicts nothing: the texts of a row are
+  /// trained on as if each stood alone. Only for rows of one fixed length.
+  std::optional<int32_t> document_end;
 };
 
 /// Rows are numbered over the whole run and all ranks: which rows batch n holds depends on the seed and on B *

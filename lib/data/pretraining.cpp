@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "data/checksums.h"
 #include "data/loader.h"
 #include "data/shard_writer.h"
 
@@ -54,7 +55,8 @@ class Opener {
                              .epochs = context_.epochs,
                              .rank = context_.rank,
                              .world_size = context_.world_size,
-                             .vocab_size = context_.vocab_size};
+                             .vocab_size = context_.vocab_size,
+                             .document_end = document_end_};
     out.train = make(std::move(train), options);
     options.batch_size = context_.eval_batch_size;
     options.shuffle = false;
@@ -97,12 +99,17 @@ class Opener {
                     {.what = "data.validation_fraction does not work with rows that are tokenized already",
                      .where = source.path,
                      .hint = "put the rows to hold out into a file of their own and name it in data.validation"});
+      if (config_.document_mask)
+        throw Error(Exit::usage, {.what = "data.document_mask does not work with rows that are tokenized already",
+                                  .where = source.path,
+                                  .hint = "each of them is one text: leave document_mask out"});
       remember(source.path, "", role);
       add(source, role, std::make_shared<TokenizedRows>(source.path, config_.max_length), out);
       return;
     }
     const auto shards = std::make_shared<const TokenShards>(open_shards(source, role));
     check_vocabulary(*shards, source.path);
+    if (config_.document_mask) learn_document_end(*shards, source.path);
     const bool keep_tail = role == Role::validation;
     if (role == Role::validation || config_.validation_fraction == 0) {
       add(source, role,
@@ -140,6 +147,21 @@ class Opener {
     }
     remember(source.path, split, role);
     return TokenShards::open(source.path, split);
+  }
+
+  /// The token that ends a document must be known, and the same everywhere.
+  void learn_document_end(const TokenShards& shards, const std::string& path) {
+    const auto end = shards.eos_id();
+    if (!end || (document_end_ && *end != *document_end_))
+      throw Error(
+          Exit::data,
+          {.what = end ? "sources whose documents end with different tokens"
+                       : "data.document_mask, but no token ends the documents of these shards",
+           .where = path,
+           .got = end ? std::to_string(*end) : "",
+           .expected = document_end_ ? std::to_string(*document_end_) : "",
+           .hint = "shard the text again with one tokenizer and its end-of-text token, or leave document_mask out"});
+    document_end_ = end;
   }
 
   /// What is trained on must not be evaluated on.
@@ -193,13 +215,12 @@ class Opener {
     for (const auto& file : files) {
       bytes += file.bytes;
       add(fs::absolute(file.path).string());
-      add(checksum_file(file.path));
+      add(remembered_checksum(file.path, config_.cache_folder()));
     }
     for (const auto& text : {tokenizer_hash_, source.text_field, source.document, config_.on_bad_line,
                              std::string(config_.append_eos ? "eos" : ""), std::to_string(kShardVersion)})
       add(text);
-    const fs::path folder =
-        (config_.cache_dir.empty() ? default_cache_folder() : fs::path(config_.cache_dir)) / key.hex();
+    const fs::path folder = config_.cache_folder() / key.hex();
     if (!fs::exists(folder / kManifestName))
       log::info("tokenizing " + megabytes(bytes) + " of " + source.path + " into " + folder.string());
     // Absolute, because the cache is shared by runs from all folders.
@@ -217,6 +238,7 @@ class Opener {
   const LoaderContext& context_;
   std::string tokenizer_hash_;
   std::set<std::string> trained_on_;
+  std::optional<int32_t> document_end_;
   ordered_json description_ = ordered_json::array();
 };
 
@@ -225,6 +247,10 @@ class Opener {
 void DataConfig::validate(config::Problems& problems) const {
   if (!validation.empty() && validation_fraction > 0)
     problems.add("validation_fraction", {.what = "given together with data.validation", .expected = "one of the two"});
+  if (document_mask && !append_eos)
+    problems.add("document_mask", {.what = "given together with append_eos: false",
+                                   .expected = "documents that end with a token",
+                                   .hint = "leave one of the two out"});
   const auto weighted = std::count_if(train.begin(), train.end(), [](const auto& s) { return s.weight > 0; });
   if (weighted > 0 && weighted < static_cast<int64_t>(train.size())) {
     for (size_t i = 0; i < train.size(); ++i)
@@ -234,6 +260,8 @@ void DataConfig::validate(config::Problems& problems) const {
                       .expected = "a weight above 0 for every source, or for none"});
   }
 }
+
+fs::path DataConfig::cache_folder() const { return cache_dir.empty() ? default_cache_folder() : fs::path(cache_dir); }
 
 fs::path default_cache_folder() {
   const char* cache = std::getenv("XDG_CACHE_HOME");

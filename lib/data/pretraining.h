@@ -25,13 +25,15 @@ struct SourceConfig {
   template <class V>
   void fields(V& v) {
     v("path", path,
-      "A text file (.txt, .jsonl, .json), a folder of them, a pattern ('books/**/*.txt'), a folder of token shards, "
+      "A text file (.txt, .jsonl, .json, .csv, .tsv), a folder of them, a pattern ('books/**/*.txt'), a folder of "
+      "token shards, "
       "files with llm.c's header (.bin), or .jsonl rows of {input_ids, labels}",
       config::required, config::not_empty);
     v("weight", weight, "Share of the rows, relative to the other sources'; 0 for all: by size", config::at_least(0));
     v("max_epochs", max_epochs, "Passes over this source, after which the others share its weight; 0: no limit",
       config::at_least(0));
-    v("text_field", text_field, "The key that holds the text in rows of JSON", config::not_empty);
+    v("text_field", text_field, "The key that holds the text in rows of JSON, or the column of a .csv or .tsv file",
+      config::not_empty);
     v("document", document, "What one document of a plain text file is",
       config::one_of({"file", "line", "blank_line"}));
     v("split", split,
@@ -45,6 +47,7 @@ struct DataConfig {
   int64_t max_length = 1024;
   bool shuffle = true;
   bool append_eos = true;
+  bool document_mask = false;
   std::string on_bad_line = "stop";
   std::string cache_dir;
   int64_t preprocessing_num_workers = 0;
@@ -60,6 +63,9 @@ struct DataConfig {
     v("max_length", max_length, "Tokens of one row", config::at_least(1));
     v("shuffle", shuffle, "Draw the rows of each epoch in another order");
     v("append_eos", append_eos, "Put the tokenizer's end-of-text token after every document");
+    v("document_mask", document_mask,
+      "Documents packed into one row do not see each other, positions restart, and no document's end predicts the next "
+      "one's beginning; false: as GPT-2 and GPT-3 were trained, with the end-of-text token alone between them");
     v("on_bad_line", on_bad_line, "A line that is not UTF-8 or not the JSON it should be",
       config::one_of({"stop", "skip", "replace"}));
     v("cache_dir", cache_dir, "Where raw text is kept as token shards; empty: ~/.cache/llmtk/data");
@@ -69,6 +75,8 @@ struct DataConfig {
       config::at_least(0));
   }
   void validate(config::Problems& problems) const;
+  /// cache_dir, or the default one.
+  std::filesystem::path cache_folder() const;
 };
 
 /// What the data must fit.

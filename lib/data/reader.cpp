@@ -6,26 +6,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "core/error.h"
-#include "core/utf8.h"
-#include "text/unicode.h"
+#include "data/csv.h"
+#include "data/scan.h"
 
 namespace llmtk::data {
 namespace {
-
-using nlohmann::json;
-
-constexpr size_t kNone = std::string_view::npos;
-constexpr size_t kComplaints = 5;  // per block; enough to see what is wrong
-constexpr const char* kOtherwise = "bad lines can be skipped or replaced: --bad-lines, in a config data.on_bad_line";
-
-bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\v\f") == kNone; }
-bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-
-std::string place(const SourceFile& file, uint64_t line) { return file.path.string() + ":" + std::to_string(line); }
 
 /// Where a long document may be cut so that tokenizers see the least of it: between "x\n" and "y", after another line
 /// end (not before what may be a blank line, where those count), before a space, or at least not inside a character.
@@ -58,41 +46,6 @@ size_t last_paragraph_end(std::string_view text, bool mid_line) {
   }
   return kNone;
 }
-
-/// Finds the ends of the top-level values of a stream of JSON, `[` and `,` between them left aside.
-class JsonScanner {
- public:
-  /// Eats one byte; true when it ends a value.
-  bool eat(char c) {
-    if (in_string_) {
-      if (escaped_) {
-        escaped_ = false;
-      } else if (c == '\\') {
-        escaped_ = true;
-      } else if (c == '"') {
-        in_string_ = false;
-        return depth_ == 0;
-      }
-      return false;
-    }
-    if (depth_ == 0) {
-      if (is_space(c) || c == ',' || c == '[' || c == ']') return std::exchange(bare_, false);
-      if (c == '"') in_string_ = true;
-      if (c == '{') depth_ = 1;
-      bare_ = c != '"' && c != '{';
-      return false;
-    }
-    if (c == '"') in_string_ = true;
-    if (c == '{' || c == '[') ++depth_;
-    if (c == '}' || c == ']') --depth_;
-    return depth_ == 0;
-  }
-  bool inside() const { return depth_ > 0 || in_string_ || bare_; }
-
- private:
-  int depth_ = 0;
-  bool in_string_ = false, escaped_ = false, bare_ = false;
-};
 
 template <class Enum, size_t N>
 Enum parse_choice(std::string_view name, const char* what, const std::pair<const char*, Enum> (&choices)[N]) {
@@ -134,6 +87,27 @@ void BlockReader::open_file() {
   ::posix_fadvise(fd_, 0, 0, POSIX_FADV_SEQUENTIAL);
   ended_ = false;
   buffer_.clear();
+  read_header();
+}
+
+void BlockReader::read_header() {
+  header_.clear();
+  const char delimiter = delimiter_of(files_[at_.file].kind);
+  if (!delimiter) return;
+  fill(kByteOrderMark.size());
+  const size_t begin = buffer_.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
+  CsvScanner scanner(delimiter);
+  for (size_t i = begin; i < options_.max_line_bytes && fill(i + 1); ++i)
+    if (scanner.eat(buffer_[i])) {
+      header_ = buffer_.substr(begin, i + 1 - begin);
+      return;
+    }
+  if (!ended_)
+    throw Error(Exit::data, {.what = "the first line, which names the columns, is too long",
+                             .where = place(files_[at_.file], 1),
+                             .expected = "at most " + std::to_string(options_.max_line_bytes) + " bytes",
+                             .hint = "is a quotation mark missing?"});
+  header_ = buffer_.substr(begin);
 }
 
 void BlockReader::close_file() {
@@ -161,6 +135,7 @@ size_t BlockReader::find_cut(bool& open) {
   open = false;
   const FileKind kind = files_[at_.file].kind;
   if (kind == FileKind::json) return find_cut_json();
+  if (const char delimiter = delimiter_of(kind)) return find_cut_table(delimiter);
   const bool whole = kind == FileKind::text && options_.document == DocumentUnit::file;
   const size_t limit = kind == FileKind::jsonl ? options_.max_line_bytes : options_.piece_bytes;
   for (size_t size = whole ? limit : std::min(options_.block_bytes, limit);; size = std::min(2 * size, limit)) {
@@ -199,12 +174,26 @@ size_t BlockReader::find_cut_json() {
   }
 }
 
+size_t BlockReader::find_cut_table(char delimiter) {
+  CsvScanner scanner(delimiter);
+  size_t last = 0;
+  // A byte order mark does not keep the first field from beginning with a quote.
+  const bool marked = at_.offset == 0 && fill(kByteOrderMark.size()) && buffer_.starts_with(kByteOrderMark);
+  for (size_t i = marked ? kByteOrderMark.size() : 0;; ++i) {
+    if (i == buffer_.size() && !fill(i + 1)) return buffer_.size();
+    if (scanner.eat(buffer_[i])) last = i + 1;
+    if (last > 0 && (i + 1 >= options_.block_bytes || i + 1 - last > options_.max_line_bytes)) return last;
+    if (last == 0 && i >= options_.max_line_bytes) return 0;
+  }
+}
+
 void BlockReader::drop_long_line(Block& block) {
   if (options_.on_bad_line == BadLine::stop)
     throw Error(Exit::data, {.what = "the line is too long",
                              .where = place(files_[at_.file], at_.line),
                              .expected = "at most " + std::to_string(options_.max_line_bytes) + " bytes",
-                             .hint = kOtherwise});
+                             .hint = (delimiter_of(files_[at_.file].kind) ? "is a quotation mark missing? " : "") +
+                                     std::string(kOtherwise)});
   ++block.too_long;
   while (true) {
     const size_t newline = buffer_.find('\n');
@@ -225,6 +214,7 @@ bool BlockReader::next(Block& block) {
   at_.checksum = checksum_.hex();
   block.begin = at_;
   block.bytes.assign(buffer_, 0, cut);
+  block.header = header_;
   advance(cut);
   at_.line += static_cast<uint64_t>(std::count(block.bytes.begin(), block.bytes.end(), '\n'));
   at_.in_document = block.open;
@@ -261,232 +251,6 @@ void BlockReader::seek(const ReadPosition& position) {
                              .where = files_[position.file].path.string(),
                              .hint = "start again with --overwrite, or into another folder"});
   at_ = position;
-}
-
-// --- parse_block ---
-
-namespace {
-
-class Parser {
- public:
-  Parser(const Block& block, const SourceFile& file, const ReadOptions& options)
-      : block_(block), file_(file), options_(options) {}
-
-  ParsedBlock run() {
-    std::string_view bytes = block_.bytes;
-    if (block_.begin.offset == 0) {
-      if (bytes.starts_with("\xFF\xFE") || bytes.starts_with("\xFE\xFF"))
-        throw Error(Exit::data, {.what = "the file is UTF-16",
-                                 .where = file_.path.string(),
-                                 .expected = "UTF-8",
-                                 .hint = "convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW"});
-      if (bytes.starts_with("\xEF\xBB\xBF")) bytes.remove_prefix(3);
-    }
-    if (block_.too_long > 0) {
-      out_.skipped += block_.too_long;
-      complain(block_.begin.line - 1, "the line is longer than " + std::to_string(options_.max_line_bytes) + " bytes");
-    }
-    out_.continues = block_.begin.in_document;
-    out_.open = block_.open;
-    if (file_.kind == FileKind::jsonl) parse_lines(bytes);
-    if (file_.kind == FileKind::json) parse_values(bytes);
-    if (file_.kind == FileKind::text) parse_text(bytes);
-    return std::move(out_);
-  }
-
- private:
-  void complain(uint64_t line, const std::string& what) {
-    if (out_.complaints.size() < kComplaints) out_.complaints.push_back(place(file_, line) + ": " + what);
-  }
-
-  /// A line that cannot be used: an error, or left out and counted.
-  void bad(uint64_t line, Error::Parts parts) {
-    parts.where = place(file_, line);
-    if (options_.on_bad_line == BadLine::stop && parts.hint.empty()) parts.hint = kOtherwise;
-    const Error error(Exit::data, std::move(parts));
-    if (options_.on_bad_line == BadLine::stop) throw error;
-    ++out_.skipped;
-    if (out_.complaints.size() < kComplaints) out_.complaints.push_back(error.what());
-  }
-
-  /// Text that is UTF-8, mended if need be in `mended`; false when the line is left out.
-  bool check_utf8(std::string_view& text, std::string& mended, uint64_t line) {
-    const size_t at = find_invalid_utf8(text);
-    if (at == kNone) return true;
-    char byte[8];
-    std::snprintf(byte, sizeof byte, "0x%02X", static_cast<unsigned char>(text[at]));
-    if (options_.on_bad_line != BadLine::replace) {
-      bad(line, {.what = "not UTF-8: byte " + std::string(byte) + " at byte " + std::to_string(at + 1) + " of the line",
-                 .hint = options_.on_bad_line == BadLine::stop
-                             ? std::string("is it another encoding? iconv -f GB18030 -t UTF-8 FILE > NEW converts; ") +
-                                   kOtherwise
-                             : ""});
-      return false;
-    }
-    ++out_.replaced;
-    complain(line, "not UTF-8: byte " + std::string(byte) + " replaced by U+FFFD");
-    mended = text::replace_invalid_utf8(text);
-    text = mended;
-    return true;
-  }
-
-  void add_row(std::string_view text, uint64_t line) {
-    std::string mended;
-    if (!check_utf8(text, mended, line)) return;
-    json row;
-    try {
-      row = json::parse(text);
-    } catch (const json::exception& e) {
-      const std::string message = e.what();
-      const size_t column = message.find("column ");
-      return bad(line, {.what = "not JSON: " + (column == kNone ? message : message.substr(column))});
-    }
-    if (!row.is_object())
-      return bad(
-          line,
-          {.what = "not a JSON object", .got = row.type_name(), .expected = "{\"" + options_.text_field + "\": ...}"});
-    const auto field = row.find(options_.text_field);
-    if (field == row.end()) {
-      std::string keys;
-      for (const auto& [key, value] : row.items()) keys += (keys.empty() ? "'" : ", '") + key + "'";
-      return bad(line, {.what = "the row has no field '" + options_.text_field + "'",
-                        .got = keys.empty() ? "{}" : keys,
-                        .hint = "--text-field, in a config text_field, names the field that holds the text"});
-    }
-    if (!field->is_string())
-      return bad(line,
-                 {.what = "field '" + options_.text_field + "'", .got = field->type_name(), .expected = "a string"});
-    auto& value = field->get_ref<std::string&>();
-    if (value.empty() && !options_.keep_empty) {
-      ++out_.empty;
-    } else {
-      out_.documents.push_back({std::move(value)});
-    }
-  }
-
-  void parse_lines(std::string_view bytes) {
-    uint64_t line = block_.begin.line;
-    for (size_t i = 0; i < bytes.size(); ++line) {
-      const size_t end = std::min(bytes.find('\n', i), bytes.size());
-      const std::string_view text = bytes.substr(i, end - i);
-      if (!is_blank(text)) add_row(text, line);
-      i = end + 1;
-    }
-  }
-
-  void parse_values(std::string_view bytes) {
-    JsonScanner scanner;
-    uint64_t line = block_.begin.line;
-    size_t start = kNone;
-    uint64_t start_line = line;
-    for (size_t i = 0; i < bytes.size(); ++i) {
-      const bool ended = scanner.eat(bytes[i]);
-      if (start == kNone && scanner.inside()) {
-        start = i;
-        start_line = line;
-      }
-      if (ended) {
-        const bool closed = bytes[start] == '{' || bytes[start] == '"';  // else bytes[i] is what follows the value
-        add_row(bytes.substr(start, i + closed - start), start_line);
-        start = kNone;
-      }
-      if (bytes[i] == '\n') ++line;
-    }
-    if (start != kNone) add_row(bytes.substr(start), start_line);
-  }
-
-  /// The lines of a text that are UTF-8 or could be mended, CRLF turned to LF.
-  std::string clean_lines(std::string_view bytes) {
-    std::string out;
-    out.reserve(bytes.size());
-    const bool well_formed = find_invalid_utf8(bytes) == kNone;
-    uint64_t line = block_.begin.line;
-    for (size_t i = 0; i < bytes.size(); ++line) {
-      const size_t newline = bytes.find('\n', i);
-      const size_t end = newline == kNone ? bytes.size() : newline;
-      std::string_view text = bytes.substr(i, end - i);
-      i = end + 1;
-      if (newline != kNone && text.ends_with('\r')) text.remove_suffix(1);
-      std::string mended;
-      if (!well_formed && !check_utf8(text, mended, line)) continue;
-      out += text;
-      if (newline != kNone) out += '\n';
-    }
-    return out;
-  }
-
-  void parse_text(std::string_view bytes) {
-    std::string cleaned;
-    if (bytes.find('\r') != kNone || find_invalid_utf8(bytes) != kNone) {
-      cleaned = clean_lines(bytes);
-      bytes = cleaned;
-    }
-    switch (options_.document) {
-      case DocumentUnit::file:
-        if (!bytes.empty() || out_.continues || options_.keep_empty) out_.documents.push_back({std::string(bytes)});
-        break;
-      case DocumentUnit::line:
-        split_lines(bytes);
-        break;
-      case DocumentUnit::blank_line:
-        split_paragraphs(bytes);
-        break;
-    }
-  }
-
-  void split_lines(std::string_view bytes) {
-    bool first = out_.continues;  // the rest of a long line may well be empty, and still ends its document
-    for (size_t i = 0; i < bytes.size() || first;) {
-      const size_t end = std::min(bytes.find('\n', i), bytes.size());
-      const std::string_view text = bytes.substr(i, end - i);
-      if (first || options_.keep_empty || !is_blank(text)) out_.documents.push_back({std::string(text)});
-      first = false;
-      i = end + 1;
-    }
-  }
-
-  void split_paragraphs(std::string_view bytes) {
-    std::string paragraph;
-    bool any = out_.continues;
-    bool mid_line = block_.begin.mid_line;  // then the first line is the rest of one, and not blank as a whole
-    const auto finish = [&] {
-      if (!any) return;
-      if (paragraph.ends_with('\n')) paragraph.pop_back();
-      out_.documents.push_back({std::move(paragraph)});
-      paragraph.clear();
-      any = false;
-    };
-    for (size_t i = 0; i < bytes.size();) {
-      const size_t newline = bytes.find('\n', i);
-      const size_t end = newline == kNone ? bytes.size() : newline + 1;
-      const std::string_view line = bytes.substr(i, end - i);
-      i = end;
-      if (!std::exchange(mid_line, false) && is_blank(line.substr(0, line.size() - (newline != kNone)))) {
-        finish();
-        continue;
-      }
-      paragraph += line;
-      any = true;
-    }
-    if (out_.open && any) {
-      out_.documents.push_back({std::move(paragraph)});
-    } else {
-      finish();
-      // The block ended on a blank line after all; nothing of the open document stands in it.
-      if (out_.open) out_.open = false;
-    }
-  }
-
-  const Block& block_;
-  const SourceFile& file_;
-  const ReadOptions& options_;
-  ParsedBlock out_;
-};
-
-}  // namespace
-
-ParsedBlock parse_block(const Block& block, const SourceFile& file, const ReadOptions& options) {
-  return Parser(block, file, options).run();
 }
 
 }  // namespace llmtk::data

@@ -33,11 +33,11 @@ DocumentUnit parse_document_unit(std::string_view name);
 std::string to_string(DocumentUnit unit);
 
 struct ReadOptions {
-  std::string text_field = "text";             ///< the key of a JSON row that holds the text
+  std::string text_field = "text";             ///< the key of a JSON row, or the column of a table, that holds the text
   DocumentUnit document = DocumentUnit::file;  ///< for plain text files
   BadLine on_bad_line = BadLine::stop;
   bool keep_empty = false;  ///< rows, lines and files without text are documents too
-  /// A longer line of JSON is a bad line. It bounds the memory; plain text has no such limit.
+  /// A longer line of JSON or record of a table is a bad line. It bounds the memory; plain text has no such limit.
   size_t max_line_bytes = 64u << 20;
   size_t block_bytes = 1u << 20;  ///< how much one block holds about
   /// A document longer than this is read in pieces, cut at a line end where there is one.
@@ -60,6 +60,7 @@ struct Block {
   std::string bytes;
   bool open = false;          ///< the last document goes on in the next block
   std::string file_checksum;  ///< of the whole file, in its last block; else empty
+  std::string header;         ///< of a table: its first record, without a byte order mark
   uint64_t too_long = 0;      ///< lines over max_line_bytes that were passed over before this block
 };
 
@@ -85,6 +86,8 @@ class BlockReader {
   bool fill(size_t size);  // buffer_ holds `size` bytes, or the file has ended (false)
   size_t find_cut(bool& open);
   size_t find_cut_json();
+  size_t find_cut_table(char delimiter);
+  void read_header();
   void drop_long_line(Block& block);
   void advance(size_t bytes);  // over the first bytes of buffer_
 
@@ -95,6 +98,7 @@ class BlockReader {
   int fd_ = -1;
   bool ended_ = false;  // the file has no more bytes than those in buffer_
   std::string buffer_;  // read, not yet given out
+  std::string header_;  // of the table that is open
 };
 
 struct Document {

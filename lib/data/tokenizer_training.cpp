@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "data/checksums.h"
 #include "data/files.h"
 #include "data/ordered_map.h"
 #include "data/rows.h"
@@ -37,7 +38,7 @@ class Complaints {
 
 std::unique_ptr<text::Tokenizer> train_byte_level(BlockReader& reader, const ReadOptions& read,
                                                   const TokenizerTrainingConfig& config, int threads) {
-  const text::Pattern pattern = config.split_digits ? text::Pattern::gpt2_digits : text::Pattern::gpt2;
+  const text::Pattern pattern = config.split_digits.value_or(false) ? text::Pattern::gpt2_digits : text::Pattern::gpt2;
   const text::PreTokenizer words({}, pattern);
   struct Counted {
     text::WordCounts counts;
@@ -60,10 +61,11 @@ std::unique_ptr<text::Tokenizer> train_byte_level(BlockReader& reader, const Rea
       });
   complaints.finish();
   log::info(std::to_string(documents) + " documents, " + std::to_string(counts.words().size()) + " different words");
-  return text::train_bpe(counts, {.vocab_size = static_cast<size_t>(config.vocab_size),
-                                  .min_frequency = static_cast<uint64_t>(config.min_frequency),
-                                  .pattern = pattern,
-                                  .special_tokens = config.special_tokens});
+  return text::train_bpe(counts,
+                         {.vocab_size = static_cast<size_t>(config.vocab_size),
+                          .min_frequency = static_cast<uint64_t>(config.min_frequency.value_or(2)),
+                          .pattern = pattern,
+                          .special_tokens = config.special_tokens.value_or(std::vector<std::string>{"<|endoftext|>"})});
 }
 
 std::unique_ptr<text::Tokenizer> train_pieces(BlockReader& reader, const ReadOptions& read,
@@ -88,21 +90,32 @@ std::unique_ptr<text::Tokenizer> train_pieces(BlockReader& reader, const ReadOpt
     lines.pop_back();
     return true;
   };
-  std::vector<std::string> specials;
-  for (const auto& token : config.special_tokens)
-    if (token != TokenizerTrainingConfig().special_tokens.front()) specials.push_back(token);
   auto tokenizer =
       text::train_sentencepiece(next, {.model_type = config.type == "sentencepiece-bpe" ? "bpe" : "unigram",
                                        .vocab_size = static_cast<size_t>(config.vocab_size),
-                                       .byte_fallback = config.byte_fallback,
-                                       .character_coverage = config.character_coverage,
-                                       .special_tokens = std::move(specials),
+                                       .byte_fallback = config.byte_fallback.value_or(true),
+                                       .character_coverage = config.character_coverage.value_or(0.9995),
+                                       .special_tokens = config.special_tokens.value_or(std::vector<std::string>{}),
                                        .threads = threads});
   complaints.finish();
   return tokenizer;
 }
 
 }  // namespace
+
+std::vector<std::string> TokenizerTrainingConfig::idle() const {
+  std::vector<std::string> names;
+  const bool bpe = type == "bpe";
+  if (!bpe && min_frequency) names.push_back("min_frequency");
+  if (!bpe && split_digits) names.push_back("split_digits");
+  if (bpe && byte_fallback) names.push_back("byte_fallback");
+  if (bpe && character_coverage) names.push_back("character_coverage");
+  return names;
+}
+
+void TokenizerTrainingConfig::validate(config::Problems& problems) const {
+  for (const auto& name : idle()) problems.add(name, {.what = "has no effect on a tokenizer of type " + type});
+}
 
 std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>& inputs, const ReadOptions& read,
                                                  const TokenizerTrainingConfig& config, int threads) {
@@ -125,7 +138,7 @@ std::filesystem::path learn_tokenizer(const DataConfig& data, const TokenizerTra
       throw Error(Exit::usage, {.what = "sources that are read in different ways",
                                 .where = source.path,
                                 .hint = "learn the tokenizer before, with llmtk tokenize train"});
-    for (const auto& file : find_text_files({source.path})) add(checksum_file(file.path));
+    for (const auto& file : find_text_files({source.path})) add(remembered_checksum(file.path, data.cache_folder()));
     inputs.push_back(source.path);
   }
   ReadOptions read;
@@ -134,8 +147,7 @@ std::filesystem::path learn_tokenizer(const DataConfig& data, const TokenizerTra
   read.on_bad_line = parse_bad_line(data.on_bad_line);
   for (const auto& text : {read.text_field, data.train.front().document, data.on_bad_line, config::dump(config)})
     add(text);
-  const fs::path folder =
-      (data.cache_dir.empty() ? default_cache_folder() : fs::path(data.cache_dir)) / ("tokenizer-" + key.hex());
+  const fs::path folder = data.cache_folder() / ("tokenizer-" + key.hex());
   if (fs::exists(folder / "tokenizer_config.json")) return folder;  // it is written last
   log::info("learning a tokenizer of " + std::to_string(config.vocab_size) + " tokens into " + folder.string());
   const auto tokenizer = train_tokenizer(inputs, read, config, static_cast<int>(data.preprocessing_num_workers));

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,25 +17,30 @@ namespace llmtk::data {
 struct TokenizerTrainingConfig {
   std::string type = "bpe";
   int64_t vocab_size = 32000;
-  int64_t min_frequency = 2;
-  bool split_digits = false;
-  std::vector<std::string> special_tokens = {"<|endoftext|>"};
-  bool byte_fallback = true;
-  double character_coverage = 0.9995;
+  std::optional<int64_t> min_frequency;
+  std::optional<bool> split_digits;
+  std::optional<std::vector<std::string>> special_tokens;
+  std::optional<bool> byte_fallback;
+  std::optional<double> character_coverage;
 
   template <class V>
   void fields(V& v) {
     v("type", type, "bpe (byte-level, as GPT-2), sentencepiece-bpe or sentencepiece-unigram",
       config::one_of({"bpe", "sentencepiece-bpe", "sentencepiece-unigram"}));
     v("vocab_size", vocab_size, "Tokens", config::at_least(1));
-    v("min_frequency", min_frequency, "bpe: pairs seen less often are not joined", config::at_least(1));
+    v("min_frequency", min_frequency, "bpe: pairs seen less often are not joined; default: 2", config::at_least(1));
     v("split_digits", split_digits, "bpe: every digit is a token of its own (sentencepiece: always)");
     v("special_tokens", special_tokens,
-      "Tokens that no text becomes; bpe: the first ends a text (sentencepiece has <s> and </s> of its own)");
-    v("byte_fallback", byte_fallback, "sentencepiece: an unknown character becomes its bytes");
-    v("character_coverage", character_coverage, "sentencepiece: share of the characters with a token of their own",
-      config::above(0), config::at_most(1));
+      "Tokens that no text becomes; bpe: the first ends a text, default: <|endoftext|> (sentencepiece has <s> and </s> "
+      "of its own)");
+    v("byte_fallback", byte_fallback, "sentencepiece: an unknown character becomes its bytes; default: true");
+    v("character_coverage", character_coverage,
+      "sentencepiece: share of the characters with a token of their own; default: 0.9995", config::above(0),
+      config::at_most(1));
   }
+  /// Names of the settings that are given and belong to another type.
+  std::vector<std::string> idle() const;
+  void validate(config::Problems& problems) const;
 };
 
 /// Reads the text behind `inputs` (see find_text_files) on `threads` threads (0: one for each core) and trains. The

@@ -20,25 +20,30 @@ std::string shown(const Json& value) {
 
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string& where) {
+template <class J>
+J parse_json(std::string_view text, const std::string& where) {
   std::vector<std::set<std::string>> keys;  // of the objects that are open now
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
+  const auto watch = [&](int depth, typename J::parse_event_t event, J& parsed) {
     if (depth > kMaxDepth)
       throw Error(Exit::file, {.what = "JSON is nested too deep", .where = where, .expected = "at most 64 levels"});
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      throw Error(Exit::file, {.what = "key '" + parsed.get<std::string>() + "' is given twice", .where = where});
+    if (event == J::parse_event_t::object_start) keys.emplace_back();
+    if (event == J::parse_event_t::object_end) keys.pop_back();
+    if (event == J::parse_event_t::key && !keys.back().insert(parsed.template get<std::string>()).second)
+      throw Error(Exit::file,
+                  {.what = "key '" + parsed.template get<std::string>() + "' is given twice", .where = where});
     return true;
   };
   try {
-    return Json::parse(text.begin(), text.end(), watch);
-  } catch (const Json::exception& error) {
+    return J::parse(text.begin(), text.end(), watch);
+  } catch (const typename J::exception& error) {
     std::string reason = error.what();
     if (const auto bracket = reason.find("] "); bracket != std::string::npos) reason = reason.substr(bracket + 2);
     throw Error(Exit::file, {.what = "not valid JSON: " + reason, .where = where});
   }
 }
+
+template Json parse_json<Json>(std::string_view, const std::string&);
+template SortedJson parse_json<SortedJson>(std::string_view, const std::string&);
 
 Json read_json(const std::filesystem::path& path) { return parse_json(read_file(path), path.string()); }
 
@@ -95,6 +100,15 @@ double ObjectReader::number(const std::string& key) {
 }
 
 double ObjectReader::number_or(const std::string& key, double otherwise) { return find(key) ? number(key) : otherwise; }
+
+std::vector<double> ObjectReader::positive_numbers(const std::string& key, size_t count) {
+  const std::string expected = "a list of " + std::to_string(count) + " numbers above 0";
+  const Json* value = find(key);
+  if (!value || !value->is_array() || value->size() != count) fail(key, expected);
+  for (const Json& one : *value)
+    if (!one.is_number() || !std::isfinite(one.get<double>()) || one.get<double>() <= 0) fail(key, expected);
+  return value->get<std::vector<double>>();
+}
 
 double ObjectReader::probability_or(const std::string& key, double otherwise) {
   const double value = number_or(key, otherwise);

@@ -13,10 +13,13 @@
 namespace llmtk::io {
 
 using Json = nlohmann::ordered_json;
+/// Keys sorted: found in logarithmic time, where objects may have very many.
+using SortedJson = nlohmann::json;
 
 /// Parses JSON. Throws Error(file) naming `where` and the place in the text; a key given twice in one object, and
 /// nesting deeper than 64, are errors too.
-Json parse_json(std::string_view text, const std::string& where);
+template <class J = Json>
+J parse_json(std::string_view text, const std::string& where);
 Json read_json(const std::filesystem::path& path);
 /// Indented by two, one newline at the end, atomically.
 void write_json(const std::filesystem::path& path, const Json& json);
@@ -37,6 +40,8 @@ class ObjectReader {
   int64_t integer_or(const std::string& key, int64_t otherwise, int64_t least = 0);
   double number(const std::string& key);
   double number_or(const std::string& key, double otherwise);
+  /// A list of `count` numbers above 0.
+  std::vector<double> positive_numbers(const std::string& key, size_t count);
   /// A share: a number in [0, 1).
   double probability_or(const std::string& key, double otherwise);
   bool boolean_or(const std::string& key, bool otherwise);

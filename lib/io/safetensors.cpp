@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <optional>
+#include <set>
 
 #include "core/error.h"
 #include "io/json.h"
@@ -38,12 +39,12 @@ constexpr size_t kMaxDims = 64;
                            .hint = "the file is damaged or not a safetensors file; fetch or save it again"});
 }
 
-std::optional<uint64_t> as_unsigned(const Json& value) {
+std::optional<uint64_t> as_unsigned(const SortedJson& value) {
   if (!value.is_number_unsigned()) return std::nullopt;
   return value.get<uint64_t>();
 }
 
-TensorInfo read_tensor(const fs::path& path, const std::string& name, const Json& entry, uint64_t data_size) {
+TensorInfo read_tensor(const fs::path& path, const std::string& name, const SortedJson& entry, uint64_t data_size) {
   const std::string who = "tensor '" + name + "'";
   if (!entry.is_object()) broken(path, who + " is not described by an object");
   TensorInfo info{.name = name};
@@ -59,7 +60,7 @@ TensorInfo read_tensor(const fs::path& path, const std::string& name, const Json
 
   if (!shape->is_array() || shape->size() > kMaxDims) broken(path, who + " has a shape that is not a short list");
   uint64_t bytes = row->size;
-  for (const Json& dim : *shape) {
+  for (const SortedJson& dim : *shape) {
     const auto n = as_unsigned(dim);
     if (!n || *n > static_cast<uint64_t>(INT64_MAX))
       broken(path, who + " has a dimension that is not a size", dim.dump());
@@ -121,7 +122,8 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path) {
   data_start_ = sizeof header_size + header_size;
   const uint64_t data_size = file_.size() - data_start_;
 
-  const Json header = parse_json(file_.text().substr(sizeof header_size, header_size), path.string() + ": header");
+  const auto header =
+      parse_json<SortedJson>(file_.text().substr(sizeof header_size, header_size), path.string() + ": header");
   if (!header.is_object()) broken(path, "the header is not a JSON object");
   for (const auto& item : header.items()) {
     if (item.key() != "__metadata__") {
@@ -154,18 +156,20 @@ namespace {
 
 std::string make_header(std::vector<TensorInfo>& tensors, const std::map<std::string, std::string>& metadata,
                         uint64_t& data_size) {
-  Json header = Json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::string text = "{";
+  if (!metadata.empty()) text += "\"__metadata__\":" + Json(metadata).dump();
+  std::set<std::string_view> names;
   uint64_t at = 0;
   for (TensorInfo& tensor : tensors) {
-    LLMTK_CHECK(!header.contains(tensor.name), "tensor '", tensor.name, "' is written twice");
+    LLMTK_CHECK(names.insert(tensor.name).second, "tensor '", tensor.name, "' is written twice");
     tensor.begin = at;
     tensor.end = at += static_cast<uint64_t>(tensor.count()) * dtype_size(tensor.dtype);
-    header[tensor.name] = {
+    const Json entry = {
         {"dtype", dtype_tag(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {tensor.begin, tensor.end}}};
+    text += (text.size() > 1 ? "," : "") + Json(tensor.name).dump() + ":" + entry.dump();
   }
   data_size = at;
-  std::string text = header.dump();
+  text += "}";
   text.append((8 - text.size() % 8) % 8, ' ');  // so that the data start at a multiple of 8
   return text;
 }

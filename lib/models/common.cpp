@@ -67,7 +67,9 @@ nn::RopeType parse_rope_type(io::ObjectReader& reader) {
   if (name == "dynamic") return nn::RopeType::dynamic;
   if (name == "llama3") return nn::RopeType::llama3;
   if (name == "yarn") return nn::RopeType::yarn;
-  reader.fail(key, "default, linear, dynamic, llama3 or yarn");
+  if (name == "longrope") return nn::RopeType::longrope;
+  if (name == "proportional") return nn::RopeType::proportional;
+  reader.fail(key, "default, linear, dynamic, llama3, yarn, longrope or proportional");
 }
 
 const char* rope_type_name(nn::RopeType type) {
@@ -82,6 +84,10 @@ const char* rope_type_name(nn::RopeType type) {
       return "llama3";
     case nn::RopeType::yarn:
       return "yarn";
+    case nn::RopeType::longrope:
+      return "longrope";
+    case nn::RopeType::proportional:
+      return "proportional";
   }
   LLMTK_CHECK(false, "unknown rope type");
 }
@@ -91,16 +97,35 @@ double at_least(io::ObjectReader& reader, const std::string& key, double value, 
   return value;
 }
 
-void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, int64_t max_position_embeddings) {
+/// What is known of the model around the scaling.
+struct RopeShape {
+  int64_t head_dim, max_positions;
+  std::optional<int64_t> original_positions;  // as Phi-3 and its kin have it, beside the other sizes; it goes first
+};
+
+void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, const RopeShape& shape) {
+  using nn::RopeType;
   rope.type = parse_rope_type(reader);
-  if (rope.type == nn::RopeType::plain) return;
-  rope.original_max_position_embeddings =
-      reader.integer_or("original_max_position_embeddings", max_position_embeddings, 1);
-  const bool inferred = rope.type == nn::RopeType::yarn && !reader.has("factor");
-  rope.factor = inferred ? static_cast<double>(max_position_embeddings) /
-                               static_cast<double>(rope.original_max_position_embeddings)
-                         : reader.number("factor");
+  if (rope.type == RopeType::plain) return;
+  const auto optional = [&](const char* key) -> std::optional<double> {
+    if (!reader.has(key)) return std::nullopt;
+    return reader.number(key);
+  };
+  const int64_t inside = reader.integer_or("original_max_position_embeddings", shape.max_positions, 1);
+  rope.original_max_position_embeddings = shape.original_positions.value_or(inside);
+  const bool inferred = (rope.type == RopeType::yarn || rope.type == RopeType::longrope) && !reader.has("factor");
+  if (inferred) {
+    rope.factor = static_cast<double>(shape.max_positions) / static_cast<double>(rope.original_max_position_embeddings);
+  } else {
+    rope.factor = rope.type == RopeType::proportional ? reader.number_or("factor", 1) : reader.number("factor");
+  }
   at_least(reader, "factor", rope.factor, 1);
+  if (rope.type == RopeType::longrope) {
+    const auto count = static_cast<size_t>(shape.head_dim / 2);
+    rope.short_factor = reader.positive_numbers("short_factor", count);
+    rope.long_factor = reader.positive_numbers("long_factor", count);
+    rope.attention_factor = optional("attention_factor");
+  }
   if (rope.type == nn::RopeType::llama3) {
     rope.low_freq_factor = reader.number("low_freq_factor");
     rope.high_freq_factor = reader.number("high_freq_factor");
@@ -110,10 +135,6 @@ void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, int64_t max_po
     rope.beta_fast = reader.number_or("beta_fast", 32);
     rope.beta_slow = reader.number_or("beta_slow", 1);
     rope.truncate = reader.boolean_or("truncate", true);
-    const auto optional = [&](const char* key) -> std::optional<double> {
-      if (!reader.has(key)) return std::nullopt;
-      return reader.number(key);
-    };
     rope.attention_factor = optional("attention_factor");
     rope.mscale = optional("mscale");
     rope.mscale_all_dim = optional("mscale_all_dim");
@@ -125,19 +146,29 @@ void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, int64_t max_po
 
 }  // namespace
 
-nn::RopeConfig read_rope(io::ObjectReader& config, int64_t max_position_embeddings) {
+nn::RopeConfig read_rope(io::ObjectReader& config, int64_t head_dim, int64_t max_position_embeddings) {
   nn::RopeConfig rope;
-  config.only("partial_rotary_factor", 1.0);
   config.ignore({"rope_scaling", "rope_parameters"});
   // rope_scaling goes first where both stand, as in transformers.
   auto scaling = config.object(config.has("rope_scaling") ? "rope_scaling" : "rope_parameters");
   const double outer = config.number_or("rope_theta", rope.theta);
   rope.theta = scaling ? scaling->number_or("rope_theta", outer) : outer;
   if (rope.theta <= 1) config.fail("rope_theta", "a number above 1");
+  const double outer_share = config.number_or("partial_rotary_factor", 1);
+  std::optional<int64_t> original;
+  if (config.has("original_max_position_embeddings")) original = config.integer("original_max_position_embeddings");
   if (scaling) {
-    scaling->only("partial_rotary_factor", 1.0);
-    read_scaling(*scaling, rope, max_position_embeddings);
+    rope.partial_rotary_factor = scaling->number_or("partial_rotary_factor", outer_share);
+    read_scaling(*scaling, rope, {head_dim, max_position_embeddings, original});
+  } else {
+    rope.partial_rotary_factor = outer_share;
   }
+  const bool partial = rope.type == nn::RopeType::proportional;
+  if (rope.partial_rotary_factor <= 0 || rope.partial_rotary_factor > 1 ||
+      (!partial && rope.partial_rotary_factor != 1))
+    (scaling && scaling->has("partial_rotary_factor") ? *scaling : config)
+        .fail("partial_rotary_factor",
+              partial ? "a number above 0 and at most 1" : "1: this family turns all dimensions");
   return rope;
 }
 
@@ -159,7 +190,13 @@ void write_rope(const nn::RopeConfig& rope, io::Json& config) {
     put("mscale", rope.mscale);
     put("mscale_all_dim", rope.mscale_all_dim);
   }
-  if (rope.type == nn::RopeType::llama3 || rope.type == nn::RopeType::yarn)
+  if (rope.type == nn::RopeType::longrope) {
+    parameters["short_factor"] = rope.short_factor;
+    parameters["long_factor"] = rope.long_factor;
+    put("attention_factor", rope.attention_factor);
+  }
+  if (rope.type == nn::RopeType::proportional) parameters["partial_rotary_factor"] = rope.partial_rotary_factor;
+  if (rope.type == nn::RopeType::llama3 || rope.type == nn::RopeType::yarn || rope.type == nn::RopeType::longrope)
     parameters["original_max_position_embeddings"] = rope.original_max_position_embeddings;
   config["rope_theta"] = rope.theta;
   config["rope_scaling"] = rope.type == nn::RopeType::plain ? io::Json(nullptr) : parameters;

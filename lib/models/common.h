@@ -25,7 +25,7 @@ nn::Activation read_activation(io::ObjectReader& config, const std::string& key,
 
 /// Rotary settings as transformers 5 (rope_parameters) or 4 (rope_theta, rope_scaling) spells them. Throws Error(file)
 /// for a type that is not supported.
-nn::RopeConfig read_rope(io::ObjectReader& config, int64_t max_position_embeddings);
+nn::RopeConfig read_rope(io::ObjectReader& config, int64_t head_dim, int64_t max_position_embeddings);
 /// Both spellings, so that either version of transformers reads the same numbers.
 void write_rope(const nn::RopeConfig& rope, io::Json& config);
 

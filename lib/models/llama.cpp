@@ -17,7 +17,7 @@ using nn::Linear;
 using nn::Residual;
 
 LlamaConfig LlamaConfig::from_hf(const io::Json& json, const std::string& where,
-                            const std::set<std::string>* typed_keys) {
+                                 const std::set<std::string>* typed_keys) {
   io::ObjectReader config(json, where);
   read_common(config);
   LlamaConfig c;
@@ -35,7 +35,7 @@ LlamaConfig LlamaConfig::from_hf(const io::Json& json, const std::string& where,
   if (c.head_dim % 2 != 0) config.fail("head_dim", "an even number: rotary positions turn pairs");
   c.max_position_embeddings = config.integer("max_position_embeddings");
   c.hidden_act = read_activation(config, "hidden_act", "silu");
-  c.rope = read_rope(config, c.max_position_embeddings);
+  c.rope = read_rope(config, c.head_dim, c.max_position_embeddings);
   c.rms_norm_eps = config.number("rms_norm_eps");
   c.initializer_range = config.number_or("initializer_range", c.initializer_range);
   c.attention_dropout = config.probability_or("attention_dropout", c.attention_dropout);

@@ -115,6 +115,10 @@ void check_tied_head(nn::CausalModel& model, const io::WeightFiles::Entry& head,
 
 }  // namespace
 
+bool is_buffer(const io::Json& config, const std::string& where, const std::string& name) {
+  return !family_of(config, where).parameter_name(name);
+}
+
 void load_weights(nn::CausalModel& model, const io::WeightFiles& weights, const std::string& where, bool map) {
   const at::NoGradGuard no_grad;
   const Family& family = family_of(model.config(), where);

@@ -26,6 +26,10 @@ std::shared_ptr<nn::CausalModel> make(const io::Json& config, const std::string&
 std::shared_ptr<nn::CausalModel> create(const io::Json& config, const nn::Build& build, uint64_t seed,
                                         const std::string& where = "model");
 
+/// Whether `name` stands in the files of this family beside the parameters (a mask, rotary frequencies) and is left
+/// out.
+bool is_buffer(const io::Json& config, const std::string& where, const std::string& name);
+
 struct LoadOptions {
   std::optional<c10::ScalarType> dtype;  ///< default: what config.json says, else that of the first floating tensor
   c10::Device device = c10::kCPU;

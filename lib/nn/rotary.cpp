@@ -58,12 +58,33 @@ double yarn_attention_factor(const RopeConfig& c) {
   return scale(1);
 }
 
+/// LongRoPE, section 3: the model's own factor for each frequency; one set up to the original length, one beyond.
+at::Tensor longrope_frequencies(const RopeConfig& c, int64_t dim, int64_t sequence_length) {
+  const auto& factors = sequence_length > c.original_max_position_embeddings ? c.long_factor : c.short_factor;
+  const at::Tensor exponents = at::arange(0, dim, 2, c10::kLong).to(c10::kFloat) / dim;  // [dim / 2]
+  return (at::tensor(factors, c10::kFloat) * at::pow(c.theta, exponents)).reciprocal();
+}
+
+/// LongRoPE's temperature, applied to cos and sin.
+double longrope_attention_factor(const RopeConfig& c) {
+  if (c.attention_factor) return *c.attention_factor;
+  if (c.factor <= 1) return 1;
+  return std::sqrt(1 + std::log(c.factor) / std::log(static_cast<double>(c.original_max_position_embeddings)));
+}
+
+at::Tensor proportional_frequencies(const RopeConfig& c, int64_t dim) {
+  const auto turning = static_cast<int64_t>(c.partial_rotary_factor * static_cast<double>(dim) / 2);
+  const at::Tensor still = at::arange(dim / 2, c10::kLong) >= turning;
+  return plain_frequencies(c.theta, dim).masked_fill(still, 0) / c.factor;
+}
+
 }  // namespace
 
 Rotary::Rotary(const RopeConfig& config, int64_t head_dim, int64_t max_positions)
     : config_(config), dim_(head_dim), max_positions_(max_positions) {
   LLMTK_CHECK(dim_ % 2 == 0, "head_dim ", dim_, " is odd");
   if (config_.type == RopeType::yarn) attention_factor_ = yarn_attention_factor(config_);
+  if (config_.type == RopeType::longrope) attention_factor_ = longrope_attention_factor(config_);
 }
 
 at::Tensor Rotary::inverse_frequencies(int64_t sequence_length) const {
@@ -76,6 +97,10 @@ at::Tensor Rotary::inverse_frequencies(int64_t sequence_length) const {
       return llama3_frequencies(config_, plain_frequencies(config_.theta, dim_));
     case RopeType::yarn:
       return yarn_frequencies(config_, dim_);
+    case RopeType::longrope:
+      return longrope_frequencies(config_, dim_, sequence_length);
+    case RopeType::proportional:
+      return proportional_frequencies(config_, dim_);
     case RopeType::dynamic: {
       const double length = static_cast<double>(std::max(sequence_length, max_positions_));
       const double stretch = config_.factor * length / static_cast<double>(max_positions_) - (config_.factor - 1);
@@ -95,7 +120,7 @@ void Rotary::prepare(LayerContext& context) {
   const at::NoGradGuard no_grad;
   int64_t needed = context.past + context.length;
   if (!context.default_positions) {
-    if (config_.type != RopeType::dynamic) {
+    if (!length_matters()) {
       const at::Tensor angles = angles_to_table(context.position_ids, inverse_frequencies(needed));
       context.cos = angles.cos() * attention_factor_;  // [B, T, D]
       context.sin = angles.sin() * attention_factor_;
@@ -103,10 +128,10 @@ void Rotary::prepare(LayerContext& context) {
     }
     needed = context.position_ids.max().item<int64_t>() + 1;
   }
-  if (config_.type == RopeType::dynamic) {
+  if (length_matters()) {
     const at::Tensor angles = angles_to_table(context.position_ids, inverse_frequencies(needed));
-    context.cos = angles.cos();
-    context.sin = angles.sin();
+    context.cos = angles.cos() * attention_factor_;
+    context.sin = angles.sin() * attention_factor_;
     return;
   }
   const c10::Device device = context.position_ids.device();

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 namespace llmtk::nn {
 
@@ -12,11 +13,14 @@ struct LayerContext;
 
 /// How the angles grow with the position.
 enum class RopeType {
-  plain,    ///< "default": Su et al., RoFormer (2021)
-  linear,   ///< positions divided by `factor`
-  dynamic,  ///< NTK-aware: theta grows with the length beyond max_position_embeddings
-  llama3,   ///< low frequencies divided by `factor`, high ones kept, those between blended
-  yarn,     ///< Peng et al., YaRN (2023)
+  plain,         ///< "default": Su et al., RoFormer (2021)
+  linear,        ///< positions divided by `factor`
+  dynamic,       ///< NTK-aware: theta grows with the length beyond max_position_embeddings
+  llama3,        ///< low frequencies divided by `factor`, high ones kept, those between blended
+  yarn,          ///< Peng et al., YaRN (2023)
+  longrope,      ///< Ding et al., LongRoPE (2024): every frequency has a factor of its own, others beyond the original
+                 ///< length
+  proportional,  ///< only the first share of the dimensions turns; the others stay
 };
 
 struct RopeConfig {
@@ -27,7 +31,9 @@ struct RopeConfig {
   double low_freq_factor = 1, high_freq_factor = 4;                ///< llama3
   double beta_fast = 32, beta_slow = 1;                            ///< yarn
   bool truncate = true;                                            ///< yarn
-  std::optional<double> attention_factor, mscale, mscale_all_dim;  ///< yarn
+  std::optional<double> attention_factor, mscale, mscale_all_dim;  ///< yarn; attention_factor: longrope too
+  std::vector<double> short_factor, long_factor;                   ///< longrope, [head_dim / 2] each
+  double partial_rotary_factor = 1;                                ///< proportional
 };
 
 /// The cosines and sines of the positions that occur.
@@ -42,6 +48,8 @@ class Rotary {
  private:
   at::Tensor inverse_frequencies(int64_t sequence_length) const;
   at::Tensor angles_to_table(const at::Tensor& positions, const at::Tensor& frequencies) const;
+  /// The frequencies are other ones for longer sequences.
+  bool length_matters() const { return config_.type == RopeType::dynamic || config_.type == RopeType::longrope; }
 
   RopeConfig config_;
   int64_t dim_, max_positions_;

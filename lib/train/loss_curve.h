@@ -1,6 +1,7 @@
 #pragma once
 // The loss over the steps of a run, as a picture.
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -8,8 +9,33 @@
 
 namespace llmtk::train {
 
-/// An SVG of the training and evaluation losses in `rows` (rows of metrics.jsonl); readable on light and dark
-/// backgrounds. Rows without a finite loss are left out.
-std::string loss_curve_svg(const std::vector<Row>& rows, const std::string& title);
+/// A curve of bounded size: once it has kMost points, two neighbours become one, their mean.
+class Curve {
+ public:
+  struct Point {
+    double step, value;
+  };
+  static constexpr size_t kMost = 2000;
+
+  void add(double step, double value);
+  const std::vector<Point>& points() const { return points_; }
+
+ private:
+  std::vector<Point> points_;
+  Point sum_{0, 0};
+  int64_t waiting_ = 0, per_point_ = 1;  // values in sum_, and in a point
+};
+
+/// The training and evaluation losses of a run.
+class LossCurve {
+ public:
+  /// A row of metrics.jsonl; one without a finite loss is passed over.
+  void add(const Row& row);
+  /// An SVG that is readable on light and dark backgrounds.
+  std::string svg(const std::string& title) const;
+
+ private:
+  Curve train_, eval_;
+};
 
 }  // namespace llmtk::train

@@ -5,9 +5,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 
 #include "core/error.h"
-#include "core/file.h"
 
 namespace llmtk::train {
 namespace {
@@ -16,46 +16,53 @@ std::string line_of(const Row& row) { return row.dump(-1, ' ', false, Row::error
 
 }  // namespace
 
-MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t step) : path_(path) {
-  std::string kept = line_of({{"schema", kMetricsSchema}, {"version", kMetricsVersion}});
+MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t step, const std::function<void(const Row&)>& kept)
+    : path_(path) {
   if (step > 0 && std::filesystem::exists(path)) {
-    const std::string text = read_file(path);
-    for (size_t at = 0; at < text.size();) {
-      const size_t end = text.find('\n', at);
-      if (end == text.npos) break;  // half a line
-      Row row = Row::parse(text.begin() + static_cast<ptrdiff_t>(at), text.begin() + static_cast<ptrdiff_t>(end), nullptr,
-                           false);
-      at = end + 1;
-      if (!row.is_object() || !row.contains("step") || !row["step"].is_number_integer()) continue;
-      if (row["step"].get<int64_t>() > step) continue;
-      kept += line_of(row);
-      rows_.push_back(std::move(row));
+    std::ifstream file(path, std::ios::binary);
+    uint64_t at = 0;
+    for (std::string line; std::getline(file, line);) {
+      if (file.eof()) break;  // half a line
+      at += line.size() + 1;
+      const Row row = Row::parse(line, nullptr, false);
+      const bool has_step = row.is_object() && row.contains("step") && row["step"].is_number_integer();
+      if (has_step && row["step"].get<int64_t>() > step) break;
+      if (!has_step && !(row.is_object() && row.contains("schema"))) continue;  // damaged; it goes unless rows follow
+      kept_bytes_ = at;
+      if (has_step && kept) kept(row);
     }
   }
-  write_file_atomic(path, kept);
-  fd_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  fd_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
   if (fd_ < 0)
     throw Error(Exit::file, {.what = std::string("cannot write: ") + std::strerror(errno), .where = path.string()});
+  if (kept_bytes_ == 0) cut();  // nothing of this run stands there
 }
 
 MetricsFile::~MetricsFile() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-void MetricsFile::add(Row row) {
-  write(row);
-  rows_.push_back(std::move(row));
+void MetricsFile::cut() {
+  if (::ftruncate(fd_, static_cast<off_t>(kept_bytes_)) != 0)
+    throw Error(Exit::file, {.what = std::string("cannot write: ") + std::strerror(errno), .where = path_.string()});
+  if (kept_bytes_ == 0) write(line_of({{"schema", kMetricsSchema}, {"version", kMetricsVersion}}));
+  cut_ = true;
 }
 
-void MetricsFile::write(const Row& row) {
-  const std::string line = line_of(row);
+void MetricsFile::add(const Row& row) {
+  if (!cut_) cut();
+  write(line_of(row));
+}
+
+void MetricsFile::write(const std::string& line) {
   for (size_t done = 0; done < line.size();) {
     const ssize_t n = ::write(fd_, line.data() + done, line.size() - done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0)
-      throw Error(Exit::file, {.what = std::string("cannot write: ") + std::strerror(errno),
-                               .where = path_.string(),
-                               .hint = errno == ENOSPC ? "the disk is full; the checkpoints that are there stay good" : ""});
+      throw Error(Exit::file,
+                  {.what = std::string("cannot write: ") + std::strerror(errno),
+                   .where = path_.string(),
+                   .hint = errno == ENOSPC ? "the disk is full; the checkpoints that are there stay good" : ""});
     done += static_cast<size_t>(n);
   }
 }

@@ -3,8 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
-#include <vector>
+#include <string>
 
 namespace llmtk::train {
 
@@ -16,23 +17,24 @@ using Row = nlohmann::ordered_json;
 /// Appends rows; a row is in the file, whole, when add() returns. Numbers that JSON has no word for become null.
 class MetricsFile {
  public:
-  /// Keeps the rows up to `step` that stand there (a resumed run repeats the rest, and a killed one may have left half a
-  /// line) and goes on behind them. Throws Error(file).
-  MetricsFile(const std::filesystem::path& path, int64_t step);
+  /// Goes on behind the rows up to `step` that stand there, and shows each of them to `kept`. What follows them (a
+  /// resumed run repeats it, and a killed one may have left half a line) is cut off when the first row is added: a run
+  /// that comes to nothing takes nothing away. Throws Error(file).
+  MetricsFile(const std::filesystem::path& path, int64_t step, const std::function<void(const Row&)>& kept = {});
   ~MetricsFile();
   MetricsFile(const MetricsFile&) = delete;
   MetricsFile& operator=(const MetricsFile&) = delete;
 
-  void add(Row row);
+  void add(const Row& row);
   /// What was added outlives a crash of the machine.
   void sync();
-  /// The kept ones and those added, without the header.
-  const std::vector<Row>& rows() const { return rows_; }
 
  private:
-  void write(const Row& row);
+  void write(const std::string& line);
+  void cut();
   std::filesystem::path path_;
-  std::vector<Row> rows_;
+  uint64_t kept_bytes_ = 0;
+  bool cut_ = false;  // what follows the kept rows is gone
   int fd_ = -1;
 };
 

@@ -6,7 +6,7 @@
 
 #include "core/file.h"
 #include "core/log.h"
-#include "train/loss_curve.h"
+#include "core/utf8.h"
 
 namespace llmtk::train {
 namespace {
@@ -44,12 +44,12 @@ RunLog::~RunLog() = default;
 
 void RunLog::began(int64_t step, int64_t total_steps) {
   if (!resolved_config_.empty()) write_file_atomic(output_dir_ / "config.resolved.yaml", resolved_config_);
-  metrics_ = std::make_unique<MetricsFile>(output_dir_ / "metrics.jsonl", step);
   // The event file is made anew from the metrics that stay: no step stands in it twice.
   for (const auto& entry : fs::directory_iterator(output_dir_))
     if (entry.path().filename().string().ends_with(kEventFileEnd)) fs::remove(entry.path());
   events_ = std::make_unique<EventFile>(output_dir_);
-  for (const Row& row : metrics_->rows()) to_tensorboard(row);
+  const auto keep = [this](const Row& row) { draw(row); };
+  metrics_ = std::make_unique<MetricsFile>(output_dir_ / "metrics.jsonl", step, keep);
   progress_ = std::make_unique<Progress>(total_steps, Progress::Options{.first = step});
 }
 
@@ -84,8 +84,8 @@ void RunLog::logged(const StepReport& report) {
 }
 
 void RunLog::evaluated(const EvalReport& report) {
-  log::info("step " + std::to_string(report.step) + ": evaluation loss " + print("%.4f", report.loss) + ", perplexity " +
-            print("%.2f", report.perplexity) + (report.best ? ", the best so far" : ""));
+  log::info("step " + std::to_string(report.step) + ": evaluation loss " + print("%.4f", report.loss) +
+            ", perplexity " + print("%.2f", report.perplexity) + (report.best ? ", the best so far" : ""));
   add({{"step", report.step},
        {"eval_loss", report.loss},
        {"eval_perplexity", report.perplexity},
@@ -94,21 +94,27 @@ void RunLog::evaluated(const EvalReport& report) {
 }
 
 void RunLog::sampled(int64_t step, const std::string& prompt, const std::string& text) {
-  log::info("step " + std::to_string(step) + ", a sample:\n" + text);
+  log::info("step " + std::to_string(step) + ", a sample:\n" + printable(text));
   add({{"step", step}, {"prompt", prompt}, {"sample", text}});
 }
 
 void RunLog::add(Row row) {
   row["time"] = unix_seconds();
+  draw(row);
+  metrics_->add(row);
+}
+
+void RunLog::draw(const Row& row) {
   to_tensorboard(row);
-  metrics_->add(std::move(row));
+  curve_.add(row);
 }
 
 void RunLog::to_tensorboard(const Row& row) {
   const auto step = row["step"].get<int64_t>();
   const double time = row.value("time", 0.0);
   for (const auto& [key, value] : row.items())
-    if (const char* tag = tag_of(key); tag && value.is_number() && std::isfinite(value.get<double>())) events_->scalar(tag, step, value.get<double>(), time);
+    if (const char* tag = tag_of(key); tag && value.is_number() && std::isfinite(value.get<double>()))
+      events_->scalar(tag, step, value.get<double>(), time);
   if (row.contains("sample") && row["sample"].is_string())
     events_->text("sample/" + row.value("prompt", ""), step, row["sample"].get_ref<const std::string&>(), time);
 }
@@ -118,7 +124,7 @@ void RunLog::sync() { metrics_->sync(); }
 void RunLog::finished() {
   progress_->finish();
   metrics_->sync();
-  write_file_atomic(output_dir_ / "loss.svg", loss_curve_svg(metrics_->rows(), title_));
+  write_file_atomic(output_dir_ / "loss.svg", curve_.svg(title_));
 }
 
 }  // namespace llmtk::train

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/progress.h"
+#include "train/loss_curve.h"
 #include "train/metrics.h"
 #include "train/observer.h"
 #include "train/tensorboard.h"
@@ -31,6 +32,7 @@ class RunLog : public Observer {
  private:
   void show(const StepReport& report, double loss, bool logging_step);
   void add(Row row);
+  void draw(const Row& row);  // into the event file and the picture
   void to_tensorboard(const Row& row);
 
   std::filesystem::path output_dir_;
@@ -38,6 +40,7 @@ class RunLog : public Observer {
   std::unique_ptr<Progress> progress_;
   std::unique_ptr<MetricsFile> metrics_;
   std::unique_ptr<EventFile> events_;
+  LossCurve curve_;
   double shown_loss_ = 0;  ///< a running mean: single steps jump about
   bool any_loss_ = false;
 };

@@ -29,6 +29,14 @@ TEST_CASE("width on a terminal") {
   CHECK(cut_to_width("ab", 0).empty());
 }
 
+TEST_CASE("what a terminal would obey is spelt out") {
+  CHECK(printable("plain, 黃帝\tand\nlines 👍") == "plain, 黃帝\tand\nlines 👍");
+  CHECK(printable("\x1b[31mred\x07\r\x7f") == "\\x1b[31mred\\x07\\x0d\\x7f");
+  CHECK(printable("\xc2\x9b"
+                  "2J") == "\\xc2\\x9b2J");  // CSI as one character
+  CHECK(printable("half \xe9\xbb") == "half \\xe9\\xbb");
+}
+
 TEST_CASE("the nearest name") {
   CHECK(edit_distance("kitten", "sitting") == 3);
   CHECK(edit_distance("ab", "ba") == 1);

@@ -1,7 +1,13 @@
 #include "data/pretraining.h"
 
-#include <set>
+#include <fcntl.h>
+#include <sys/stat.h>
 
+#include <chrono>
+#include <set>
+#include <thread>
+
+#include "data/checksums.h"
 #include "data/shard_writer.h"
 #include "support.h"
 
@@ -118,7 +124,7 @@ TEST_CASE("what is held out is never trained on, and nothing is lost between") {
   std::set<char> parts;
   for (const auto& document : validation)
     if (document[0] != 'l') parts.insert(document[0]);  // the first lacks its first id
-  CHECK(parts.size() == 10);  // every part of the corpus is seen
+  CHECK(parts.size() == 10);                            // every part of the corpus is seen
 
   // Evaluation: every token once, in order, each time the same.
   PretrainingData again = f.open();
@@ -188,6 +194,57 @@ TEST_CASE("rows that are tokenized already") {
   CHECK(contains(message("{\"input_ids\": [1,2], \"labels\": [1, -7]}"), "label -7 is outside"));
 }
 
+TEST_CASE("with a document mask positions restart and no document's end predicts") {
+  Fixture f;
+  f.config.train = {{.path = f.write("a.txt", "ab\n\ncde\n\nf\n\nghijklmn\n"), .document = "blank_line"}};
+  f.config.shuffle = false;
+  f.config.document_mask = true;
+  PretrainingData data = f.open();
+  Batch batch;
+  REQUIRE(data.train->next(batch));
+  REQUIRE(batch.rows == 2);
+  constexpr int32_t kEnd = 256;
+  CHECK(batch.input_ids == Ids{'a', 'b', kEnd, 'c', 'd', 'e', kEnd, 'f', kEnd, 'g', 'h', 'i', 'j', 'k', 'l', 'm'});
+  CHECK(batch.labels ==
+        Ids{'b', kEnd, kIgnore, 'd', 'e', kEnd, kIgnore, kEnd, kIgnore, 'h', 'i', 'j', 'k', 'l', 'm', 'n'});
+  CHECK(batch.position_ids == Ids{0, 1, 2, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3, 4, 5, 6});
+  CHECK(batch.target_tokens == 13);
+
+  f.config.append_eos = false;
+  const ByteTokenizer without_eos(0, false);
+  CHECK(contains(error_of([&] { f.open(&without_eos); }), "no token ends the documents"));
+  f.config.append_eos = true;
+  f.config.train = {{.path = f.write("rows.jsonl", "{\"input_ids\": [1, 2]}\n")}};
+  CHECK(contains(error_of([&] { f.open(); }), "data.document_mask does not work with rows"));
+}
+
+TEST_CASE("a checksum is remembered until its file changes") {
+  test::TemporaryFolder folder;
+  const fs::path file = folder / "a.txt", cache = folder / "cache";
+  const auto age = [&] {  // what changed just now is not remembered: the clock's steps may be coarse
+    ::timespec at{::time(nullptr) - 100, 0}, times[] = {at, at};
+    REQUIRE(::utimensat(AT_FDCWD, file.c_str(), times, 0) == 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(3100));
+  };
+  write_file_atomic(file, "one");
+  CHECK(remembered_checksum(file, cache) == checksum_file(file));
+  CHECK_FALSE(fs::exists(cache / "checksums"));
+  age();
+  CHECK(remembered_checksum(file, cache) == checksum_file(file));
+  REQUIRE(fs::exists(cache / "checksums"));
+  const fs::path entry = fs::directory_iterator(cache / "checksums")->path();
+  auto known = nlohmann::json::parse(read_file(entry));
+  known["checksum"] = "remembered";
+  write_file_atomic(entry, known.dump());
+  CHECK(remembered_checksum(file, cache) == "remembered");
+  write_file_atomic(entry, "half a fi");
+  CHECK(remembered_checksum(file, cache) == checksum_file(file));
+  known["checksum"] = "remembered";
+  write_file_atomic(entry, known.dump());
+  write_file_atomic(file, "two");  // of the same size
+  CHECK(remembered_checksum(file, cache) == checksum_file(file));
+}
+
 TEST_CASE("what cannot be trained on is refused with its place") {
   Fixture f;
   const auto a = f.write("a.txt", test::random_text(*std::make_unique<std::mt19937>(1), 1000));
@@ -227,6 +284,7 @@ TEST_CASE("the section reads from YAML, and its rules are told with their lines"
   CHECK(contains(message("train: [{path: a}, {path: b, weight: 2}]\n"), "weight"));
   CHECK(contains(message("train: [{path: a}]\nvalidation: [{path: b}]\nvalidation_fraction: 0.1\n"), "x.yaml:3"));
   CHECK(contains(message("train: [{path: a, document: page}]\n"), "blank_line"));
+  CHECK(contains(message("train: [{path: a}]\nappend_eos: false\ndocument_mask: true\n"), "x.yaml:3"));
   CHECK(contains(message("{}"), "train"));
 }
 

@@ -70,17 +70,19 @@ TEST_CASE("a text file is one document, its lines, or its paragraphs") {
 TEST_CASE("blocks of any size give the same documents") {
   test::TemporaryFolder folder;
   std::mt19937 random(1);
-  for (const char* name : {"a.txt", "a.jsonl", "a.json"}) {
+  for (const char* name : {"a.txt", "a.jsonl", "a.json", "a.csv"}) {
     const std::string kind = name;
-    std::string content;
+    std::string content = kind == "a.csv" ? "text,id\n" : "";
     for (int i = 0; i < 60; ++i) {
       std::string text;
       for (const char c : test::random_text(random, random() % 300)) {
-        if (c == '\n') text += kind == "a.txt" ? "\r" : "\\n";
-        if (c != '\n' || kind == "a.txt") text += c;
+        const bool as_is = kind == "a.txt" || kind == "a.csv";
+        if (c == '\n') text += as_is ? "\r" : "\\n";
+        if (c != '\n' || as_is) text += c;
       }
       if (kind == "a.txt") content += text + std::string(random() % 3, '\n');
       if (kind == "a.jsonl") content += R"({"x": [1, {"y": "]}"}], "text": ")" + text + "\\\"\"}\n";
+      if (kind == "a.csv") content += "\"" + text + "\"\"\"," + std::to_string(i) + "\r\n";
       if (kind == "a.json")
         content += (i ? ",\n" : "[") +
                    (R"({"x": [1, {"y": "]}"}],)"
@@ -105,6 +107,48 @@ TEST_CASE("blocks of any size give the same documents") {
       }
     }
   }
+}
+
+TEST_CASE("a table's column, whatever stands in the fields") {
+  test::TemporaryFolder folder;
+  const auto comma = folder / "表.csv", tab = folder / "b.tsv";
+  write_file_atomic(comma,
+                    "\xEF\xBB\xBF\"id\",text\r\n1,plain\r\n2,\"with, comma, \"\"quotes\"\" and\nlines\"\n\n"
+                    "3,a \"bare\" quote\n4,\"\"\n5,\"黃,帝\"");
+  write_file_atomic(tab, "text\tid\none, two\t1\n\"a\ttab\"\t2\n");
+  const Documents expected = {"plain", "with, comma, \"quotes\" and\nlines", "a \"bare\" quote", "黃,帝"};
+  for (const size_t block : {16u, 40u, 1u << 20}) {
+    const Read read = read_all(comma, {.block_bytes = block});
+    CHECK(read.documents == expected);
+    CHECK(read.empty == 1);
+    CHECK(read_all(tab, {.block_bytes = block}).documents == Documents{"one, two", "a\ttab"});
+  }
+  CHECK(read_all(comma, {.text_field = "id"}).documents == Documents{"1", "2", "3", "4", "5"});
+  CHECK(read_all(comma, {.keep_empty = true}).documents.size() == 5);
+}
+
+TEST_CASE("a table's broken records are named by file and line") {
+  test::TemporaryFolder folder;
+  const auto path = folder / "壞.csv";
+  const auto message = [&](const std::string& content, ReadOptions options = {}) {
+    write_file_atomic(path, content);
+    Exit exit = Exit::ok;
+    const std::string text = error_of([&] { read_all(path, options); }, &exit);
+    CHECK(exit == Exit::data);
+    return text;
+  };
+  CHECK(contains(message("id,body\n1,x\n"), "壞.csv:1: no column is named 'text': got 'id', 'body'"));
+  CHECK(contains(message("id,text\n1,x\n2\n"), "壞.csv:3: the number of fields: got 1, expected 2"));
+  CHECK(contains(message("id,text\n1,\"a\nb\"\n2,\"x\"y\n"), "壞.csv:4: text behind the closing quote"));
+  CHECK(contains(message("id,text\n1,\"never closed\n2,y\n"), "壞.csv:2: a quoted field is not closed"));
+  CHECK(contains(message("id,text\n1,\"" + std::string(500, 'x'), {.max_line_bytes = 100}),
+                 "is a quotation mark missing?"));
+  CHECK(contains(message("id,text\n1,\xFF\n"), "壞.csv:2: not UTF-8"));
+  write_file_atomic(path, "id,text\n1,a\n2\n3,\xFF\n4,b\n");
+  const Read skip = read_all(path, {.on_bad_line = BadLine::skip});
+  CHECK(skip.documents == Documents{"a", "b"});
+  CHECK(skip.skipped == 2);
+  CHECK(read_all(path, {.on_bad_line = BadLine::replace}).documents == Documents{"a", "\xEF\xBF\xBD", "b"});
 }
 
 TEST_CASE("a broken line is named by file and line and handled as asked") {
@@ -226,7 +270,7 @@ TEST_CASE("files, folders and patterns; other formats are refused with the way o
   CHECK(names(root + "/子/x.py") == Documents{"子/x.py"});
   CHECK(contains(error_of([&] { names(root + "/none.txt"); }), "no such file"));
   CHECK(contains(error_of([&] { names(root + "/*.md"); }), "no file matches"));
-  for (const char* name : {"e.parquet", "e.csv", "e.jsonl.gz", "e.bin"}) {
+  for (const char* name : {"e.parquet", "e.jsonl.gz", "e.bin"}) {
     write_file_atomic(folder / name, "x");
     Exit exit = Exit::ok;
     const std::string message = error_of([&] { names(root + "/" + name); }, &exit);

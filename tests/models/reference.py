@@ -23,6 +23,9 @@ LLAMA = dict(model_type="llama", vocab_size=101, hidden_size=48, intermediate_si
              num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64, rms_norm_eps=1e-5)
 
 
+LONGROPE = dict(short_factor=[1.0, 1.1, 1.2, 1.4, 1.7, 2.0], long_factor=[1.5, 2.0, 3.0, 4.0, 6.0, 9.0])
+
+
 def rope(rope_type, **more):
     return dict(rope_parameters=dict(rope_type=rope_type, rope_theta=10000.0, **more))
 
@@ -42,6 +45,10 @@ CASES = {
     "llama_rope_llama3": dict(LLAMA, **rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                                             original_max_position_embeddings=32)),
     "llama_rope_yarn": dict(LLAMA, **rope("yarn", factor=4.0, original_max_position_embeddings=16)),
+    "llama_rope_longrope": dict(LLAMA, **rope("longrope", original_max_position_embeddings=16, **LONGROPE)),
+    "llama_rope_longrope_short": dict(LLAMA, **rope("longrope", factor=4.0,
+                                                    original_max_position_embeddings=512, **LONGROPE)),
+    "llama_rope_proportional": dict(LLAMA, **rope("proportional", factor=2.0, partial_rotary_factor=0.5)),
 }
 
 

@@ -20,8 +20,7 @@ void check(const Schedule& schedule, const std::vector<double>& expected) {
 
 }  // namespace
 
-// The numbers are what transformers 5's get_*_schedule gives for 4 warm-up steps of 12 (tests/parity/schedule_test.py
-// compares more of them against transformers itself).
+// The numbers are what transformers 5's get_*_schedule gives for 4 warm-up steps of 12.
 TEST_CASE("schedules follow transformers' formulas") {
   SECTION("constant") {
     check({.type = ScheduleType::constant, .total_steps = 12, .warmup_steps = 4}, {0, 0.25, 0.5, 0.75, 1, 1, 1, 1});

@@ -44,8 +44,10 @@ at::Tensor toy_loss(ToyImpl& model, const data::Batch& batch, double scale) {
 /// Row n of an endless or finite stream; every second row has half of its labels masked.
 class Rows : public data::BatchSource {
  public:
-  Rows(int64_t rows_per_batch, int64_t batches) : rows_(rows_per_batch), batches_(batches) {}
+  Rows(int64_t rows_per_batch, int64_t batches, int64_t without = -1)
+      : rows_(rows_per_batch), batches_(batches), without_(without) {}
   bool next(data::Batch& batch) override {
+    if (next_ == without_) ++next_;
     if (next_ >= batches_) return false;
     batch = {.rows = rows_, .length = 6};
     for (int64_t row = next_ * rows_; row < (next_ + 1) * rows_; ++row) {
@@ -64,7 +66,7 @@ class Rows : public data::BatchSource {
   int64_t total_batches() const override { return batches_; }
 
  private:
-  int64_t rows_, batches_, next_ = 0;
+  int64_t rows_, batches_, without_, next_ = 0;
 };
 
 struct Setup {
@@ -72,7 +74,7 @@ struct Setup {
   OptimizerConfig optimizer{.learning_rate = 0.01};
   SchedulerConfig scheduler{.lr_scheduler_type = "cosine", .warmup_steps = 2};
   double dropout = 0.0;
-  int64_t rows = 2, batches = 1000;
+  int64_t rows = 2, batches = 1000, without_batch = -1;
   bool evaluate = false, bad_evaluations = false;
   std::function<void(int64_t call, at::Tensor& loss)> meddle;  // with each micro-batch's loss
 };
@@ -92,7 +94,7 @@ class Record : public Observer {
 
 Outcome run(const Setup& setup) {
   auto model = std::make_shared<ToyImpl>(setup.dropout);
-  Rows train(setup.rows, setup.batches), eval(2, 3);
+  Rows train(setup.rows, setup.batches, setup.without_batch), eval(2, 3);
   const auto parallel = dist::single_process();
   Outcome outcome;
   Record record(outcome.losses);
@@ -248,6 +250,18 @@ TEST_CASE("a step that is not finite is skipped; a row of them ends the run") {
     const Outcome outcome = run(setup);
     CHECK(outcome.result.nonfinite_steps == 1);
     for (const auto& weight : outcome.weights) CHECK(weight.isfinite().all().item<bool>());
+  }
+  SECTION("it is as if its batch had not been there: weights and moments") {
+    setup.scheduler = {.lr_scheduler_type = "constant"};
+    setup.meddle = [](int64_t call, at::Tensor& loss) {
+      if (call == 4) loss = loss * std::nan("");
+    };
+    const Outcome skipped = run(setup);
+    setup.meddle = nullptr;
+    setup.trainer.output_dir = folder.path() / "without";
+    setup.trainer.max_steps = 7;
+    setup.without_batch = 3;
+    CHECK(difference(skipped, run(setup)) == 0);
   }
   SECTION("it changes no weight") {
     setup.trainer.max_steps = 4;
