@@ -93,7 +93,10 @@ void add_options(CLI::App& app, Options& o) {
       ->allow_extra_args(false)
       ->group(how_long);
   const char* which = "Which token comes next";
-  app.add_flag("--do-sample,!--no-do-sample", f.do_sample, "Draw the next token; otherwise the most probable one comes")
+  // Not bound to the member: CLI11 would set it to false where the flag is not given, over the model's own setting.
+  app.add_flag_function(
+         "--do-sample,!--no-do-sample", [&f](int64_t count) { f.do_sample = count > 0; },
+         "Draw the next token; otherwise the most probable one comes")
       ->group(which);
   app.add_option("--temperature", f.temperature, "Below 1: safer, above 1: wilder")->group(which);
   app.add_option("--top-k", f.top_k, "Among the k most probable; 0: all")->group(which);

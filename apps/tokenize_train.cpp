@@ -67,11 +67,16 @@ void add_train_command(CLI::App& app, TokenizeContext& context) {
   sub->add_option("--min-frequency", options->training.min_frequency,
                   "bpe: pairs seen less often are not joined; default: 2")
       ->check(CLI::PositiveNumber);
-  sub->add_flag("--split-digits", options->training.split_digits, "bpe: every digit is a token of its own");
+  // Not bound to the members: CLI11 would set an optional flag that is not given to 0.
+  sub->add_flag_function(
+      "--split-digits", [options](int64_t) { options->training.split_digits = true; },
+      "bpe: every digit is a token of its own");
   sub->add_option("--special-tokens", options->training.special_tokens,
                   "Tokens that no text becomes; bpe: the first ends a text, default: <|endoftext|>");
-  sub->add_flag("--byte-fallback,!--no-byte-fallback", options->training.byte_fallback,
-                "sentencepiece: unknown characters become bytes (default) or <unk>");
+  sub->add_flag_function(
+      "--byte-fallback,!--no-byte-fallback",
+      [options](int64_t count) { options->training.byte_fallback = count > 0; },
+      "sentencepiece: unknown characters become bytes (default) or <unk>");
   sub->add_option("--character-coverage", options->training.character_coverage,
                   "sentencepiece: share of the characters with a token of their own; default: 0.9995")
       ->check(CLI::Range(0.5, 1.0));

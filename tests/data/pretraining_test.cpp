@@ -233,7 +233,7 @@ TEST_CASE("a checksum is remembered until its file changes") {
   CHECK(remembered_checksum(file, cache) == checksum_file(file));
   REQUIRE(fs::exists(cache / "checksums"));
   const fs::path entry = fs::directory_iterator(cache / "checksums")->path();
-  auto known = nlohmann::json::parse(read_file(entry));
+  auto known = nlohmann::ordered_json::parse(read_file(entry));
   known["checksum"] = "remembered";
   write_file_atomic(entry, known.dump());
   CHECK(remembered_checksum(file, cache) == "remembered");

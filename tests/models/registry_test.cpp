@@ -110,8 +110,10 @@ TEST_CASE("a config that cannot be computed is refused by key") {
   CHECK(says(with(small_llama(), "hidden_act", "tanh"), "key 'hidden_act'"));
   CHECK(says(with(small_llama(), "rms_norm_eps", gone), "key 'rms_norm_eps' is missing"));
   CHECK(says(with(small_llama(), "num_key_value_heads", 2), "a divisor of num_attention_heads, 3"));
-  CHECK(says(with(small_llama(), "rope_scaling", {{"type", "longrope"}, {"factor", 2}}),
-             "default, linear, dynamic, llama3 or yarn"));
+  CHECK(says(with(small_llama(), "rope_scaling", {{"type", "ntk"}, {"factor", 2}}),
+             "default, linear, dynamic, llama3, yarn, longrope or proportional"));
+  CHECK(says(with(small_llama(), "rope_scaling", {{"type", "longrope"}, {"short_factor", {1, 2}}}),
+             "key 'short_factor' has a value that cannot be used"));
   CHECK(says(with(small_llama(), "rope_scaling", {{"type", "linear"}}), "key 'factor' is missing"));
   CHECK(says(with(small_llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2}, {"extra", 1}}), "key 'extra'"));
   CHECK(says(with(small_llama(), "rope_parameters", {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}),
