@@ -16,8 +16,7 @@ list(GET llmtk_openmp 0 llmtk_openmp)
 set_property(TARGET llmtk::torch APPEND PROPERTY INTERFACE_LINK_LIBRARIES ${llmtk_openmp})
 if(LLMTK_WITH_CUDA)
   set_property(TARGET llmtk::torch PROPERTY INTERFACE_COMPILE_DEFINITIONS LLMTK_WITH_CUDA)
-  # libtorch_cuda registers its operations when it is loaded; nothing here names a symbol of it.
+  # Nothing here names a symbol of libtorch_cuda: lib/core/device.cpp loads it where there may be a GPU.
   set_property(TARGET llmtk::torch APPEND PROPERTY INTERFACE_LINK_LIBRARIES
-    -Wl,--no-as-needed ${LLMTK_LIBTORCH}/lib/libtorch_cuda.so -Wl,--as-needed
     ${LLMTK_LIBTORCH}/lib/libc10_cuda.so CUDA::cudart)
 endif()

@@ -1,17 +1,46 @@
 #include "core/device.h"
 
 #include <ATen/Context.h>
+#include <dlfcn.h>
 
 #include <charconv>
+#include <filesystem>
 
 #include "core/error.h"
+#include "core/log.h"
 
 namespace llmtk {
+namespace {
+
+bool usable_gpu() {
+#ifdef LLMTK_WITH_CUDA
+  static const bool loaded = [] {
+    if (!::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL)) return false;  // no driver
+    const auto problem = load_cuda();
+    if (problem) log::warn("there is an NVIDIA driver, but LibTorch's CUDA half cannot be loaded: " + *problem);
+    return !problem;
+  }();
+  return loaded && at::globalContext().hasCUDA() && at::getNumGPUs() > 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+std::optional<std::string> load_cuda() {
+  Dl_info cpu_half{};  // the CUDA half lies beside it
+  ::dladdr(reinterpret_cast<void*>(&at::globalContext), &cpu_half);
+  const auto folder = std::filesystem::path(cpu_half.dli_fname ? cpu_half.dli_fname : "").parent_path();
+  if (::dlopen((folder / "libtorch_cuda.so").c_str(), RTLD_LAZY | RTLD_GLOBAL)) return std::nullopt;
+  const char* problem = ::dlerror();
+  return problem ? problem : "unknown";
+}
 
 c10::Device resolve_device(std::string_view name) {
-  const bool has_cuda = at::globalContext().hasCUDA() && at::getNumGPUs() > 0;
-  if (name == "auto") return has_cuda ? c10::Device(c10::kCUDA, 0) : c10::Device(c10::kCPU);
   if (name == "cpu") return c10::Device(c10::kCPU);
+  const bool has_cuda = usable_gpu();
+  if (name == "auto") return has_cuda ? c10::Device(c10::kCUDA, 0) : c10::Device(c10::kCPU);
   if (name == "cuda" || name.starts_with("cuda:")) {
     if (!has_cuda)
       throw Error(Exit::usage, {.what = "device '" + std::string(name) + "' is not there",

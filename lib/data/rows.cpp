@@ -22,7 +22,7 @@ size_t find_part(const std::vector<uint64_t>& starts, uint64_t at) {
   return static_cast<size_t>(std::upper_bound(starts.begin(), starts.end() - 1, at) - starts.begin()) - 1;
 }
 
-bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\xEF\xBB\xBF") == line.npos; }
+bool is_empty_row(std::string_view line) { return line.find_first_not_of(" \t\r\xEF\xBB\xBF") == line.npos; }
 
 }  // namespace
 
@@ -105,7 +105,7 @@ bool TokenizedRows::is_tokenized(const std::string& path) {
   while (!text.empty()) {
     const std::string_view line = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), line.size() + 1));
-    if (is_blank(line)) continue;
+    if (is_empty_row(line)) continue;
     const json row = json::parse(line, nullptr, false);
     return row.is_object() && row.contains("input_ids");
   }
@@ -116,7 +116,7 @@ TokenizedRows::TokenizedRows(const fs::path& path, int64_t max_length) : file_(p
   const std::string_view text = file_.text();
   for (size_t i = text.starts_with("\xEF\xBB\xBF") ? 3 : 0; i < text.size();) {
     const size_t end = std::min(text.find('\n', i), text.size());
-    if (!is_blank(text.substr(i, end - i))) offsets_.push_back(i);
+    if (!is_empty_row(text.substr(i, end - i))) offsets_.push_back(i);
     i = end + 1;
   }
   Checksum sum;

@@ -115,7 +115,7 @@ at::Tensor activate(const at::Tensor& x, const at::Tensor& up, Activation activa
   return ActivationFunction::apply(x, optional(up), static_cast<int64_t>(activation));
 }
 
-void check_shapes(const at::Tensor& gate, const at::Tensor& up) {
+void check_gated(const at::Tensor& gate, const at::Tensor& up) {
   LLMTK_CHECK(gate.sizes() == up.sizes(), "gate is ", gate.sizes(), ", up is ", up.sizes());
 }
 
@@ -127,13 +127,13 @@ at::Tensor gelu(const at::Tensor& x, bool tanh_approximation) {
 }
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  check_shapes(gate, up);
+  check_gated(gate, up);
   if (!all_fused(gate, up)) return reference::swiglu(gate, up);
   return activate(gate, up, Activation::silu);
 }
 
 at::Tensor geglu(const at::Tensor& gate, const at::Tensor& up, bool tanh_approximation) {
-  check_shapes(gate, up);
+  check_gated(gate, up);
   if (!all_fused(gate, up)) return reference::geglu(gate, up, tanh_approximation);
   return activate(gate, up, tanh_approximation ? Activation::gelu_tanh : Activation::gelu);
 }

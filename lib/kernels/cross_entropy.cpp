@@ -151,7 +151,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   }
 };
 
-void check_shapes(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
+void check_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
   LLMTK_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) && targets.dim() == 1 &&
                   targets.size(0) == hidden.size(0),
               "hidden is ", hidden.sizes(), ", weight is ", weight.sizes(), ", targets are ", targets.sizes());
@@ -161,7 +161,7 @@ void check_shapes(const at::Tensor& hidden, const at::Tensor& weight, const at::
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                                 const LinearCrossEntropyOptions& options) {
-  check_shapes(hidden, weight, targets);
+  check_loss(hidden, weight, targets);
   if (!all_fused(hidden, weight)) return reference::linear_cross_entropy(hidden, weight, targets, options);
   if (!wants_gradient(hidden, weight)) {
     const at::Tensor losses =
@@ -174,7 +174,7 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weig
 
 at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                            int64_t ignore_index) {
-  check_shapes(hidden, weight, targets);
+  check_loss(hidden, weight, targets);
   if (!all_fused(hidden, weight)) return reference::linear_log_prob(hidden, weight, targets, ignore_index);
   const at::NoGradGuard no_grad;
   return run(hidden, weight, targets, ignore_index, 1.0, false, false, nullptr).neg_();

@@ -154,7 +154,7 @@ struct NormFunction : torch::autograd::Function<NormFunction> {
   }
 };
 
-void check_shapes(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+void check_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   LLMTK_CHECK(x.dim() >= 1 && weight.dim() == 1 && x.size(-1) == weight.size(0), "x is ", x.sizes(), ", weight is ",
               weight.sizes());
   LLMTK_CHECK(!bias.defined() || bias.sizes() == weight.sizes(), "bias is ", bias.sizes(), ", weight is ",
@@ -163,7 +163,7 @@ void check_shapes(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
 
 std::tuple<at::Tensor, at::Tensor> add_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight,
                                             const at::Tensor& bias, double eps, bool rms) {
-  check_shapes(x, weight, bias);
+  check_norm(x, weight, bias);
   LLMTK_CHECK(x.sizes() == residual.sizes(), "x is ", x.sizes(), ", residual is ", residual.sizes());
   if (!all_fused(x, residual, weight, bias)) {
     const at::Tensor sum = x + residual;
@@ -178,7 +178,7 @@ std::tuple<at::Tensor, at::Tensor> add_norm(const at::Tensor& x, const at::Tenso
 }
 
 at::Tensor norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps, bool rms) {
-  check_shapes(x, weight, bias);
+  check_norm(x, weight, bias);
   if (!all_fused(x, weight, bias))
     return rms ? reference::rms_norm(x, weight, eps) : reference::layer_norm(x, weight, bias, eps);
   if (!wants_gradient(x, weight, bias)) return forward(x, {}, weight, bias, eps, rms).y;

@@ -90,7 +90,7 @@ struct RotaryFunction : torch::autograd::Function<RotaryFunction> {
   }
 };
 
-void check_shapes(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+void check_rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   LLMTK_CHECK(x.dim() == 4 && (cos.dim() == 2 || cos.dim() == 3) && cos.sizes() == sin.sizes(), "x is ", x.sizes(),
               ", cos is ", cos.sizes(), ", sin is ", sin.sizes());
   LLMTK_CHECK(cos.size(-1) % 2 == 0 && cos.size(-1) <= x.size(3) && cos.size(-2) == x.size(2), "x is ", x.sizes(),
@@ -103,8 +103,8 @@ void check_shapes(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
 
 std::tuple<at::Tensor, at::Tensor> rotary(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cos,
                                           const at::Tensor& sin) {
-  check_shapes(q, cos, sin);
-  check_shapes(k, cos, sin);
+  check_rotary(q, cos, sin);
+  check_rotary(k, cos, sin);
   if (!all_fused(q, k) || !all_fused(cos, sin) || q.device() != cos.device()) return reference::rotary(q, k, cos, sin);
   if (!wants_gradient(q, k))
     return {rotate(q, cos, sin, false, time_major(q)), rotate(k, cos, sin, false, time_major(k))};

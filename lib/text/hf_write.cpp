@@ -7,10 +7,10 @@
 namespace llmtk::text {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
-Json added_json(const std::vector<AddedToken>& added) {
-  Json list = Json::array();
+OrderedJson added_json(const std::vector<AddedToken>& added) {
+  OrderedJson list = OrderedJson::array();
   for (const AddedToken& token : added)
     list.push_back({{"id", token.id},
                     {"content", token.content},
@@ -22,17 +22,17 @@ Json added_json(const std::vector<AddedToken>& added) {
   return list;
 }
 
-Json byte_level_json(bool use_regex) {
+OrderedJson byte_level_json(bool use_regex) {
   return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}};
 }
 
-Json pre_tokenizer_json(const TokenizerSketch& sketch) {
+OrderedJson pre_tokenizer_json(const TokenizerSketch& sketch) {
   if (!sketch.byte_level) return nullptr;
   if (sketch.pattern == Pattern::gpt2) return byte_level_json(true);
   LLMTK_CHECK(sketch.pattern == Pattern::gpt2_digits, "no JSON for pattern ", static_cast<int>(sketch.pattern));
-  return {
-      {"type", "Sequence"},
-      {"pretokenizers", Json::array({Json{{"type", "Digits"}, {"individual_digits", true}}, byte_level_json(true)})}};
+  return {{"type", "Sequence"},
+          {"pretokenizers",
+           OrderedJson::array({OrderedJson{{"type", "Digits"}, {"individual_digits", true}}, byte_level_json(true)})}};
 }
 
 /// The vocabulary in the order of ids, one token a line.
@@ -59,7 +59,7 @@ std::string merges_text(const TokenizerSketch& sketch, const std::string& indent
 }
 
 std::string tokenizer_json(const TokenizerSketch& sketch) {
-  const auto field = [](const char* key, const Json& value) {
+  const auto field = [](const char* key, const OrderedJson& value) {
     return "  \"" + std::string(key) + "\": " + value.dump() + ",\n";
   };
   std::string text = "{\n";
@@ -69,9 +69,9 @@ std::string tokenizer_json(const TokenizerSketch& sketch) {
   text += field("added_tokens", added_json(sketch.added));
   text += field("normalizer", nullptr);
   text += field("pre_tokenizer", pre_tokenizer_json(sketch));
-  text += field("post_processor", sketch.byte_level ? byte_level_json(true) : Json(nullptr));
-  text += field("decoder", sketch.byte_level ? byte_level_json(true) : Json{{"type", "Fuse"}});
-  const Json unk = !sketch.byte_level && !sketch.unk.empty() ? Json(sketch.unk) : Json(nullptr);
+  text += field("post_processor", sketch.byte_level ? byte_level_json(true) : OrderedJson(nullptr));
+  text += field("decoder", sketch.byte_level ? byte_level_json(true) : OrderedJson{{"type", "Fuse"}});
+  const OrderedJson unk = !sketch.byte_level && !sketch.unk.empty() ? OrderedJson(sketch.unk) : OrderedJson(nullptr);
   text += "  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": " + unk.dump() +
           ",\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n"
           "    \"byte_fallback\": false,\n    \"ignore_merges\": false,\n";
@@ -81,7 +81,7 @@ std::string tokenizer_json(const TokenizerSketch& sketch) {
 }
 
 std::string config_json(const TokenizerSketch& sketch) {
-  Json config = {{"tokenizer_class", sketch.tokenizer_class}, {"clean_up_tokenization_spaces", false}};
+  OrderedJson config = {{"tokenizer_class", sketch.tokenizer_class}, {"clean_up_tokenization_spaces", false}};
   if (sketch.byte_level) config["add_prefix_space"] = false;
   const auto role = [&](const char* key, const std::string& token) {
     if (!token.empty()) config[key] = token;
@@ -95,7 +95,7 @@ std::string config_json(const TokenizerSketch& sketch) {
 
 }  // namespace
 
-std::string json_string(std::string_view text) { return Json(text).dump(); }
+std::string json_string(std::string_view text) { return OrderedJson(text).dump(); }
 
 std::vector<KeptFile> write_tokenizer_files(const TokenizerSketch& sketch, bool gpt2_files) {
   std::vector<KeptFile> files = {{"tokenizer.json", tokenizer_json(sketch)},

@@ -13,7 +13,7 @@
 namespace llmtk::text {
 namespace {
 
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, what spaces are spelled with
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, what spaces are spelled with
 
 class SentencePieceTokenizer : public Tokenizer {
  public:
@@ -25,7 +25,7 @@ class SentencePieceTokenizer : public Tokenizer {
     // A leading blank belongs to the first piece where the normalizer puts one before every text.
     std::vector<std::string> pieces;
     processor_.Encode("a", &pieces).IgnoreError();
-    adds_space_ = !pieces.empty() && pieces.front().starts_with(kSpace);
+    adds_space_ = !pieces.empty() && pieces.front().starts_with(kSpaceMark);
   }
 
   size_t vocab_size() const override { return static_cast<size_t>(processor_.GetPieceSize()); }
@@ -50,7 +50,7 @@ class SentencePieceTokenizer : public Tokenizer {
       std::string part;
       if (!plain.empty()) LLMTK_CHECK(processor_.Decode(plain, &part).ok());
       // The library drops the blank before the first word of every call; inside a text it is part of it.
-      if (!first && !plain.empty() && adds_space_ && processor_.IdToPiece(plain.front()).starts_with(kSpace))
+      if (!first && !plain.empty() && adds_space_ && processor_.IdToPiece(plain.front()).starts_with(kSpaceMark))
         text += ' ';
       text += part;
       first = first && plain.empty();
@@ -76,7 +76,7 @@ class SentencePieceTokenizer : public Tokenizer {
       return std::string(1, static_cast<char>(byte));
     }
     std::string bytes = id_to_token(id);
-    for (size_t at = 0; (at = bytes.find(kSpace, at)) != bytes.npos; ++at) bytes.replace(at, kSpace.size(), " ");
+    for (size_t at = 0; (at = bytes.find(kSpaceMark, at)) != bytes.npos; ++at) bytes.replace(at, kSpaceMark.size(), " ");
     return bytes;
   }
 

@@ -1,5 +1,8 @@
-// Thousands of broken configs: reading one succeeds or throws Error, and does nothing else.
+// Thousands of broken configs: reading one succeeds or throws Error, and does nothing else. LLMTK_FUZZ_MINUTES
+// (scripts/soak sets it) goes on with other seeds for so long.
 
+#include <chrono>
+#include <iostream>
 #include <random>
 
 #include "sample.h"
@@ -7,7 +10,14 @@
 
 using namespace llmtk;
 
-TEST_CASE("a mutated config is read or refused") {
+namespace {
+
+struct Count {
+  int read = 0, refused = 0;
+};
+
+/// 6,000 configs.
+Count mutate(uint64_t seed) {
   const std::vector<std::string> seeds = {
       "optimizer:\n  learning_rate: 1e-4\n  betas: [0.9, 0.95]\n  type: adamw\ndata:\n  sources:\n    - path: a.txt\n"
       "      weight: 2.5\n    - {path: '中文.txt', weight: 1_0}\n  limits: {zh: 3, en: 4}\nmax_steps: 1e3\npacking: "
@@ -18,9 +28,9 @@ TEST_CASE("a mutated config is read or refused") {
       "\t",    "\n",    ": ",       "- ",    "[",    "]", "{", "}",  "&a ", "*a",    "!!x ",
       "---\n", "...\n", "\"",       "'",     "#",    "|", ">", "? ", "%",   "\xff",  "\xe4\xb8",
       "中",    "\r",    "<<: *x\n", "1e999", ".nan", "~", ",", "\\", "\\x", "\\u12", std::string(1, '\0')};
-  std::mt19937_64 random(20240229);
+  std::mt19937_64 random(seed);
   const auto below = [&](size_t n) { return static_cast<size_t>(random() % n); };
-  int read = 0, refused = 0;
+  Count count;
   for (int i = 0; i < 6000; ++i) {
     std::string text = seeds[below(seeds.size())];
     for (size_t edits = 1 + below(4); edits > 0; --edits) {
@@ -47,16 +57,32 @@ TEST_CASE("a mutated config is read or refused") {
     if (i % 3 == 0) overrides.push_back(text.substr(0, below(60)));
     try {
       const auto config = config::parse<test::Config>(text, "fuzz.yaml", overrides);
-      ++read;
+      ++count.read;
       CHECK(config::parse<test::Config>(config::dump(config), "again.yaml") == config);
     } catch (const Error& e) {
-      ++refused;
-      if (e.exit() != Exit::usage || std::string(e.what()).empty()) FAIL(text);
+      ++count.refused;
+      if (e.exit() != Exit::usage || std::string(e.what()).empty()) FAIL("seed " << seed << ":\n" << text);
     } catch (const std::exception& e) {
-      FAIL("threw " << e.what() << " for\n" << text);
+      FAIL("seed " << seed << " threw " << e.what() << " for\n" << text);
     }
   }
-  INFO(read << " read, " << refused << " refused");
-  CHECK(read > 100);
-  CHECK(refused > 3000);
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("a mutated config is read or refused") {
+  const Count count = mutate(20240229);
+  INFO(count.read << " read, " << count.refused << " refused");
+  CHECK(count.read > 100);
+  CHECK(count.refused > 3000);
+  const char* minutes = std::getenv("LLMTK_FUZZ_MINUTES");
+  if (!minutes) return;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double, std::ratio<60>>(std::stod(minutes));
+  uint64_t configs = 0;
+  for (uint64_t seed = std::random_device{}(); std::chrono::steady_clock::now() < end; ++seed) {
+    const Count more = mutate(seed);
+    configs += static_cast<uint64_t>(more.read + more.refused);
+  }
+  std::cout << configs << " more configs, all read or refused" << std::endl;
 }

@@ -104,7 +104,7 @@ def check_carried_libtorch(folder, libtorch):
 
 
 def main():
-    cuda = "libtorch_cuda" in (BUILD / "build.ninja").read_text()
+    cuda = "libc10_cuda" in (BUILD / "build.ninja").read_text()
     libtorch = pathlib.Path(cached("LLMTK_LIBTORCH"))
     built = {file.name for file in (BUILD / "bin").glob("llmtk*")}
     with tempfile.TemporaryDirectory(prefix="llmtk-bundle-") as temporary:

@@ -35,6 +35,11 @@ class Scripts(unittest.TestCase):
             self.assertRegex(listed, rf"(?m)^  {name} +[A-Z]")
         self.assertIn("there are: ", output(SOURCE / "scripts" / "bench", "nonsense", code=2))
 
+    def test_soak_says_what_it_takes(self):
+        self.assertIn("kills [COUNT]", output(SOURCE / "scripts" / "soak", "--help"))
+        self.assertIn("not 'nonsense'", output(SOURCE / "scripts" / "soak", "nonsense", code=2))
+        self.assertIn("too many words: 7", output(SOURCE / "scripts" / "soak", "kills", "3", "7", code=2))
+
     def test_set_up_installs_what_the_sources_include(self):
         if not shutil.which("dpkg-query"):
             self.skipTest("no dpkg here")
