@@ -1,9 +1,7 @@
 // What the subcommands of llmtk tokenize do alike: the flags about input, bad lines.
 
-#include <algorithm>
-#include <thread>
-
 #include "core/log.h"
+#include "core/processors.h"
 #include "tokenize.h"
 
 namespace llmtk {
@@ -40,7 +38,7 @@ void BadLineReport::finish() const {
 }
 
 int thread_count(int asked) {
-  return asked > 0 ? asked : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return asked > 0 ? asked : usable_processors();
 }
 
 }  // namespace llmtk

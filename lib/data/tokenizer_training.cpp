@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <span>
-#include <thread>
 
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/processors.h"
 #include "data/checksums.h"
 #include "data/files.h"
 #include "data/ordered_map.h"
@@ -120,7 +120,7 @@ void TokenizerTrainingConfig::validate(config::Problems& problems) const {
 std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>& inputs, const ReadOptions& read,
                                                  const TokenizerTrainingConfig& config, int threads) {
   BlockReader reader(find_text_files(inputs), read);
-  if (threads == 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  if (threads == 0) threads = usable_processors();
   if (config.type == "bpe") return train_byte_level(reader, read, config, threads);
   return train_pieces(reader, read, config, threads);
 }
