@@ -11,10 +11,10 @@
 #include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/processors.h"
 #include "data/ordered_map.h"
 
 namespace llmtk::data {
@@ -114,6 +114,8 @@ class Sharder {
     if (options.shard_tokens < 1)
       throw Error(Exit::usage, {.what = "tokens of a shard", .got = "0", .expected = "1 or more"});
     type_ = tokenizer.vocab_size() <= 65536 ? TokenType::uint16 : TokenType::uint32;
+    if (options.prepend_bos) bos_ids_ = tokenizer.prefix();
+    append_ids(bos_ids_, bos_);
     uint64_t total = 0;
     for (const auto& file : files_) {
       file_starts_.push_back(total);
@@ -137,7 +139,7 @@ class Sharder {
     if (from_.file > 0 || from_.offset > 0) reader.seek(from_);
     progress_.total_bytes = file_starts_.back();
     progress_.resumed_bytes = progress_.bytes = global_offset(from_);
-    const int threads = options_.threads > 0 ? options_.threads : std::max(1u, std::thread::hardware_concurrency());
+    const int threads = options_.threads > 0 ? options_.threads : usable_processors();
     ordered_map<Block, Encoded>(
         threads, [&](Block& block) { return reader.next(block); }, [&](Block& block) { return encode(block); },
         [&](Encoded& encoded) { write(encoded); });
@@ -173,6 +175,7 @@ class Sharder {
                {"max_line_bytes", read.max_line_bytes},
                {"block_bytes", read.block_bytes},
                {"piece_bytes", read.piece_bytes},
+               {"bos_ids", bos_ids_},
                {"append_eos", options_.append_eos},
                {"shard_tokens", options_.shard_tokens},
                {"validation", validation}}}};
@@ -265,8 +268,8 @@ class Sharder {
     if (old.at("tokenizer").at("hash") != now.at("tokenizer").at("hash"))
       return "another tokenizer (" + old.at("tokenizer").at("path").get<std::string>() + ")";
     for (const auto& [key, value] : now.at("settings").items())
-      if (old.at("settings").at(key) != value)
-        return key + " " + old.at("settings").at(key).dump() + ", now " + value.dump();
+      if (const ordered_json was = old.at("settings").value(key, ordered_json::array()); was != value)
+        return key + " " + was.dump() + ", now " + value.dump();
     const auto& sources = old.at("sources");
     for (size_t i = 0; i < std::min(sources.size(), files_.size()); ++i) {
       if (sources[i].at("path") != files_[i].path.string())
@@ -412,7 +415,7 @@ class Sharder {
       if (i < skip_pieces_) continue;
       const bool begins = !(i == 0 && block.continues && open_);
       if (begins && i == 0 && block.continues && piece.blank) continue;  // what it would go on with was left out
-      const uint64_t tokens = piece.bytes / token_bytes(type_);
+      const uint64_t tokens = piece.bytes / token_bytes(type_) + (begins ? bos_ids_.size() : 0);
       const uint64_t have = current_[kTrain].info.tokens + current_[kValidation].info.tokens;
       if (have > 0 && have + tokens > options_.shard_tokens) {
         position_ = {{"file", block.begin.file},
@@ -449,8 +452,10 @@ class Sharder {
       shard.info.file = shard_name(split, shards_of(split).size());
       shard.file = std::make_unique<AtomicFile>(folder_ / shard.info.file);
     }
-    shard.file->write(ids);
-    shard.checksum.update(std::as_bytes(std::span(ids.data(), ids.size())));
+    for (const std::string_view part : {begins ? std::string_view(bos_) : std::string_view(), ids}) {
+      shard.file->write(part);
+      shard.checksum.update(std::as_bytes(std::span(part)));
+    }
     shard.info.tokens += tokens;
     shard.info.documents += begins;
     progress_.tokens += tokens;
@@ -482,6 +487,8 @@ class Sharder {
   std::vector<SourceFile> files_;
   std::vector<uint64_t> file_starts_;  // files + 1: bytes before each
   std::vector<std::string> checksums_;
+  std::vector<text::TokenId> bos_ids_;
+  std::string bos_;  // the same as they are written
   text::TokenId eos_ = -1;
   TokenType type_ = TokenType::uint16;
   ordered_json head_, position_ = nullptr;

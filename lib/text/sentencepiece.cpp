@@ -42,6 +42,10 @@ class SentencePieceTokenizer : public Tokenizer {
     out.insert(out.end(), ids.begin(), ids.end());
   }
 
+  std::vector<TokenId> prefix() const override {
+    return processor_.bos_id() >= 0 ? std::vector<TokenId>{processor_.bos_id()} : std::vector<TokenId>{};
+  }
+
   std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const override {
     std::string text;
     std::vector<int> plain;

@@ -30,6 +30,8 @@ class Tokenizer {
 
   /// Appends the ids of `text` to `out`. `add_special_tokens`: what the tokenizer's post-processor adds (bos, eos).
   virtual void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens = false) const = 0;
+  /// What encode() with `add_special_tokens` puts before a text (bos); mostly nothing.
+  virtual std::vector<TokenId> prefix() const { return {}; }
   /// The text of `ids`; a byte sequence that is not UTF-8 comes out as U+FFFD.
   virtual std::string decode(std::span<const TokenId> ids, bool skip_special_tokens = false) const = 0;
   /// The raw bytes that `id` stands for, with no context (a leading space kept); what streaming puts together.

@@ -305,6 +305,16 @@ def test_shard_content():
     assert answer["token_type"] == "uint16" and not answer["resumed"] and not answer["was_complete"]
     assert shard("plain", source)[0]["was_complete"]
     assert read_shard(shard("no-eos", source, "--no-eos")[1] / "train-00000.bin") == sum(encode(*texts), [])
+    # Where generation begins with a token of the tokenizer's own, so does every document.
+    pieces = FOLDER / "kinds" / "sentencepiece-bpe"
+    bare = ids_of(tokenize("encode", "-t", pieces, *texts))
+    begun = ids_of(tokenize("encode", "-t", pieces, "--add-special-tokens", *texts))
+    _, folder = shard("bos", source, tokenizer=pieces)
+    eos = json.loads((folder / "shards.json").read_text())["eos_id"]
+    assert all(with_bos == [1, *without] for with_bos, without in zip(begun, bare))
+    assert read_shard(folder / "train-00000.bin") == [id for ids in begun for id in (*ids, eos)]
+    _, folder = shard("no-bos", source, "--no-bos", tokenizer=pieces)
+    assert read_shard(folder / "train-00000.bin") == [id for ids in bare for id in (*ids, eos)]
     # Shards end at documents, below the length asked for.
     answer, folder = shard("many", source, "--shard-tokens", 700)
     parts = [read_shard(folder / part["file"]) for part in answer["train"]]
