@@ -48,8 +48,9 @@ class Tokenizer {
   virtual void save(const std::filesystem::path& folder) const = 0;
 };
 
-/// Opens a model folder or a single tokenizer file. Throws Error(file) that names the file and what is wrong with it.
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
+/// Opens a model folder, a single tokenizer file, or a model's name in the local Hugging Face cache (see
+/// io::find_model). Throws Error(file) that names the file and what is wrong with it.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path_or_name);
 
 /// Whether a folder has files of a tokenizer that load_tokenizer reads.
 bool holds_tokenizer(const std::filesystem::path& folder);
