@@ -69,8 +69,8 @@ void add_shard_command(CLI::App& app, TokenizeContext& context) {
   auto options = std::make_shared<ShardCommandOptions>();
   data::ShardOptions& shards = options->shards;
   CLI::App* sub = app.add_subcommand("shard", "Text of any size to token shards");
-  sub->add_option("inputs", options->inputs, "Text files, .jsonl, folders of them, or patterns")->required();
-  sub->add_option("-t,--tokenizer", options->tokenizer, "Model folder or tokenizer file")->required();
+  sub->add_option("inputs", options->inputs, kInputsHelp)->required();
+  add_tokenizer_option(*sub, options->tokenizer);
   sub->add_option("-o,--output", options->output, "The folder to write to; a run that was stopped goes on there")
       ->required();
   sub->add_option("--shard-tokens", shards.shard_tokens, "Tokens of one shard")

@@ -16,6 +16,7 @@
 #include "core/log.h"
 #include "core/processors.h"
 #include "data/ordered_map.h"
+#include "data/progress_lines.h"
 
 namespace llmtk::data {
 namespace {
@@ -513,21 +514,11 @@ SplitBy parse_split_by(std::string_view name) {
 }
 
 std::function<void(const ShardProgress&)> progress_lines(double seconds) {
-  using Clock = std::chrono::steady_clock;
-  return [seconds, began = Clock::now(), last = Clock::now()](const ShardProgress& progress) mutable {
-    const auto now = Clock::now();
-    if (std::chrono::duration<double>(now - last).count() < seconds) return;
-    last = now;
-    const double took = std::chrono::duration<double>(now - began).count();
-    const double speed = static_cast<double>(progress.bytes - progress.resumed_bytes) / took;
-    const double left = static_cast<double>(progress.total_bytes - progress.bytes) / std::max(speed, 1.0);
-    char line[200];
-    std::snprintf(
-        line, sizeof line, "tokenized %.1f of %.1f MB (%.0f %%), %.1f M tokens, %.1f MB/s, %.0f s left",
-        static_cast<double>(progress.bytes) * 1e-6, static_cast<double>(progress.total_bytes) * 1e-6,
-        100.0 * static_cast<double>(progress.bytes) / static_cast<double>(std::max<uint64_t>(progress.total_bytes, 1)),
-        static_cast<double>(progress.tokens) * 1e-6, speed * 1e-6, left);
-    log::info(line);
+  return [lines = ProgressLines("tokenized", "MB", seconds)](const ShardProgress& progress) mutable {
+    const auto millions = [](uint64_t count) { return static_cast<double>(count) * 1e-6; };
+    char tokens[40];
+    std::snprintf(tokens, sizeof tokens, ", %.1f M tokens", millions(progress.tokens));
+    lines.update(millions(progress.bytes), millions(progress.total_bytes), millions(progress.resumed_bytes), tokens);
   };
 }
 
