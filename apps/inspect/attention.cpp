@@ -90,16 +90,18 @@ int run(const Options& options, bool json) {
   const OpenModel open = open_model(options.prompt.model);
   const auto ids = prompt_ids(open, options.prompt);
   const c10::NoGradGuard no_gradients;
-  std::vector<at::Tensor> attentions;  // per layer [1, H, T, T]
+  const auto layers = choose("--layer", options.layer, open.model->num_layers());
+  std::vector<at::Tensor> attentions;  // per chosen layer [1, H, T, T]
   nn::ForwardContext context;
   context.attentions = &attentions;
+  if (options.layer != "all") context.attention_layer = layers[0];
   open.model->forward(input_tensor(ids, open.model->device()), context);
 
   std::vector<AttentionMap> maps;
   std::vector<Chosen> chosen;
-  const auto layers = choose("--layer", options.layer, static_cast<int64_t>(attentions.size()));
-  for (const int64_t layer : layers) {
-    const at::Tensor& weights = attentions[layer];
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const int64_t layer = layers[i];
+    const at::Tensor& weights = attentions[i];
     const std::string name = "layer " + std::to_string(layer);
     if (options.head == "mean") {
       maps.push_back(to_map(name + ", mean of " + std::to_string(weights.size(1)) + " heads", weights[0].mean(0)));
