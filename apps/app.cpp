@@ -7,21 +7,28 @@
 #include <new>
 #include <nlohmann/json.hpp>
 
+#include "config/config.h"
 #include "core/error.h"
 #include "core/log.h"
 
 namespace llmtk {
 namespace {
 
-int report(const CommonOptions& options, Exit exit, const Error::Parts& parts, const char* message) {
+nlohmann::ordered_json to_json(const Error::Parts& parts) {
+  return {{"what", parts.what},
+          {"where", parts.where},
+          {"got", parts.got},
+          {"expected", parts.expected},
+          {"hint", parts.hint}};
+}
+
+int report(const CommonOptions& options, Exit exit, const Error::Parts& parts, const char* message,
+           const std::vector<Error::Parts>& problems = {}) {
   std::cout.flush();
   log::error(message);
   if (options.json) {
-    const nlohmann::ordered_json error = {{"what", parts.what},
-                                          {"where", parts.where},
-                                          {"got", parts.got},
-                                          {"expected", parts.expected},
-                                          {"hint", parts.hint}};
+    nlohmann::ordered_json error = to_json(parts);
+    for (const Error::Parts& problem : problems) error["problems"].push_back(to_json(problem));
     std::cout << nlohmann::ordered_json{{"error", error}, {"exit_code", static_cast<int>(exit)}}.dump(
                      -1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
               << std::endl;
@@ -71,6 +78,8 @@ int run_app(CLI::App& app, CommonOptions& options, int argc, char** argv, const 
                                        (errno ? std::strerror(errno) : ""),
                                .where = "stdout"});
     return code;
+  } catch (const config::InvalidConfig& e) {
+    return report(options, e.exit(), e.parts(), e.what(), e.problems());
   } catch (const Error& e) {
     return report(options, e.exit(), e.parts(), e.what());
   } catch (const std::bad_alloc&) {

@@ -67,7 +67,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option(
          "--prompts-file", o.prompts_file,
          "One prompt a line, or JSON lines ({\"prompt\": ...} or {\"text\": ...}) in a .jsonl file; -: standard "
-         "input, one prompt a line. Without prompts, standard input as a whole is the prompt")
+         "input, where a line that begins with { is JSON. Without prompts, standard input as a whole is the prompt")
       ->excludes(prompt);
   app.add_flag("--add-special-tokens,!--no-add-special-tokens", o.add_special_tokens,
                "Whether the tokenizer puts its own special tokens (bos) around a prompt; default: yes");
@@ -152,13 +152,17 @@ std::string prompt_of_json(const std::string& line, const std::string& where) {
   const auto row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   for (const char* key : {"prompt", "text"})
     if (row.is_object() && row.contains(key) && row[key].is_string()) return row[key].get<std::string>();
-  throw Error(Exit::data, {.what = "a row without a prompt",
-                           .where = where,
-                           .got = row.is_discarded() ? "not JSON" : std::string(cut_to_width(line, 60)),
-                           .expected = R"({"prompt": "..."} or {"text": "..."})"});
+  throw Error(Exit::data,
+              {.what = "a row without a prompt",
+               .where = where,
+               .got = row.is_discarded() ? "not JSON" : std::string(cut_to_width(line, 60)),
+               .expected = R"({"prompt": "..."} or {"text": "..."})",
+               .hint = "a prompt that itself begins with { goes in a .txt file, or as a JSON string in such a row"});
 }
 
-std::vector<Prompt> read_lines(std::istream& in, const std::string& name, bool json) {
+enum class Lines { plain, json, either };  // either: JSON where a line begins with {
+
+std::vector<Prompt> read_lines(std::istream& in, const std::string& name, Lines kind) {
   std::vector<Prompt> prompts;
   int64_t number = 0;
   for (std::string line; std::getline(in, line);) {
@@ -166,23 +170,34 @@ std::vector<Prompt> read_lines(std::istream& in, const std::string& name, bool j
     if (!line.empty() && line.back() == '\r') line.pop_back();
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
     const std::string where = name + ":" + std::to_string(number);
+    const bool json = kind == Lines::json || (kind == Lines::either && line.starts_with('{'));
     prompts.push_back({json ? prompt_of_json(line, where) : line, where});
   }
   if (prompts.empty()) throw Error(Exit::data, {.what = "no prompts", .where = name, .expected = "one a line"});
   return prompts;
 }
 
+/// A terminal says nothing of its own while a program waits for input.
+void say_what_is_awaited(const std::string& what) {
+  if (::isatty(STDIN_FILENO)) log::info("reading " + what + " from standard input; end with Ctrl-D");
+}
+
 std::vector<Prompt> read_prompts(const Options& o) {
   std::vector<Prompt> prompts;
   for (size_t i = 0; i < o.prompts.size(); ++i) prompts.push_back({o.prompts[i], "--prompt " + std::to_string(i + 1)});
   if (!prompts.empty()) return prompts;
-  if (o.prompts_file == "-") return read_lines(std::cin, "standard input", false);
+  if (o.prompts_file == "-") {
+    say_what_is_awaited("prompts, one a line");
+    return read_lines(std::cin, "standard input", Lines::either);
+  }
   if (!o.prompts_file.empty()) {
     std::ifstream file(o.prompts_file, std::ios::binary);
     if (!file || fs::is_directory(o.prompts_file))
       throw Error(Exit::file, {.what = "cannot read the prompts", .where = o.prompts_file});
-    return read_lines(file, o.prompts_file, fs::path(o.prompts_file).extension() == ".jsonl");
+    return read_lines(file, o.prompts_file,
+                      fs::path(o.prompts_file).extension() == ".jsonl" ? Lines::json : Lines::plain);
   }
+  say_what_is_awaited("the prompt");
   return {{std::string(std::istreambuf_iterator<char>(std::cin), {}), "standard input"}};
 }
 
@@ -195,24 +210,24 @@ class Printer {
         sequences_(static_cast<size_t>(sequences)),
         several_(prompts.size() * sequences_ > 1) {}
 
-  void begin() { title(0); }
   void text(size_t row, std::string_view piece) {
-    if (row != shown_) {
-      if (held_.size() <= row) held_.resize(row + 1);
-      held_[row] += piece;
-      return;
-    }
-    write(piece);
+    if (row == shown_) return show(piece);
+    if (held_.size() <= row) held_.resize(row + 1);
+    held_[row] += piece;
   }
   void finish_row() {
-    write("\n");
+    show("\n");
     ++shown_;
-    if (shown_ == prompts_.size() * sequences_) return;
-    title(shown_);
-    if (shown_ < held_.size()) write(std::exchange(held_[shown_], {}));
+    titled_ = false;
+    if (shown_ < held_.size() && !held_[shown_].empty()) show(std::exchange(held_[shown_], {}));
   }
 
  private:
+  /// Under its title, which waits for the first piece: an error comes alone.
+  void show(std::string_view piece) {
+    if (!std::exchange(titled_, true)) title(shown_);
+    write(piece);
+  }
   void title(size_t row) {
     const Prompt& prompt = prompts_[row / sequences_];
     if (several_) {
@@ -235,7 +250,8 @@ class Printer {
   const std::vector<Prompt>& prompts_;
   size_t sequences_;
   bool several_;
-  size_t shown_ = 0;
+  size_t shown_ = 0;  // the first row that is not finished
+  bool titled_ = false;
   std::vector<std::string> held_;
 };
 
@@ -287,13 +303,15 @@ int run(const Options& o) {
   const auto start = Clock::now();
   const OpenModel open = open_model(o.model);
   generate::adopt_special_tokens(config, *open.tokenizer);
-  std::vector<std::vector<text::TokenId>> ids;
-  for (const Prompt& prompt : prompts)
-    ids.push_back(encode_text(*open.tokenizer, prompt.text, o.add_special_tokens, prompt.where));
-  const double load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
-
   generate::Timings timings;
   generate::GenerateOptions options{.batch_size = o.batch_size, .logprobs = o.common.json, .timings = &timings};
+  std::vector<std::vector<text::TokenId>> ids;
+  for (const Prompt& prompt : prompts) {
+    ids.push_back(encode_text(*open.tokenizer, prompt.text, o.add_special_tokens, prompt.where));
+    options.places.push_back(prompt.where);
+  }
+  const double load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+
   Printer printer(o, prompts, config.num_return_sequences);
   if (o.common.json) {
     options.on_completion = [&](const generate::Completion& completion) {
@@ -302,7 +320,6 @@ int run(const Options& o) {
   } else {
     options.on_text = [&](size_t row, std::string_view piece) { printer.text(row, piece); };
     options.on_completion = [&](const generate::Completion&) { printer.finish_row(); };
-    printer.begin();
   }
   try {
     generate::generate(*open.model, *open.tokenizer, ids, config, options);

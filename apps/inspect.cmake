@@ -1,4 +1,4 @@
-llmtk_command(inspect TORCH
+llmtk_command(inspect TORCH UNITY
   SOURCES
     inspect.cpp open_model.cpp
     inspect/attention.cpp inspect/attention_svg.cpp inspect/checkpoint.cpp inspect/labels.cpp inspect/logits.cpp

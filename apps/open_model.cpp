@@ -1,6 +1,6 @@
 #include "open_model.h"
 
-#include <cstdio>
+#include <algorithm>
 #include <future>
 
 #include "core/device.h"
@@ -25,9 +25,7 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
 
 std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options,
                                                 const std::filesystem::path& model_folder) {
-  if (options.tokenizer.empty()) return text::load_tokenizer(model_folder);
-  const bool is_path = std::filesystem::exists(options.tokenizer);
-  return text::load_tokenizer(is_path ? std::filesystem::path(options.tokenizer) : io::find_model(options.tokenizer));
+  return text::load_tokenizer(options.tokenizer.empty() ? model_folder : std::filesystem::path(options.tokenizer));
 }
 
 OpenModel open_model(const ModelOptions& options) {
@@ -56,20 +54,11 @@ std::vector<text::TokenId> encode_text(const text::Tokenizer& tokenizer, const s
 
 std::string one_line(std::string_view text) {
   std::string out;
-  for (const char c : text) {
-    if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\r') {
-      out += "\\r";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      char escaped[8];
-      std::snprintf(escaped, sizeof escaped, "\\x%02x", static_cast<unsigned char>(c));
-      out += escaped;
-    } else {
-      out += c;
-    }
+  for (size_t i = 0; i < text.size();) {
+    const size_t end = std::min(text.find_first_of("\n\r\t", i), text.size());
+    out += printable(text.substr(i, end - i));
+    if (end < text.size()) out += text[end] == '\n' ? "\\n" : text[end] == '\r' ? "\\r" : "\\t";
+    i = end + 1;
   }
   return out;
 }

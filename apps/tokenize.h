@@ -15,6 +15,11 @@ struct TokenizeContext {
   std::function<int()> run;
 };
 
+/// What the subcommands say of the files they read.
+extern const char* const kInputsHelp;
+
+void add_tokenizer_option(CLI::App& sub, std::string& tokenizer);
+
 /// How text is read, the same in every subcommand that reads files.
 struct ReadFlags {
   std::string text_field = "text", document = "file", bad_lines = "stop";

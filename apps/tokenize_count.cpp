@@ -137,8 +137,8 @@ int count(const CountOptions& options, bool json) {
 void add_count_command(CLI::App& app, TokenizeContext& context) {
   auto options = std::make_shared<CountOptions>();
   CLI::App* sub = app.add_subcommand("count", "How many tokens files come to");
-  sub->add_option("-t,--tokenizer", options->tokenizer, "Model folder or tokenizer file")->required();
-  sub->add_option("inputs", options->inputs, "Text files, .jsonl, folders of them, or patterns")->required();
+  add_tokenizer_option(*sub, options->tokenizer);
+  sub->add_option("inputs", options->inputs, kInputsHelp)->required();
   options->read.add_to(*sub);
   sub->add_option("--threads", options->threads, "0: one for each core")
       ->check(CLI::NonNegativeNumber)

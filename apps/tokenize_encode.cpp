@@ -1,5 +1,7 @@
 // llmtk tokenize encode, decode: texts from the command line, files or stdin.
 
+#include <unistd.h>
+
 #include <charconv>
 #include <iostream>
 #include <iterator>
@@ -7,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/utf8.h"
 #include "data/files.h"
 #include "data/ordered_map.h"
@@ -99,9 +102,15 @@ void encode_files(const text::Tokenizer& tokenizer, const EncodeOptions& options
       });
 }
 
+/// A program that waits for what is typed looks hung.
+void say_if_typed() {
+  if (::isatty(STDIN_FILENO)) log::info("reading from standard input; end with Ctrl-D");
+}
+
 /// Standard input is one text (or its lines), treated as a file of it would be.
 void encode_stdin(const text::Tokenizer& tokenizer, const EncodeOptions& options, const data::ReadOptions& read,
                   BadLineReport& bad) {
+  say_if_typed();
   data::Block block;
   block.bytes.assign(std::istreambuf_iterator<char>(std::cin), {});
   const data::SourceFile source{"stdin", block.bytes.size(), data::FileKind::text};
@@ -186,6 +195,7 @@ int decode(const DecodeOptions& options, bool json) {
     print(parse_ids(line, "arguments", tokenizer->vocab_size()));
     return 0;
   }
+  say_if_typed();
   std::string line;
   for (size_t number = 1; std::getline(std::cin, line); ++number) {
     const std::string where = "stdin:" + std::to_string(number);
@@ -206,9 +216,10 @@ int decode(const DecodeOptions& options, bool json) {
 void add_encode_command(CLI::App& app, TokenizeContext& context) {
   auto options = std::make_shared<EncodeOptions>();
   CLI::App* sub = app.add_subcommand("encode", "Ids (or tokens) of texts, one line each");
-  sub->add_option("-t,--tokenizer", options->tokenizer, "Model folder or tokenizer file")->required();
+  add_tokenizer_option(*sub, options->tokenizer);
   sub->add_option("text", options->texts, "Texts; without texts and files, stdin is one text");
-  sub->add_option("-f,--file", options->files, "Files, folders or patterns: a row of .jsonl or .json is a text");
+  sub->add_option("-f,--file", options->files,
+                  "Files, folders or patterns: a row of .jsonl, .json, .csv or .tsv is a text");
   options->read.add_to(*sub);
   sub->add_option("--threads", options->threads, "0: one for each core")
       ->check(CLI::NonNegativeNumber)
@@ -233,7 +244,7 @@ void add_encode_command(CLI::App& app, TokenizeContext& context) {
 void add_decode_command(CLI::App& app, TokenizeContext& context) {
   auto options = std::make_shared<DecodeOptions>();
   CLI::App* sub = app.add_subcommand("decode", "The text of ids");
-  sub->add_option("-t,--tokenizer", options->tokenizer, "Model folder or tokenizer file")->required();
+  add_tokenizer_option(*sub, options->tokenizer);
   sub->add_option("ids", options->ids, "Ids; without any, every line of stdin is a list of ids or {\"ids\": [...]}");
   sub->add_flag("--skip-special-tokens", options->skip_special_tokens, "Without special tokens");
   sub->footer(

@@ -1,15 +1,22 @@
 // What the subcommands of llmtk tokenize do alike: the flags about input, bad lines.
 
-#include <algorithm>
-#include <thread>
-
 #include "core/log.h"
+#include "core/processors.h"
 #include "tokenize.h"
 
 namespace llmtk {
 
+const char* const kInputsHelp = "Text files (.txt, .jsonl, .json, .csv, .tsv), folders of them, or patterns";
+
+void add_tokenizer_option(CLI::App& sub, std::string& tokenizer) {
+  sub.add_option("-t,--tokenizer", tokenizer, "Model folder, tokenizer file, or a name in the local Hugging Face cache")
+      ->required();
+}
+
 void ReadFlags::add_to(CLI::App& sub) {
-  sub.add_option("--text-field", text_field, "Where a row of JSON keeps its text")->capture_default_str();
+  sub.add_option("--text-field", text_field,
+                 "The key that holds the text in rows of JSON, or the column of a .csv or .tsv file")
+      ->capture_default_str();
   sub.add_option("--document", document, "What one document of a plain text file is: file, line, blank_line")
       ->check(CLI::IsMember({"file", "line", "blank_line"}))
       ->capture_default_str();
@@ -39,8 +46,6 @@ void BadLineReport::finish() const {
     log::warn(std::to_string(skipped_) + " bad lines left out, " + std::to_string(replaced_) + " mended");
 }
 
-int thread_count(int asked) {
-  return asked > 0 ? asked : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
+int thread_count(int asked) { return asked > 0 ? asked : usable_processors(); }
 
 }  // namespace llmtk

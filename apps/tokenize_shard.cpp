@@ -19,7 +19,7 @@ struct ShardCommandOptions {
   std::string tokenizer, output, split_by = "hash";
   ReadFlags read;
   data::ShardOptions shards;
-  bool no_eos = false, verify = false;
+  bool no_bos = false, no_eos = false, verify = false;
 };
 
 nlohmann::ordered_json list(const std::vector<data::ShardInfo>& shards) {
@@ -31,6 +31,7 @@ nlohmann::ordered_json list(const std::vector<data::ShardInfo>& shards) {
 
 int shard(const ShardCommandOptions& options, bool json) {
   data::ShardOptions shards = options.shards;
+  shards.prepend_bos = !options.no_bos;
   shards.append_eos = !options.no_eos;
   shards.read = options.read.options();
   shards.split_by = data::parse_split_by(options.split_by);
@@ -68,8 +69,8 @@ void add_shard_command(CLI::App& app, TokenizeContext& context) {
   auto options = std::make_shared<ShardCommandOptions>();
   data::ShardOptions& shards = options->shards;
   CLI::App* sub = app.add_subcommand("shard", "Text of any size to token shards");
-  sub->add_option("inputs", options->inputs, "Text files, .jsonl, folders of them, or patterns")->required();
-  sub->add_option("-t,--tokenizer", options->tokenizer, "Model folder or tokenizer file")->required();
+  sub->add_option("inputs", options->inputs, kInputsHelp)->required();
+  add_tokenizer_option(*sub, options->tokenizer);
   sub->add_option("-o,--output", options->output, "The folder to write to; a run that was stopped goes on there")
       ->required();
   sub->add_option("--shard-tokens", shards.shard_tokens, "Tokens of one shard")
@@ -82,6 +83,7 @@ void add_shard_command(CLI::App& app, TokenizeContext& context) {
       ->check(CLI::IsMember({"hash", "tail"}))
       ->capture_default_str();
   sub->add_option("--seed", shards.seed, "Of the hash")->capture_default_str();
+  sub->add_flag("--no-bos", options->no_bos, "Without what the tokenizer itself puts before a text (bos), if anything");
   sub->add_flag("--no-eos", options->no_eos, "Without the tokenizer's end-of-text token after each document");
   options->read.add_to(*sub);
   sub->add_option("--threads", shards.threads, "0: one for each core")->check(CLI::NonNegativeNumber);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -37,8 +38,8 @@ int train(const TrainOptions& options, bool json) {
     throw Error(Exit::usage, {.what = "--" + name + " has no effect with --type " + options.training.type});
   }
   const auto begin = std::chrono::steady_clock::now();
-  const auto tokenizer =
-      data::train_tokenizer(options.inputs, options.read.options(), options.training, options.threads);
+  const auto tokenizer = data::train_tokenizer(options.inputs, options.read.options(), options.training,
+                                               options.threads, data::training_lines());
   tokenizer->save(folder);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   log::info("wrote a tokenizer of " + std::to_string(tokenizer->vocab_size()) + " tokens to " + folder.string());
@@ -56,7 +57,7 @@ int train(const TrainOptions& options, bool json) {
 void add_train_command(CLI::App& app, TokenizeContext& context) {
   auto options = std::make_shared<TrainOptions>();
   CLI::App* sub = app.add_subcommand("train", "A tokenizer learnt from text");
-  sub->add_option("inputs", options->inputs, "Text files, .jsonl, folders of them, or patterns")->required();
+  sub->add_option("inputs", options->inputs, kInputsHelp)->required();
   sub->add_option("-o,--output", options->output, "The folder to write to")->required();
   sub->add_option("--type", options->training.type, "bpe (byte-level), sentencepiece-bpe or sentencepiece-unigram")
       ->check(CLI::IsMember({"bpe", "sentencepiece-bpe", "sentencepiece-unigram"}))
@@ -69,17 +70,20 @@ void add_train_command(CLI::App& app, TokenizeContext& context) {
       ->check(CLI::PositiveNumber);
   // Not bound to the members: CLI11 would set an optional flag that is not given to 0.
   sub->add_flag_function(
-      "--split-digits", [options](int64_t) { options->training.split_digits = true; },
+      "--split-digits", [options](int64_t count) { options->training.split_digits = count > 0; },
       "bpe: every digit is a token of its own");
   sub->add_option("--special-tokens", options->training.special_tokens,
                   "Tokens that no text becomes; bpe: the first ends a text, default: <|endoftext|>");
   sub->add_flag_function(
-      "--byte-fallback,!--no-byte-fallback",
-      [options](int64_t count) { options->training.byte_fallback = count > 0; },
+      "--byte-fallback,!--no-byte-fallback", [options](int64_t count) { options->training.byte_fallback = count > 0; },
       "sentencepiece: unknown characters become bytes (default) or <unk>");
   sub->add_option("--character-coverage", options->training.character_coverage,
                   "sentencepiece: share of the characters with a token of their own; default: 0.9995")
       ->check(CLI::Range(0.5, 1.0));
+  sub->add_option(
+         "--input-sentence-size", options->training.input_sentence_size,
+         "sentencepiece: learn from a random sample of so many lines, which bounds the memory; default: from all")
+      ->check(CLI::Range(int64_t{101}, std::numeric_limits<int64_t>::max()).description("over 100"));
   options->read.add_to(*sub);
   sub->add_option("--threads", options->threads, "0: one for each core")->check(CLI::NonNegativeNumber);
   sub->add_flag("--overwrite", options->overwrite, "Replace the tokenizer that is there");

@@ -82,9 +82,9 @@ function(llmtk_test name)
   set_tests_properties(${name} PROPERTIES LABELS ${arg_LABEL} SKIP_RETURN_CODE 77 TIMEOUT ${arg_TIMEOUT})
 endfunction()
 
-# llmtk_python_test(NAME FILE LABEL label [PEERS] [TIMEOUT s] [ARGS ...]): a script run as `python FILE ARGS` with LLMTK_BIN set to the
-# folder of the built programs. PEERS: needs transformers and the like; with LLMTK_PEER_PYTHON unset it is reported as
-# skipped. Exit code 77 means skipped.
+# llmtk_python_test(NAME FILE LABEL label [PEERS] [TIMEOUT s] [ARGS ...]): a script run as `python FILE ARGS` with
+# LLMTK_BIN set to the folder of the built programs. PEERS: needs transformers and the like; with LLMTK_PEER_PYTHON
+# unset it is reported as skipped. Exit code 77 means skipped.
 set(LLMTK_PEER_PYTHON "" CACHE FILEPATH "Python with torch, transformers, tokenizers ... for the tests against them")
 find_program(LLMTK_PYTHON NAMES python3 PATHS /usr/bin)
 function(llmtk_python_test name file)

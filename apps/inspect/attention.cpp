@@ -21,7 +21,7 @@ namespace {
 constexpr int64_t kMostCells = 2'000'000;  // of a picture; a browser does not draw more in reasonable time
 constexpr int64_t kMean = -1;
 
-struct Options {
+struct AttentionOptions {
   PromptOptions prompt;
   std::string layer = "-1", head = "mean", output;
 };
@@ -85,21 +85,23 @@ void check_output(const std::string& output) {
                 {.what = "--output writes a picture as SVG", .got = output, .expected = "a name that ends in .svg"});
 }
 
-int run(const Options& options, bool json) {
+int run(const AttentionOptions& options, bool json) {
   check_output(options.output);
   const OpenModel open = open_model(options.prompt.model);
   const auto ids = prompt_ids(open, options.prompt);
   const c10::NoGradGuard no_gradients;
-  std::vector<at::Tensor> attentions;  // per layer [1, H, T, T]
+  const auto layers = choose("--layer", options.layer, open.model->num_layers());
+  std::vector<at::Tensor> attentions;  // per chosen layer [1, H, T, T]
   nn::ForwardContext context;
   context.attentions = &attentions;
+  if (options.layer != "all") context.attention_layer = layers[0];
   open.model->forward(input_tensor(ids, open.model->device()), context);
 
   std::vector<AttentionMap> maps;
   std::vector<Chosen> chosen;
-  const auto layers = choose("--layer", options.layer, static_cast<int64_t>(attentions.size()));
-  for (const int64_t layer : layers) {
-    const at::Tensor& weights = attentions[layer];
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const int64_t layer = layers[i];
+    const at::Tensor& weights = attentions[i];
     const std::string name = "layer " + std::to_string(layer);
     if (options.head == "mean") {
       maps.push_back(to_map(name + ", mean of " + std::to_string(weights.size(1)) + " heads", weights[0].mean(0)));
@@ -146,7 +148,7 @@ int run(const Options& options, bool json) {
 }  // namespace
 
 void add_attention_command(CLI::App& app, InspectContext& context) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<AttentionOptions>();
   auto* command = app.add_subcommand("attention", "Which tokens look at which: numbers, or a picture");
   add_prompt_options(*command, options->prompt);
   command->add_option("--layer", options->layer, "A layer, counted from 0; negative from the end; or all")

@@ -34,13 +34,13 @@ Json describe(const fs::path& folder) {
   json["verified_by"] = has_manifest ? "checksums" : "headers";
 
   std::vector<fs::path> paths;
-  for (const auto& entry : fs::recursive_directory_iterator(folder))
+  for (const auto& entry : fs::directory_iterator(folder))  // not below: a run's checkpoints are no part of its model
     if (entry.is_regular_file()) paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   Json& files = json["files"] = Json::array();
   uintmax_t bytes = 0;
   for (const auto& path : paths) {
-    Json file = {{"name", fs::relative(path, folder).string()}, {"bytes", fs::file_size(path)}};
+    Json file = {{"name", path.filename().string()}, {"bytes", fs::file_size(path)}};
     bytes += fs::file_size(path);
     if (path.extension() == ".safetensors") {
       try {
@@ -86,21 +86,24 @@ int damaged(size_t count) {
   return static_cast<int>(Exit::file);
 }
 
-/// A run's folder: every checkpoint in one line.
-int run_folder(const std::vector<train::CheckpointFolder>& checkpoints, bool json) {
+/// A run's folder: every checkpoint in one line, and the model that stands there since the run's end.
+int run_folder(const fs::path& folder, const std::vector<train::CheckpointFolder>& checkpoints, bool json) {
   Table table({"checkpoint", "step", "size", ""}, {1, 2});
-  Json list = Json::array();
   size_t broken = 0;
-  for (const auto& checkpoint : checkpoints) {
-    Json one = describe(checkpoint.path);
+  const auto add = [&](const fs::path& path, const std::string& step) {
+    Json one = describe(path);
     const bool whole = one["whole"];
     if (!whole) ++broken;
-    table.add({checkpoint.path.string(), std::to_string(checkpoint.step), readable_bytes(one["bytes"].get<double>()),
+    table.add({path.string(), step, readable_bytes(one["bytes"].get<double>()),
                whole ? "whole" : "DAMAGED: " + one["damage"].get<std::string>()});
-    list.push_back(std::move(one));
-  }
+    return one;
+  };
+  Json found = {{"checkpoints", Json::array()}};
+  for (const auto& checkpoint : checkpoints)
+    found["checkpoints"].push_back(add(checkpoint.path, std::to_string(checkpoint.step)));
+  if (train::holds_model(folder)) found["model"] = add(folder, "model");
   if (json)
-    print_json({{"checkpoints", std::move(list)}});
+    print_json(found);
   else
     table.print();
   return damaged(broken);
@@ -109,7 +112,7 @@ int run_folder(const std::vector<train::CheckpointFolder>& checkpoints, bool jso
 int run(const std::string& name, bool json) {
   const fs::path folder = io::find_model(name);
   if (const auto checkpoints = train::list_checkpoints(folder); !checkpoints.empty())
-    return run_folder(checkpoints, json);
+    return run_folder(folder, checkpoints, json);
   const Json described = describe(folder);
   if (json)
     print_json(described);

@@ -18,7 +18,7 @@
 namespace llmtk {
 namespace {
 
-struct Options {
+struct LogitsOptions {
   PromptOptions prompt;
   int64_t top_k = 10;
   bool all_positions = false;
@@ -59,7 +59,7 @@ void print_positions(const Json& positions) {
   table.print();
 }
 
-int run(const Options& options, bool json) {
+int run(const LogitsOptions& options, bool json) {
   const OpenModel open = open_model(options.prompt.model);
   const auto ids = prompt_ids(open, options.prompt);
   const c10::NoGradGuard no_gradients;
@@ -94,7 +94,7 @@ int run(const Options& options, bool json) {
 }  // namespace
 
 void add_logits_command(CLI::App& app, InspectContext& context) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<LogitsOptions>();
   auto* command = app.add_subcommand("logits", "The most probable next tokens");
   add_prompt_options(*command, options->prompt);
   command->add_option("-k,--top-k", options->top_k, "How many")

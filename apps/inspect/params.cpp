@@ -22,7 +22,7 @@ struct Parameter {
 
 struct Found {
   std::string source;      // what was read
-  std::string model_type;  // empty where there is no config
+  std::string model_type;  // empty where no config says it
   std::vector<Parameter> parameters;
   std::vector<std::string> buffers;  // in the files, no parameters: masks, rotary frequencies
 };
@@ -33,12 +33,11 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-/// config: the model's, to tell its buffers from its parameters; null: unknown.
-Found from_weights(const fs::path& path, const io::Json* config) {
+Found from_weights(const fs::path& path, const std::string& model_type) {
   const io::WeightFiles weights(path);
-  Found found;
+  Found found{.model_type = model_type};
   for (const auto& [name, entry] : weights.tensors()) {
-    if (config && models::is_buffer(*config, path.string(), name)) {
+    if (models::is_buffer(model_type, name)) {
       found.buffers.push_back(name);
       continue;
     }
@@ -61,7 +60,7 @@ Found from_config(const io::Json& config, const std::string& where) {
     if (const auto it = config.find(key); it != config.end() && it->is_string())
       dtype = parse_dtype(it->get<std::string>());
   const auto model = models::make(config, where, {dtype, c10::kMeta});
-  Found found{.source = where};
+  Found found{.source = where, .model_type = model->config()["model_type"]};
   for (const auto& item : model->named_parameters()) {
     const at::Tensor& tensor = item.value();
     found.parameters.push_back({.name = item.key(),
@@ -74,30 +73,22 @@ Found from_config(const io::Json& config, const std::string& where) {
 }
 
 Found read(const std::string& path) {
-  if (path.ends_with(".safetensors")) return from_weights(path, nullptr);
-  io::Json config;
-  Found found;
-  if (path.ends_with(".json")) {
-    config = io::read_json(path);
-    found = from_config(config, path);
-  } else {
-    fs::path folder;
-    try {
-      folder = io::find_model(path);
-    } catch (const Error&) {
-      const auto names = models::preset_names();
-      if (std::ranges::find(names, path) == names.end()) throw;
-      config = models::preset(path);
-      found = from_config(config, "the shape named " + path);
-    }
-    if (!folder.empty()) {
-      config = io::read_model_config(folder);
-      const bool has_weights = fs::exists(folder / io::kWeightsFile) || fs::exists(folder / io::kWeightsIndex);
-      found = has_weights ? from_weights(folder, &config) : from_config(config, (folder / "config.json").string());
-    }
+  if (path.ends_with(".safetensors")) return from_weights(path, "");
+  if (path.ends_with(".json")) return from_config(io::read_json(path), path);
+  fs::path folder;
+  try {
+    folder = io::find_model(path);
+  } catch (const Error&) {
+    const auto names = models::preset_names();
+    if (std::ranges::find(names, path) == names.end()) throw;
+    return from_config(models::preset(path), "the shape named " + path);
   }
-  found.model_type = config.value("model_type", "");
-  return found;
+  const std::string where = (folder / "config.json").string();
+  const bool has_weights = fs::exists(folder / io::kWeightsFile) || fs::exists(folder / io::kWeightsIndex);
+  if (!has_weights) return from_config(io::read_model_config(folder), where);
+  // The tensors stand in the files whatever the config says, or whether there is one.
+  const io::Json config = fs::exists(where) ? io::read_json(where) : io::Json::object();
+  return from_weights(folder, io::ObjectReader(config, where).string_or("model_type", ""));
 }
 
 /// "transformer.h.3.attn.bias" -> "transformer.h.*.attn.bias"; the first number only.
@@ -164,9 +155,8 @@ int run(const std::string& path, bool all, bool json) {
             << found.parameters.size() << " tensors, " << readable_bytes(static_cast<double>(bytes)) << "; from "
             << found.source << '\n';
   if (!found.buffers.empty())
-    std::cout << found.buffers.size()
-              << " more tensors in the files are buffers, not parameters: " << found.buffers.front()
-              << (found.buffers.size() > 1 ? " ..." : "") << '\n';
+    std::cout << "buffers in the files, not counted: " << found.buffers.size() << " (" << found.buffers.front()
+              << (found.buffers.size() > 1 ? ", ...)" : ")") << '\n';
   return 0;
 }
 

@@ -32,22 +32,47 @@
 
 namespace llmtk::config {
 
+/// Where the keys of a config were given, for what turns out wrong after it was read.
+struct Places {
+  std::string file;
+  std::map<std::string, std::string> keys;  ///< "trainer.device": "my.yaml:12:3", or the override; of what was given
+
+  /// The place of a key or, where it was not given, of the nearest thing around it that was; else the file.
+  std::string of(const std::string& key) const;
+  /// The keys below a section, without its name, each with its place.
+  std::map<std::string, std::string> below(const std::string& section) const;
+};
+
+/// Several things wrong with one config. what() has them all, parts() only says how many.
+class InvalidConfig : public Error {
+ public:
+  InvalidConfig(const std::string& file, std::vector<Parts> problems);
+  const char* what() const noexcept override { return message_.c_str(); }
+  const std::vector<Parts>& problems() const { return problems_; }
+
+ private:
+  std::vector<Parts> problems_;
+  std::string message_;
+};
+
 /// Reads the file at `path`, then the overrides ("optimizer.learning_rate=1e-4", "data.sources.0.path=a.txt"; the value
 /// is YAML; an index one past the end of a list appends). Keys not given keep the struct's defaults. Throws
 /// Error(usage) that lists everything wrong with the file and the overrides, each with file:line:column or the
-/// argument, and leaves nothing ignored: an unknown key is an error.
+/// argument (InvalidConfig where there are several), and leaves nothing ignored: an unknown key is an error. `places`
+/// learns where each key was given.
 template <class T>
-T load(const std::filesystem::path& path, const std::vector<std::string>& overrides = {}) {
+T load(const std::filesystem::path& path, const std::vector<std::string>& overrides = {}, Places* places = nullptr) {
   T config;
-  detail::load_file(path, overrides, detail::type_of<T>(), &config);
+  detail::load_file(path, overrides, detail::type_of<T>(), &config, places);
   return config;
 }
 
 /// The same from a text; `name` stands for the file in messages.
 template <class T>
-T parse(std::string_view yaml, const std::string& name, const std::vector<std::string>& overrides = {}) {
+T parse(std::string_view yaml, const std::string& name, const std::vector<std::string>& overrides = {},
+        Places* places = nullptr) {
   T config;
-  detail::load_text(yaml, name, overrides, detail::type_of<T>(), &config);
+  detail::load_text(yaml, name, overrides, detail::type_of<T>(), &config, places);
   return config;
 }
 
@@ -62,6 +87,13 @@ auto to_json(const T& config) {
 template <class T>
 std::string dump(const T& config) {
   return detail::dump(detail::type_of<T>(), &config);
+}
+
+/// Gives every key that `json`, made by to_json() when T had fewer fields, lacks its default: a nlohmann::ordered_json.
+template <class T>
+void add_defaults(nlohmann::ordered_json& json) {
+  const T defaults;
+  detail::add_defaults(detail::type_of<T>(), &defaults, json);
 }
 
 /// JSON Schema (draft 2020-12) for editors: types, ranges, choices, defaults, help; unknown keys are not allowed.

@@ -14,7 +14,8 @@
 #include "core/suggest.h"
 #include "core/utf8.h"
 
-namespace llmtk::config::detail {
+namespace llmtk::config {
+namespace detail {
 namespace {
 
 std::string join(const std::string& path, const std::string& key) { return path.empty() ? key : path + "." + key; }
@@ -39,6 +40,17 @@ std::string got(const Node& node) {
       return "'" + shorten(node.raw) + "'";
   }
   return "";
+}
+
+/// The entry of `path`, or of the nearest thing around it that has one.
+template <class Map>
+typename Map::const_iterator find_around(const Map& map, std::string path) {
+  while (true) {
+    const auto found = map.find(path);
+    const size_t dot = path.rfind('.');
+    if (found != map.end() || dot == path.npos) return found;
+    path.resize(dot);
+  }
 }
 
 /// Plain scalars become what they look like.
@@ -99,6 +111,7 @@ class Reader : public Problems {
   /// What can only be said at the end: required keys, then, when nothing is wrong so far, validate(). Throws the
   /// problems.
   void finish();
+  Places places() const;
 
   void add(const std::string& key, Error::Parts parts) override;
 
@@ -120,8 +133,9 @@ class Reader : public Problems {
   void check_required(const Type& type, void* object, const std::string& path);
   void validate(const Type& type, void* object, const std::string& path);
   void given(const std::string& path, const Place& place);
+  void given_below(const std::string& path, const Node& node);
   /// The place of `path`, or of the nearest thing around it that was given.
-  Place place_of(std::string path) const;
+  Place place_of(const std::string& path) const;
 
   std::string file_;
   const Type& type_;
@@ -137,13 +151,23 @@ void Reader::given(const std::string& path, const Place& place) {
   places_[path] = place;
 }
 
-Place Reader::place_of(std::string path) const {
-  while (true) {
-    if (const auto found = places_.find(path); found != places_.end()) return found->second;
-    const size_t dot = path.rfind('.');
-    if (dot == path.npos) return {};
-    path.resize(dot);
+/// The keys of a member that takes any value.
+void Reader::given_below(const std::string& path, const Node& node) {
+  for (const Node::Entry& entry : node.entries) {
+    given(join(path, entry.key), entry.place);
+    given_below(join(path, entry.key), entry.value);
   }
+}
+
+Place Reader::place_of(const std::string& path) const {
+  const auto found = find_around(places_, path);
+  return found == places_.end() ? Place{} : found->second;
+}
+
+Places Reader::places() const {
+  Places places{.file = file_, .keys = {}};
+  for (const auto& [key, place] : places_) places.keys[key] = place.text(file_);
+  return places;
 }
 
 void Reader::wrong_type(const Node& node, const Type& type, const Rules& rules, const std::string& path,
@@ -169,7 +193,7 @@ void Reader::read(const Node& node, const Type& type, const Rules& rules, void* 
     case Kind::any:
       if (node.kind == Node::Kind::broken) return wrong_type(node, type, rules, path);
       *static_cast<nlohmann::ordered_json*>(member) = to_any(node);
-      return;
+      return given_below(path, node);
     case Kind::boolean:
       return read_scalar(node, type, rules, *static_cast<bool*>(member), path);
     case Kind::integer:
@@ -413,12 +437,9 @@ void Reader::finish() {
   });
   for (Problem& p : problems_) p.parts.where = p.place.text(file_);
   if (problems_.size() == 1) throw Error(Exit::usage, std::move(problems_[0].parts));
-  constexpr size_t kShown = 20;
-  std::string lines = std::to_string(problems_.size()) + " problems";
-  for (size_t i = 0; i < problems_.size() && i < kShown; ++i)
-    lines += "\n  " + std::string(Error(Exit::usage, problems_[i].parts).what());
-  if (problems_.size() > kShown) lines += "\n  ... and " + std::to_string(problems_.size() - kShown) + " more";
-  throw Error(Exit::usage, {.what = lines, .where = file_});
+  std::vector<Error::Parts> all;
+  for (Problem& p : problems_) all.push_back(std::move(p.parts));
+  throw InvalidConfig(file_, std::move(all));
 }
 
 }  // namespace
@@ -436,15 +457,16 @@ Rules merge(const Rules& a, const Rules& b) {
 }
 
 void load_text(std::string_view yaml, const std::string& name, const std::vector<std::string>& overrides,
-               const Type& type, void* object) {
+               const Type& type, void* object, Places* places) {
   Reader reader(name, type, object);
   reader.read_file_text(yaml);
   for (const std::string& argument : overrides) reader.apply_override(argument);
   reader.finish();
+  if (places) *places = reader.places();
 }
 
 void load_file(const std::filesystem::path& path, const std::vector<std::string>& overrides, const Type& type,
-               void* object) {
+               void* object, Places* places) {
   const auto refuse = [&](const std::string& what, const std::string& hint) {
     throw Error(Exit::usage, {.what = what, .where = path.string(), .hint = hint});
   };
@@ -453,7 +475,32 @@ void load_file(const std::filesystem::path& path, const std::vector<std::string>
   if (!S_ISREG(info.st_mode)) refuse("the config is not a regular file", S_ISDIR(info.st_mode) ? "it is a folder" : "");
   constexpr off_t kFarTooLarge = 16 << 20;  // the exact limit is the parser's
   if (info.st_size > kFarTooLarge) refuse("the config is too large", "is this a data file?");
-  load_text(read_file(path), path.string(), overrides, type, object);
+  load_text(read_file(path), path.string(), overrides, type, object, places);
 }
 
-}  // namespace llmtk::config::detail
+}  // namespace detail
+
+std::string Places::of(const std::string& key) const {
+  const auto found = detail::find_around(keys, key);
+  return found == keys.end() ? file : found->second;
+}
+
+std::map<std::string, std::string> Places::below(const std::string& section) const {
+  std::map<std::string, std::string> found;
+  const std::string prefix = section + ".";
+  for (const auto& [key, place] : keys)
+    if (key.starts_with(prefix)) found[key.substr(prefix.size())] = place;
+  return found;
+}
+
+InvalidConfig::InvalidConfig(const std::string& file, std::vector<Parts> problems)
+    : Error(Exit::usage, {.what = std::to_string(problems.size()) + " problems", .where = file}),
+      problems_(std::move(problems)),
+      message_(Error::what()) {
+  constexpr size_t kShown = 20;
+  for (size_t i = 0; i < problems_.size() && i < kShown; ++i)
+    message_ += "\n  " + std::string(Error(Exit::usage, problems_[i]).what());
+  if (problems_.size() > kShown) message_ += "\n  ... and " + std::to_string(problems_.size() - kShown) + " more";
+}
+
+}  // namespace llmtk::config

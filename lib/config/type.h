@@ -18,6 +18,8 @@
 
 namespace llmtk::config {
 
+struct Places;
+
 /// What a value must satisfy beside its type. Ranges and choices hold for each element of a list or map; `not_empty`
 /// and `count` for a text or list itself.
 struct Rules {
@@ -208,10 +210,11 @@ std::string describe(const Type& type, const Rules& rules);
 
 // The untyped halves of config.h's functions; the object's type is `type`, a section.
 void load_file(const std::filesystem::path& path, const std::vector<std::string>& overrides, const Type& type,
-               void* object);
+               void* object, Places* places);
 void load_text(std::string_view yaml, const std::string& name, const std::vector<std::string>& overrides,
-               const Type& type, void* object);
+               const Type& type, void* object, Places* places);
 nlohmann::ordered_json to_json(const Type& type, const void* object);
+void add_defaults(const Type& type, const void* defaults, nlohmann::ordered_json& json);
 std::string dump(const Type& type, const void* object);
 std::string json_schema(const Type& type, const void* defaults, const std::string& title);
 std::string help(const Type& type, const void* defaults);

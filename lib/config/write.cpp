@@ -92,6 +92,21 @@ Json to_json(const Type& type, const void* object) {
   return Json();
 }
 
+void add_defaults(const Type& type, const void* defaults, Json& json) {
+  if (type.kind == Kind::section && json.is_object()) {
+    for (const Field& field : type.fields(const_cast<void*>(defaults))) {
+      if (json.contains(field.name))
+        add_defaults(*field.type, field.member, json[field.name]);
+      else
+        json[field.name] = to_json(*field.type, field.member);
+    }
+  } else if (type.element && json.is_structured()) {
+    const auto element = type.element->make();
+    if (type.kind == Kind::optional) return add_defaults(*type.element, element.get(), json);
+    for (Json& item : json) add_defaults(*type.element, element.get(), item);
+  }
+}
+
 std::string dump(const Type& type, const void* object) {
   const Json json = to_json(type, object);
   std::string text;

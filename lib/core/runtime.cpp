@@ -3,18 +3,15 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <malloc.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <map>
 #include <mutex>
-#include <string>
-#include <thread>
 
 #include "core/allocator.h"
+#include "core/processors.h"
 
 #ifdef LLMTK_WITH_CUDA
 #include <cuda_runtime_api.h>
@@ -22,19 +19,6 @@
 
 namespace llmtk {
 namespace {
-
-/// Processors this process may run on: its affinity, and the cgroup's quota where one is set.
-int usable_processors() {
-  int count = static_cast<int>(std::thread::hardware_concurrency());
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) count = CPU_COUNT(&set);
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0.0;
-  if (file >> quota >> period && quota != "max" && period > 0.0)
-    count = std::min(count, static_cast<int>(std::ceil(std::stod(quota) / period)));
-  return std::max(count, 1);
-}
 
 /// Largest error of a small float32 product against float64, relative to its largest element.
 double product_error(const at::Tensor& a, const at::Tensor& b) {

@@ -22,9 +22,8 @@ int display_width(std::string_view text);
 /// The longest start of `text` of whole characters that is at most `width` columns wide.
 std::string_view cut_to_width(std::string_view text, int width);
 
-/// `text` without what moves a terminal's cursor or changes its colours: control characters but line feed and tab
-/// become
-/// "\\x1b" and the like, bytes that are no UTF-8 too.
+/// `text` without what moves a terminal's cursor or changes its colours: control characters other than line feed and
+/// tab, and bytes that are no UTF-8, become "\\x1b" and the like.
 std::string printable(std::string_view text);
 
 }  // namespace llmtk

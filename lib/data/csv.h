@@ -28,6 +28,7 @@ class CsvScanner {
     field_begins_ = c == delimiter_ || c == '\n';
     return c == '\n';
   }
+  bool in_quotes() const { return in_quotes_; }
 
  private:
   char delimiter_;

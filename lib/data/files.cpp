@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <mutex>
+#include <set>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -74,9 +76,26 @@ void add_file(const fs::path& path, std::vector<SourceFile>& files) {
   files.push_back({path, bytes, kind_of(extension)});
 }
 
+/// The pattern that takes a file of a folder, and all that are like it.
+std::string pattern_for(const fs::path& folder, const fs::path& file) {
+  const std::string extension = file.extension().string();
+  return "'" + (folder / "**" / (extension.empty() ? file.filename().string() : "*" + extension)).string() + "'";
+}
+
+/// Once a folder: a run looks into it more than once.
+void warn_of_left_out(const fs::path& folder, const std::vector<fs::path>& left_out) {
+  static std::mutex mutex;
+  static std::set<fs::path> warned;
+  const std::lock_guard lock(mutex);
+  if (!warned.insert(fs::weakly_canonical(folder)).second) return;
+  const fs::path& one = *std::ranges::min_element(left_out);
+  const char* hint = refusal(lower_extension(one));
+  log::warn(folder.string() + ": left out " + std::to_string(left_out.size()) + " files of other kinds, such as " +
+            one.string() + " (" + (hint ? hint : "to read it give a pattern, " + pattern_for(folder, one)) + ")");
+}
+
 void add_folder(const fs::path& folder, std::vector<SourceFile>& files) {
-  std::vector<fs::path> found;
-  fs::path refused;
+  std::vector<fs::path> found, left_out;
   std::error_code error;
   for (fs::recursive_directory_iterator i(folder, error), end; i != end && !error; i.increment(error)) {
     if (i->path().filename().string().starts_with(".")) {
@@ -85,20 +104,22 @@ void add_folder(const fs::path& folder, std::vector<SourceFile>& files) {
     }
     if (!i->is_regular_file()) continue;
     const std::string extension = lower_extension(i->path());
-    if (extension == ".txt" || kind_of(extension) != FileKind::text) {
-      found.push_back(i->path());
-    } else if (refusal(extension)) {
-      refused = i->path();
-    }
+    // A table is taken only where it is asked for: many a folder of text has one about its files.
+    const bool table = delimiter_of(kind_of(extension)) != 0;
+    const bool text = extension == ".txt" || kind_of(extension) != FileKind::text;
+    (text && !table ? found : left_out).push_back(i->path());
   }
   if (error) throw Error(Exit::file, {.what = "cannot list: " + error.message(), .where = folder.string()});
-  if (found.empty() && !refused.empty()) refuse(refused, lower_extension(refused));
-  if (found.empty())
+  if (found.empty()) {
+    for (const auto& path : left_out)
+      if (const std::string extension = lower_extension(path); refusal(extension)) refuse(path, extension);
+    const std::string example = left_out.empty() ? "'folder/**/*.py'" : pattern_for(folder, left_out.front());
     throw Error(Exit::data, {.what = "no text in this folder",
                              .where = folder.string(),
-                             .expected = ".txt, .jsonl, .json, .csv or .tsv files",
-                             .hint = "for other text files give a pattern, such as 'folder/**/*.py'"});
-  if (!refused.empty()) log::warn(folder.string() + ": left out files of other kinds, such as " + refused.string());
+                             .expected = ".txt, .jsonl or .json files",
+                             .hint = "for tables and other text files give a pattern, such as " + example});
+  }
+  if (!left_out.empty()) warn_of_left_out(folder, left_out);
   std::sort(found.begin(), found.end());
   for (const auto& path : found) add_file(path, files);
 }

@@ -33,9 +33,9 @@ bool is_pattern(std::string_view path);
 /// own name holds these characters is found as it is.
 std::vector<std::filesystem::path> expand_pattern(const std::string& pattern);
 
-/// The text files behind each path (a file), folder (its .txt, .jsonl, .ndjson, .json, .csv and .tsv, all levels) or
-/// pattern, in the order given, folders and patterns sorted by name. Throws Error(file) for what is missing and
-/// Error(data), with the way out, for what cannot be read as text (Parquet, compressed files ...).
+/// The text files behind each path (a file), folder (its .txt, .jsonl, .ndjson and .json, all levels; a warning counts
+/// the others) or pattern, in the order given, folders and patterns sorted by name. Throws Error(file) for what is
+/// missing and Error(data), with the way out, for what cannot be read as text (Parquet, compressed files ...).
 std::vector<SourceFile> find_text_files(const std::vector<std::string>& paths);
 
 }  // namespace llmtk::data

@@ -17,6 +17,7 @@ using nlohmann::json;
 namespace {
 
 constexpr size_t kComplaints = 5;  // per block; enough to see what is wrong
+constexpr const char* kConvert = "is it another encoding? iconv -f GB18030 -t UTF-8 FILE > NEW converts";
 
 class Parser {
  public:
@@ -61,18 +62,19 @@ class Parser {
     if (out_.complaints.size() < kComplaints) out_.complaints.push_back(error.what());
   }
 
-  /// Text that is UTF-8, mended if need be in `mended`; false when the line is left out.
+  /// Text that is UTF-8, mended if need be in `mended`; false when it is left out. `line` is where it begins.
   bool check_utf8(std::string_view& text, std::string& mended, uint64_t line) {
     const size_t at = find_invalid_utf8(text);
     if (at == kNone) return true;
+    const std::string_view before = text.substr(0, at);
+    line += static_cast<uint64_t>(std::ranges::count(before, '\n'));
     char byte[8];
     std::snprintf(byte, sizeof byte, "0x%02X", static_cast<unsigned char>(text[at]));
     if (options_.on_bad_line != BadLine::replace) {
-      bad(line, {.what = "not UTF-8: byte " + std::string(byte) + " at byte " + std::to_string(at + 1) + " of the line",
-                 .hint = options_.on_bad_line == BadLine::stop
-                             ? std::string("is it another encoding? iconv -f GB18030 -t UTF-8 FILE > NEW converts; ") +
-                                   kOtherwise
-                             : ""});
+      const size_t column = at - (before.rfind('\n') + 1);  // kNone + 1 is 0
+      bad(line,
+          {.what = "not UTF-8: byte " + std::string(byte) + " at byte " + std::to_string(column + 1) + " of the line",
+           .hint = options_.on_bad_line == BadLine::stop ? std::string(kConvert) + "; " + kOtherwise : ""});
       return false;
     }
     ++out_.replaced;
@@ -122,6 +124,8 @@ class Parser {
       parts.where = place(file_, 1);
       return Error(Exit::data, std::move(parts));
     };
+    if (find_invalid_utf8(block_.header) != kNone)
+      throw fail({.what = "the first line, which names the columns, is not UTF-8", .hint = kConvert});
     std::vector<std::string> columns;
     if (const std::string wrong = split_record(block_.header, delimiter, columns); !wrong.empty())
       throw fail({.what = wrong, .expected = "a first line that names the columns"});

@@ -44,6 +44,7 @@ class Opener {
     for (const auto& source : config_.validation) open(source, Role::validation, validation, validation);
     for (auto& source : held_out) validation.push_back(std::move(source));
 
+    refuse_idle_settings();
     PretrainingData out;
     out.description = {{"sources", description_}, {"tokenizer_hash", tokenizer_hash_}};
     for (const auto& source : train) out.train_tokens += source.rows->tokens();
@@ -103,6 +104,7 @@ class Opener {
         throw Error(Exit::usage, {.what = "data.document_mask does not work with rows that are tokenized already",
                                   .where = source.path,
                                   .hint = "each of them is one text: leave document_mask out"});
+      refuse_idle_options(source, "rows that are tokenized already");
       remember(source.path, "", role);
       add(source, role, std::make_shared<TokenizedRows>(source.path, config_.max_length), out);
       return;
@@ -136,12 +138,16 @@ class Opener {
 
   TokenShards open_shards(const SourceConfig& source, Role role) {
     if (!TokenShards::is_shards(source.path)) {
+      if (!source.split.empty()) refuse_idle("split", "raw text", source.path);
       for (const auto& file : find_text_files({source.path})) remember(file.path, "", role);
+      reads_text_ = true;
       return TokenShards::open(tokenize(source).string());
     }
+    const bool folder = fs::is_directory(source.path);
+    refuse_idle_options(source, folder ? "token shards" : "a file of token ids", /*has_splits=*/folder);
     std::string split = source.split;
     if (split.empty()) split = "train";
-    if (source.split.empty() && role == Role::validation && fs::is_directory(source.path)) {
+    if (source.split.empty() && role == Role::validation && folder) {
       const auto names = TokenShards::splits(source.path);
       if (std::find(names.begin(), names.end(), "validation") != names.end()) split = "validation";
     }
@@ -149,7 +155,28 @@ class Opener {
     return TokenShards::open(source.path, split);
   }
 
-  /// The token that ends a document must be known, and the same everywhere.
+  /// What is set to something else than its default and would have no influence is a mistake of its user.
+  [[noreturn]] static void refuse_idle(const std::string& key, const std::string& kind, const std::string& path) {
+    throw Error(Exit::usage, {.what = key + " has no effect on " + kind, .where = path, .hint = "leave it out"});
+  }
+
+  static void refuse_idle_options(const SourceConfig& source, const std::string& kind, bool has_splits = false) {
+    const SourceConfig defaults;
+    if (source.text_field != defaults.text_field) refuse_idle("text_field", kind, source.path);
+    if (source.document != defaults.document) refuse_idle("document", kind, source.path);
+    if (source.split != defaults.split && !has_splits) refuse_idle("split", kind, source.path);
+  }
+
+  void refuse_idle_settings() const {
+    if (reads_text_) return;
+    const DataConfig defaults;
+    const std::string kind = "data that is tokenized already";
+    if (config_.prepend_bos != defaults.prepend_bos) refuse_idle("data.prepend_bos", kind, config_.train[0].path);
+    if (config_.append_eos != defaults.append_eos) refuse_idle("data.append_eos", kind, config_.train[0].path);
+    if (config_.on_bad_line != defaults.on_bad_line) refuse_idle("data.on_bad_line", kind, config_.train[0].path);
+  }
+
+  /// The token that ends a document must be known, the same everywhere, and found nowhere else.
   void learn_document_end(const TokenShards& shards, const std::string& path) {
     const auto end = shards.eos_id();
     if (!end || (document_end_ && *end != *document_end_))
@@ -161,6 +188,12 @@ class Opener {
            .got = end ? std::to_string(*end) : "",
            .expected = document_end_ ? std::to_string(*document_end_) : "",
            .hint = "shard the text again with one tokenizer and its end-of-text token, or leave document_mask out"});
+    if (std::ranges::find(shards.bos_ids(), *end) != shards.bos_ids().end())
+      throw Error(Exit::data, {.what = "data.document_mask, but the token that ends documents stands before them too",
+                               .where = path,
+                               .got = std::to_string(*end),
+                               .hint = "set data.prepend_bos: false (for shards: llmtk tokenize shard --no-bos), or "
+                                       "leave document_mask out"});
     document_end_ = end;
   }
 
@@ -200,6 +233,7 @@ class Opener {
     options.read.text_field = source.text_field;
     options.read.document = parse_document_unit(source.document);
     options.read.on_bad_line = parse_bad_line(config_.on_bad_line);
+    options.prepend_bos = config_.prepend_bos;
     options.append_eos = config_.append_eos;
     options.threads = static_cast<int>(config_.preprocessing_num_workers);
     options.wait = true;
@@ -220,6 +254,8 @@ class Opener {
     for (const auto& text : {tokenizer_hash_, source.text_field, source.document, config_.on_bad_line,
                              std::string(config_.append_eos ? "eos" : ""), std::to_string(kShardVersion)})
       add(text);
+    if (config_.prepend_bos)
+      for (const auto id : tokenizer_->prefix()) add(std::to_string(id));
     const fs::path folder = config_.cache_folder() / key.hex();
     if (!fs::exists(folder / kManifestName))
       log::info("tokenizing " + megabytes(bytes) + " of " + source.path + " into " + folder.string());
@@ -238,6 +274,7 @@ class Opener {
   const LoaderContext& context_;
   std::string tokenizer_hash_;
   std::set<std::string> trained_on_;
+  bool reads_text_ = false;  // at least one source is raw text
   std::optional<int32_t> document_end_;
   ordered_json description_ = ordered_json::array();
 };
@@ -251,6 +288,12 @@ void DataConfig::validate(config::Problems& problems) const {
     problems.add("document_mask", {.what = "given together with append_eos: false",
                                    .expected = "documents that end with a token",
                                    .hint = "leave one of the two out"});
+  for (size_t i = 0; i < validation.size(); ++i)
+    for (const auto& [key, given] :
+         {std::pair("weight", validation[i].weight != 0), std::pair("max_epochs", validation[i].max_epochs != 0)})
+      if (given)
+        problems.add("validation." + std::to_string(i) + "." + key,
+                     {.what = "has no effect: an evaluation sees every token once", .hint = "leave it out"});
   const auto weighted = std::count_if(train.begin(), train.end(), [](const auto& s) { return s.weight > 0; });
   if (weighted > 0 && weighted < static_cast<int64_t>(train.size())) {
     for (size_t i = 0; i < train.size(); ++i)

@@ -46,6 +46,7 @@ struct DataConfig {
   double validation_fraction = 0;
   int64_t max_length = 1024;
   bool shuffle = true;
+  bool prepend_bos = true;
   bool append_eos = true;
   bool document_mask = false;
   std::string on_bad_line = "stop";
@@ -62,11 +63,13 @@ struct DataConfig {
       config::below(1));
     v("max_length", max_length, "Tokens of one row", config::at_least(1));
     v("shuffle", shuffle, "Draw the rows of each epoch in another order");
+    v("prepend_bos", prepend_bos,
+      "Put before every document what the tokenizer itself puts before a text (bos); most put nothing");
     v("append_eos", append_eos, "Put the tokenizer's end-of-text token after every document");
     v("document_mask", document_mask,
       "Documents packed into one row do not see each other, positions restart, and no document's end predicts the next "
       "one's beginning; false: as GPT-2 and GPT-3 were trained, with the end-of-text token alone between them");
-    v("on_bad_line", on_bad_line, "A line that is not UTF-8 or not the JSON it should be",
+    v("on_bad_line", on_bad_line, "A line that is not UTF-8, or not the JSON or the record of a table it should be",
       config::one_of({"stop", "skip", "replace"}));
     v("cache_dir", cache_dir, "Where raw text is kept as token shards; empty: ~/.cache/llmtk/data");
     v("preprocessing_num_workers", preprocessing_num_workers, "Threads that tokenize raw text; 0: one for each core",

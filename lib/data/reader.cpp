@@ -180,11 +180,24 @@ size_t BlockReader::find_cut_table(char delimiter) {
   // A byte order mark does not keep the first field from beginning with a quote.
   const bool marked = at_.offset == 0 && fill(kByteOrderMark.size()) && buffer_.starts_with(kByteOrderMark);
   for (size_t i = marked ? kByteOrderMark.size() : 0;; ++i) {
-    if (i == buffer_.size() && !fill(i + 1)) return buffer_.size();
+    if (i == buffer_.size() && !fill(i + 1)) {
+      if (scanner.in_quotes()) stop_at_record(last, "a quoted field is not closed", "the closing quotation mark");
+      return buffer_.size();
+    }
     if (scanner.eat(buffer_[i])) last = i + 1;
-    if (last > 0 && (i + 1 >= options_.block_bytes || i + 1 - last > options_.max_line_bytes)) return last;
-    if (last == 0 && i >= options_.max_line_bytes) return 0;
+    if (last > 0 && i + 1 >= options_.block_bytes) return last;
+    if (i + 1 - last > options_.max_line_bytes)
+      stop_at_record(last, "a record is too long", "at most " + std::to_string(options_.max_line_bytes) + " bytes");
   }
+}
+
+// Where such a record ends cannot be told, so nothing behind it can be read either.
+void BlockReader::stop_at_record(size_t begin, const char* what, const std::string& expected) const {
+  const auto before = std::count(buffer_.begin(), buffer_.begin() + static_cast<std::ptrdiff_t>(begin), '\n');
+  throw Error(Exit::data, {.what = what,
+                           .where = place(files_[at_.file], at_.line + static_cast<uint64_t>(before)),
+                           .expected = expected,
+                           .hint = "is a quotation mark missing, or one too many?"});
 }
 
 void BlockReader::drop_long_line(Block& block) {
@@ -192,8 +205,7 @@ void BlockReader::drop_long_line(Block& block) {
     throw Error(Exit::data, {.what = "the line is too long",
                              .where = place(files_[at_.file], at_.line),
                              .expected = "at most " + std::to_string(options_.max_line_bytes) + " bytes",
-                             .hint = (delimiter_of(files_[at_.file].kind) ? "is a quotation mark missing? " : "") +
-                                     std::string(kOtherwise)});
+                             .hint = kOtherwise});
   ++block.too_long;
   while (true) {
     const size_t newline = buffer_.find('\n');

@@ -37,7 +37,8 @@ struct ReadOptions {
   DocumentUnit document = DocumentUnit::file;  ///< for plain text files
   BadLine on_bad_line = BadLine::stop;
   bool keep_empty = false;  ///< rows, lines and files without text are documents too
-  /// A longer line of JSON or record of a table is a bad line. It bounds the memory; plain text has no such limit.
+  /// A longer line of JSON lines is a bad line; a longer value of a .json file or record of a table, whose end cannot
+  /// be told, an error. It bounds the memory; plain text has no such limit.
   size_t max_line_bytes = 64u << 20;
   size_t block_bytes = 1u << 20;  ///< how much one block holds about
   /// A document longer than this is read in pieces, cut at a line end where there is one.
@@ -88,6 +89,7 @@ class BlockReader {
   size_t find_cut_json();
   size_t find_cut_table(char delimiter);
   void read_header();
+  [[noreturn]] void stop_at_record(size_t begin, const char* what, const std::string& expected) const;
   void drop_long_line(Block& block);
   void advance(size_t bytes);  // over the first bytes of buffer_
 

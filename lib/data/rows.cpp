@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "data/batch.h"
 #include "data/files.h"
 
@@ -122,6 +123,29 @@ TokenizedRows::TokenizedRows(const fs::path& path, int64_t max_length) : file_(p
   Checksum sum;
   sum.update(file_.bytes());
   identity_ = sum.hex();
+  look_at_all();
+}
+
+void TokenizedRows::look_at_all() {
+  std::vector<int32_t> ids(static_cast<size_t>(max_length_)), labels(ids.size());
+  uint64_t idle = 0, first_idle = 0;
+  for (uint64_t row = 0; row < rows(); ++row) {
+    const size_t count = read(row, ids, labels);
+    tokens_ += count;
+    if (std::any_of(labels.begin(), labels.begin() + static_cast<int64_t>(count),
+                    [](int32_t id) { return id != kIgnore; }))
+      continue;
+    if (idle++ == 0) first_idle = row;
+  }
+  if (idle == 0) return;
+  const std::string where = file_.path().string() + ":" + std::to_string(line_of(first_idle));
+  if (idle == rows())
+    throw Error(Exit::data, {.what = "no row has a label to train on",
+                             .where = file_.path().string(),
+                             .expected = "labels other than -100 behind the first id",
+                             .hint = "was everything masked, or the answer cut off?"});
+  log::warn(where + ": no label to train on, as in " + std::to_string(idle) + " of " + std::to_string(rows()) +
+            " rows");
 }
 
 uint64_t TokenizedRows::line_of(uint64_t row) const {

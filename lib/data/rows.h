@@ -17,7 +17,7 @@ class RowSource {
  public:
   virtual ~RowSource() = default;
   virtual uint64_t rows() const = 0;
-  virtual uint64_t tokens() const = 0;  ///< ids in all rows together; 0 when not known
+  virtual uint64_t tokens() const = 0;  ///< ids in all rows together
   /// Writes row `row` to the first n places of `input_ids` and `labels` (both as long as the greatest row) and returns
   /// n. labels[t] is the target for position t, kIgnore where there is none. Throws Error(data).
   virtual size_t read(uint64_t row, std::span<int32_t> input_ids, std::span<int32_t> labels) const = 0;
@@ -64,26 +64,30 @@ struct HeldOut {
 HeldOut hold_out(const TokenShards& shards, double fraction, int64_t length);
 
 /// JSON lines {"input_ids": [...], "labels": [...]}, labels as Hugging Face has them: labels[t] belongs to
-/// input_ids[t], -100 is not trained on, and without labels the ids are. Each is read when it is asked for; memory
-/// holds 8 bytes a row.
+/// input_ids[t], -100 is not trained on, and without labels the ids are. All are looked at once, then each is read when
+/// it is asked for; memory holds 8 bytes a row.
 class TokenizedRows : public RowSource {
  public:
+  /// Throws Error(data) for a row that is broken or too long, and when no row has a label to train on; warns of those
+  /// that have none.
   TokenizedRows(const fs::path& path, int64_t max_length);
   /// True when the first row of this .jsonl file has "input_ids".
   static bool is_tokenized(const std::string& path);
   uint64_t rows() const override { return offsets_.size(); }
-  uint64_t tokens() const override { return 0; }
+  uint64_t tokens() const override { return tokens_; }
   size_t read(uint64_t row, std::span<int32_t> input_ids, std::span<int32_t> labels) const override;
   std::string place(uint64_t row, size_t offset) const override;
   bool fixed_length() const override { return false; }
   std::string identity() const override { return identity_; }
 
  private:
+  void look_at_all();
   uint64_t line_of(uint64_t row) const;
   MappedFile file_;
   int64_t max_length_;
   std::vector<uint64_t> offsets_;  // of the rows' first bytes
   std::string identity_;
+  uint64_t tokens_ = 0;
 };
 
 /// Several sources seen as one.

@@ -161,9 +161,8 @@ void TokenShards::add_part(const fs::path& path, TokenType type, size_t header, 
   uint64_t expected = 0;
   if (__builtin_mul_overflow(tokens, uint64_t{token_bytes(type)}, &expected) ||
       __builtin_add_overflow(expected, uint64_t{header}, &expected))
-    throw Error(Exit::file, {.what = "a shard cannot hold so many tokens",
-                             .where = path.string(),
-                             .got = std::to_string(tokens)});
+    throw Error(Exit::file,
+                {.what = "a shard cannot hold so many tokens", .where = path.string(), .got = std::to_string(tokens)});
   if (file.size() != expected)
     throw Error(Exit::file,
                 {.what = file.size() < expected ? "the shard is cut short" : "the shard is longer than described",
@@ -235,7 +234,9 @@ void TokenShards::open_manifest(const fs::path& folder, const std::string& split
       throw Error(Exit::file, {.what = "shards.json does not list this file", .where = (folder / only).string()});
     identity_ = sum.hex();
     vocab_size_ = manifest.at("vocab_size").get<uint64_t>();
-    if (!manifest.at("eos_id").is_null()) eos_id_ = manifest.at("eos_id").get<int32_t>();
+    const auto& settings = manifest.at("settings");
+    if (settings.at("append_eos").get<bool>()) eos_id_ = manifest.at("eos_id").get<int32_t>();
+    bos_ids_ = settings.value("bos_ids", std::vector<int32_t>());
     tokenizer_hash_ = manifest.at("tokenizer").at("hash").get<std::string>();
     tokenizer_path_ = manifest.at("tokenizer").at("path").get<std::string>();
   } catch (const nlohmann::json::exception& e) {

@@ -54,8 +54,10 @@ class TokenShards {
   /// "folder/train-00003.bin, token 17": where a position lies, for messages.
   std::string place(uint64_t position) const;
 
+  /// The token behind every document; none where it is not known, or the shards were written without.
   std::optional<int32_t> eos_id() const { return eos_id_; }
-  uint64_t vocab_size() const { return vocab_size_; }                    ///< 0 when not known
+  const std::vector<int32_t>& bos_ids() const { return bos_ids_; }  ///< what stands before every document, if anything
+  uint64_t vocab_size() const { return vocab_size_; }               ///< 0 when not known
   const std::string& tokenizer_hash() const { return tokenizer_hash_; }  ///< empty when not known
   const std::string& tokenizer_path() const { return tokenizer_path_; }
   /// The same for the same ids: checksums of the files.
@@ -74,6 +76,7 @@ class TokenShards {
   std::vector<Part> parts_;
   std::vector<uint64_t> starts_{0};  // parts + 1
   std::optional<int32_t> eos_id_;
+  std::vector<int32_t> bos_ids_;
   uint64_t vocab_size_ = 0, documents_ = 0;
   std::string tokenizer_hash_, tokenizer_path_, identity_;
 };

@@ -11,11 +11,12 @@
 #include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/processors.h"
 #include "data/ordered_map.h"
+#include "data/progress_lines.h"
 
 namespace llmtk::data {
 namespace {
@@ -114,6 +115,8 @@ class Sharder {
     if (options.shard_tokens < 1)
       throw Error(Exit::usage, {.what = "tokens of a shard", .got = "0", .expected = "1 or more"});
     type_ = tokenizer.vocab_size() <= 65536 ? TokenType::uint16 : TokenType::uint32;
+    if (options.prepend_bos) bos_ids_ = tokenizer.prefix();
+    append_ids(bos_ids_, bos_);
     uint64_t total = 0;
     for (const auto& file : files_) {
       file_starts_.push_back(total);
@@ -137,7 +140,7 @@ class Sharder {
     if (from_.file > 0 || from_.offset > 0) reader.seek(from_);
     progress_.total_bytes = file_starts_.back();
     progress_.resumed_bytes = progress_.bytes = global_offset(from_);
-    const int threads = options_.threads > 0 ? options_.threads : std::max(1u, std::thread::hardware_concurrency());
+    const int threads = options_.threads > 0 ? options_.threads : usable_processors();
     ordered_map<Block, Encoded>(
         threads, [&](Block& block) { return reader.next(block); }, [&](Block& block) { return encode(block); },
         [&](Encoded& encoded) { write(encoded); });
@@ -173,6 +176,7 @@ class Sharder {
                {"max_line_bytes", read.max_line_bytes},
                {"block_bytes", read.block_bytes},
                {"piece_bytes", read.piece_bytes},
+               {"bos_ids", bos_ids_},
                {"append_eos", options_.append_eos},
                {"shard_tokens", options_.shard_tokens},
                {"validation", validation}}}};
@@ -265,8 +269,8 @@ class Sharder {
     if (old.at("tokenizer").at("hash") != now.at("tokenizer").at("hash"))
       return "another tokenizer (" + old.at("tokenizer").at("path").get<std::string>() + ")";
     for (const auto& [key, value] : now.at("settings").items())
-      if (old.at("settings").at(key) != value)
-        return key + " " + old.at("settings").at(key).dump() + ", now " + value.dump();
+      if (const ordered_json was = old.at("settings").value(key, ordered_json::array()); was != value)
+        return key + " " + was.dump() + ", now " + value.dump();
     const auto& sources = old.at("sources");
     for (size_t i = 0; i < std::min(sources.size(), files_.size()); ++i) {
       if (sources[i].at("path") != files_[i].path.string())
@@ -412,7 +416,7 @@ class Sharder {
       if (i < skip_pieces_) continue;
       const bool begins = !(i == 0 && block.continues && open_);
       if (begins && i == 0 && block.continues && piece.blank) continue;  // what it would go on with was left out
-      const uint64_t tokens = piece.bytes / token_bytes(type_);
+      const uint64_t tokens = piece.bytes / token_bytes(type_) + (begins ? bos_ids_.size() : 0);
       const uint64_t have = current_[kTrain].info.tokens + current_[kValidation].info.tokens;
       if (have > 0 && have + tokens > options_.shard_tokens) {
         position_ = {{"file", block.begin.file},
@@ -449,8 +453,10 @@ class Sharder {
       shard.info.file = shard_name(split, shards_of(split).size());
       shard.file = std::make_unique<AtomicFile>(folder_ / shard.info.file);
     }
-    shard.file->write(ids);
-    shard.checksum.update(std::as_bytes(std::span(ids.data(), ids.size())));
+    for (const std::string_view part : {begins ? std::string_view(bos_) : std::string_view(), ids}) {
+      shard.file->write(part);
+      shard.checksum.update(std::as_bytes(std::span(part)));
+    }
     shard.info.tokens += tokens;
     shard.info.documents += begins;
     progress_.tokens += tokens;
@@ -482,6 +488,8 @@ class Sharder {
   std::vector<SourceFile> files_;
   std::vector<uint64_t> file_starts_;  // files + 1: bytes before each
   std::vector<std::string> checksums_;
+  std::vector<text::TokenId> bos_ids_;
+  std::string bos_;  // the same as they are written
   text::TokenId eos_ = -1;
   TokenType type_ = TokenType::uint16;
   ordered_json head_, position_ = nullptr;
@@ -506,21 +514,11 @@ SplitBy parse_split_by(std::string_view name) {
 }
 
 std::function<void(const ShardProgress&)> progress_lines(double seconds) {
-  using Clock = std::chrono::steady_clock;
-  return [seconds, began = Clock::now(), last = Clock::now()](const ShardProgress& progress) mutable {
-    const auto now = Clock::now();
-    if (std::chrono::duration<double>(now - last).count() < seconds) return;
-    last = now;
-    const double took = std::chrono::duration<double>(now - began).count();
-    const double speed = static_cast<double>(progress.bytes - progress.resumed_bytes) / took;
-    const double left = static_cast<double>(progress.total_bytes - progress.bytes) / std::max(speed, 1.0);
-    char line[200];
-    std::snprintf(
-        line, sizeof line, "tokenized %.1f of %.1f MB (%.0f %%), %.1f M tokens, %.1f MB/s, %.0f s left",
-        static_cast<double>(progress.bytes) * 1e-6, static_cast<double>(progress.total_bytes) * 1e-6,
-        100.0 * static_cast<double>(progress.bytes) / static_cast<double>(std::max<uint64_t>(progress.total_bytes, 1)),
-        static_cast<double>(progress.tokens) * 1e-6, speed * 1e-6, left);
-    log::info(line);
+  return [lines = ProgressLines("tokenized", "MB", seconds)](const ShardProgress& progress) mutable {
+    const auto millions = [](uint64_t count) { return static_cast<double>(count) * 1e-6; };
+    char tokens[40];
+    std::snprintf(tokens, sizeof tokens, ", %.1f M tokens", millions(progress.tokens));
+    lines.update(millions(progress.bytes), millions(progress.total_bytes), millions(progress.resumed_bytes), tokens);
   };
 }
 

@@ -28,7 +28,8 @@ struct ShardProgress {
 
 struct ShardOptions {
   ReadOptions read;
-  bool append_eos = true;  ///< the tokenizer's eos after every document
+  bool prepend_bos = true;  ///< before every document what the tokenizer itself puts before a text, if anything
+  bool append_eos = true;   ///< the tokenizer's eos after every document
   /// A shard is closed before a document that would make it longer (a single longer document has one of its own).
   uint64_t shard_tokens = 100'000'000;
   double validation_fraction = 0;

@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <span>
-#include <thread>
 
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/processors.h"
 #include "data/checksums.h"
 #include "data/files.h"
 #include "data/ordered_map.h"
+#include "data/progress_lines.h"
 #include "data/rows.h"
 #include "data/shard.h"
 #include "text/sentencepiece.h"
@@ -36,21 +37,42 @@ class Complaints {
   int shown_ = 0;
 };
 
+/// Tells how much of the files has been read.
+class Reading {
+ public:
+  Reading(const BlockReader& reader, const OnTrainingProgress& on_progress) : on_progress_(on_progress) {
+    for (const auto& file : reader.files()) progress_.total += file.bytes;
+  }
+  void add(uint64_t bytes) {
+    progress_.done += bytes;
+    if (on_progress_) on_progress_(progress_);
+  }
+
+ private:
+  const OnTrainingProgress& on_progress_;
+  TrainingProgress progress_{TrainingProgress::Phase::reading, 0, 0};
+};
+
 std::unique_ptr<text::Tokenizer> train_byte_level(BlockReader& reader, const ReadOptions& read,
-                                                  const TokenizerTrainingConfig& config, int threads) {
+                                                  const TokenizerTrainingConfig& config, int threads,
+                                                  const OnTrainingProgress& on_progress) {
   const text::Pattern pattern = config.split_digits.value_or(false) ? text::Pattern::gpt2_digits : text::Pattern::gpt2;
   const text::PreTokenizer words({}, pattern);
   struct Counted {
     text::WordCounts counts;
     ParsedBlock block;  // its documents are gone
+    uint64_t bytes;
   };
   text::WordCounts counts;
   Complaints complaints;
+  Reading reading(reader, on_progress);
   uint64_t documents = 0;
   ordered_map<Block, Counted>(
       threads, [&](Block& block) { return reader.next(block); },
       [&](Block& block) {
-        Counted out{.counts = {}, .block = parse_block(block, reader.files()[block.begin.file], read)};
+        Counted out{.counts = {},
+                    .block = parse_block(block, reader.files()[block.begin.file], read),
+                    .bytes = block.bytes.size()};
         for (const auto& document : out.block.documents) out.counts.add(document.text, words);
         return out;
       },
@@ -58,6 +80,7 @@ std::unique_ptr<text::Tokenizer> train_byte_level(BlockReader& reader, const Rea
         counts.add(part.counts);
         complaints.add(part.block);
         documents += part.block.documents.size();
+        reading.add(part.bytes);
       });
   complaints.finish();
   log::info(std::to_string(documents) + " documents, " + std::to_string(counts.words().size()) + " different words");
@@ -65,38 +88,50 @@ std::unique_ptr<text::Tokenizer> train_byte_level(BlockReader& reader, const Rea
                          {.vocab_size = static_cast<size_t>(config.vocab_size),
                           .min_frequency = static_cast<uint64_t>(config.min_frequency.value_or(2)),
                           .pattern = pattern,
-                          .special_tokens = config.special_tokens.value_or(std::vector<std::string>{"<|endoftext|>"})});
+                          .special_tokens = config.special_tokens.value_or(std::vector<std::string>{"<|endoftext|>"})},
+                         [&](size_t done, size_t total) {
+                           if (on_progress) on_progress({TrainingProgress::Phase::learning, done, total});
+                         });
 }
 
 std::unique_ptr<text::Tokenizer> train_pieces(BlockReader& reader, const ReadOptions& read,
-                                              const TokenizerTrainingConfig& config, int threads) {
+                                              const TokenizerTrainingConfig& config, int threads,
+                                              const OnTrainingProgress& on_progress) {
   Complaints complaints;
+  Reading reading(reader, on_progress);
+  uint64_t read_lines = 0;
   std::vector<std::string> lines;  // of the block at hand, in reverse
   const auto next = [&](std::string& sentence) {
     while (lines.empty()) {
       Block block;
-      if (!reader.next(block)) return false;
+      if (!reader.next(block)) {
+        log::info(std::to_string(read_lines) + " lines; sentencepiece learns from them");
+        return false;
+      }
       const ParsedBlock parsed = parse_block(block, reader.files()[block.begin.file], read);
       complaints.add(parsed);
+      reading.add(block.bytes.size());
       for (const auto& document : parsed.documents)
         for (size_t at = 0; at < document.text.size();) {
           const size_t end = std::min(document.text.find('\n', at), document.text.size());
           if (end > at) lines.push_back(document.text.substr(at, end - at));
           at = end + 1;
         }
+      read_lines += lines.size();
       std::ranges::reverse(lines);
     }
     sentence = std::move(lines.back());
     lines.pop_back();
     return true;
   };
-  auto tokenizer =
-      text::train_sentencepiece(next, {.model_type = config.type == "sentencepiece-bpe" ? "bpe" : "unigram",
-                                       .vocab_size = static_cast<size_t>(config.vocab_size),
-                                       .byte_fallback = config.byte_fallback.value_or(true),
-                                       .character_coverage = config.character_coverage.value_or(0.9995),
-                                       .special_tokens = config.special_tokens.value_or(std::vector<std::string>{}),
-                                       .threads = threads});
+  auto tokenizer = text::train_sentencepiece(
+      next, {.model_type = config.type == "sentencepiece-bpe" ? "bpe" : "unigram",
+             .vocab_size = static_cast<size_t>(config.vocab_size),
+             .byte_fallback = config.byte_fallback.value_or(true),
+             .character_coverage = config.character_coverage.value_or(0.9995),
+             .input_sentence_size = static_cast<uint64_t>(config.input_sentence_size.value_or(0)),
+             .special_tokens = config.special_tokens.value_or(std::vector<std::string>{}),
+             .threads = threads});
   complaints.finish();
   return tokenizer;
 }
@@ -110,6 +145,7 @@ std::vector<std::string> TokenizerTrainingConfig::idle() const {
   if (!bpe && split_digits) names.push_back("split_digits");
   if (bpe && byte_fallback) names.push_back("byte_fallback");
   if (bpe && character_coverage) names.push_back("character_coverage");
+  if (bpe && input_sentence_size) names.push_back("input_sentence_size");
   return names;
 }
 
@@ -118,11 +154,22 @@ void TokenizerTrainingConfig::validate(config::Problems& problems) const {
 }
 
 std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>& inputs, const ReadOptions& read,
-                                                 const TokenizerTrainingConfig& config, int threads) {
+                                                 const TokenizerTrainingConfig& config, int threads,
+                                                 const OnTrainingProgress& on_progress) {
   BlockReader reader(find_text_files(inputs), read);
-  if (threads == 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  if (config.type == "bpe") return train_byte_level(reader, read, config, threads);
-  return train_pieces(reader, read, config, threads);
+  if (threads == 0) threads = usable_processors();
+  if (config.type == "bpe") return train_byte_level(reader, read, config, threads, on_progress);
+  return train_pieces(reader, read, config, threads, on_progress);
+}
+
+OnTrainingProgress training_lines() {
+  using Phase = TrainingProgress::Phase;
+  return [phase = Phase::reading, lines = ProgressLines("read", "MB")](const TrainingProgress& progress) mutable {
+    if (progress.phase != phase) lines = ProgressLines("learnt", "k tokens");
+    phase = progress.phase;
+    const double scale = phase == Phase::reading ? 1e-6 : 1e-3;
+    lines.update(static_cast<double>(progress.done) * scale, static_cast<double>(progress.total) * scale);
+  };
 }
 
 std::filesystem::path learn_tokenizer(const DataConfig& data, const TokenizerTrainingConfig& config) {
@@ -150,7 +197,8 @@ std::filesystem::path learn_tokenizer(const DataConfig& data, const TokenizerTra
   const fs::path folder = data.cache_folder() / ("tokenizer-" + key.hex());
   if (fs::exists(folder / "tokenizer_config.json")) return folder;  // it is written last
   log::info("learning a tokenizer of " + std::to_string(config.vocab_size) + " tokens into " + folder.string());
-  const auto tokenizer = train_tokenizer(inputs, read, config, static_cast<int>(data.preprocessing_num_workers));
+  const auto tokenizer =
+      train_tokenizer(inputs, read, config, static_cast<int>(data.preprocessing_num_workers), training_lines());
   tokenizer->save(folder);
   return folder;
 }

@@ -1,7 +1,9 @@
 #pragma once
 // A tokenizer learnt from text files: what `tokenize train` and the `tokenizer.train` section of a config ask for.
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,6 +24,7 @@ struct TokenizerTrainingConfig {
   std::optional<std::vector<std::string>> special_tokens;
   std::optional<bool> byte_fallback;
   std::optional<double> character_coverage;
+  std::optional<int64_t> input_sentence_size;
 
   template <class V>
   void fields(V& v) {
@@ -37,16 +40,30 @@ struct TokenizerTrainingConfig {
     v("character_coverage", character_coverage,
       "sentencepiece: share of the characters with a token of their own; default: 0.9995", config::above(0),
       config::at_most(1));
+    v("input_sentence_size", input_sentence_size,
+      "sentencepiece: learn from a random sample of so many lines, which bounds the memory; default: from all",
+      config::above(100));
   }
   /// Names of the settings that are given and belong to another type.
   std::vector<std::string> idle() const;
   void validate(config::Problems& problems) const;
 };
 
+struct TrainingProgress {
+  enum class Phase { reading, learning } phase;
+  uint64_t done, total;  ///< bytes of the input; tokens (sentencepiece's library learns without a word)
+};
+using OnTrainingProgress = std::function<void(const TrainingProgress&)>;
+
+/// A line on stderr every few seconds, with the share done, the speed and the time left.
+OnTrainingProgress training_lines();
+
 /// Reads the text behind `inputs` (see find_text_files) on `threads` threads (0: one for each core) and trains. The
-/// result does not depend on their number. Throws Error(data) for bad text or too little of it.
+/// result does not depend on their number. `on_progress` is called on the calling thread. Throws Error(data) for bad
+/// text or too little of it.
 std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>& inputs, const ReadOptions& read,
-                                                 const TokenizerTrainingConfig& config, int threads);
+                                                 const TokenizerTrainingConfig& config, int threads,
+                                                 const OnTrainingProgress& on_progress = {});
 
 /// The folder of a tokenizer learnt from the text of data.train: in the cache under a name made of all that it depends
 /// on, so that it is learnt once. Throws what train_tokenizer throws, and Error(usage) for sources that are no text.

@@ -201,11 +201,10 @@ class Batch {
   std::vector<float> raw_;
 };
 
-/// How many tokens may follow `prompt`; throws Error(data) when there is no room for any.
+/// How many tokens may follow `prompt`; throws Error(data) naming `where` when there is no room for any.
 int64_t room_for(const nn::CausalModel& model, const std::vector<TokenId>& prompt, const GenerationConfig& config,
-                 size_t index) {
+                 const std::string& where) {
   const auto tokens = static_cast<int64_t>(prompt.size());
-  const std::string where = "prompt " + std::to_string(index + 1);
   if (tokens >= model.max_positions())
     throw Error(Exit::data, {.what = "the prompt is longer than the model can see",
                              .where = where,
@@ -232,19 +231,22 @@ int64_t room_for(const nn::CausalModel& model, const std::vector<TokenId>& promp
 
 std::vector<Row> make_rows(const nn::CausalModel& model, const text::Tokenizer& tokenizer,
                            std::span<const std::vector<TokenId>> prompts, const GenerationConfig& config,
-                           size_t first_prompt) {
+                           const GenerateOptions& options = {}) {
+  LLMTK_CHECK(options.places.empty() || options.places.size() == prompts.size(), options.places.size(), " places of ",
+              prompts.size(), " prompts");
   std::vector<Row> rows;
   for (size_t p = 0; p < prompts.size(); ++p) {
-    const size_t index = first_prompt + p;
+    const size_t index = options.first_prompt + p;
+    const std::string where = options.places.empty() ? "prompt " + std::to_string(index + 1) : options.places[p];
     std::vector<TokenId> prompt = prompts[p];
     if (prompt.empty()) {
       if (config.bos_token_id < 0)
         throw Error(Exit::data, {.what = "the prompt is empty and the model has no token to begin with",
-                                 .where = "prompt " + std::to_string(index + 1),
+                                 .where = where,
                                  .hint = "write at least one token; or set bos_token_id in generation_config.json"});
       prompt = {config.bos_token_id};
     }
-    const int64_t limit = room_for(model, prompt, config, index);
+    const int64_t limit = room_for(model, prompt, config, where);
     for (int64_t s = 0; s < config.num_return_sequences; ++s) {
       rows.emplace_back(tokenizer, config);
       Row& row = rows.back();
@@ -288,37 +290,41 @@ std::vector<Completion> generate(nn::CausalModel& model, const text::Tokenizer& 
         Exit::usage,
         {.what = "--batch-size is out of range", .got = std::to_string(options.batch_size), .expected = "at least 1"});
   const c10::NoGradGuard no_gradients;
-  auto rows = make_rows(model, tokenizer, prompts, config, options.first_prompt);
+  auto rows = make_rows(model, tokenizer, prompts, config, options);
   Timings timings;
   const auto called = Clock::now();
   std::vector<Completion> completions;
   for (size_t begin = 0; begin < rows.size(); begin += options.batch_size) {
     const auto of_batch = std::span(rows).subspan(begin, std::min<size_t>(options.batch_size, rows.size() - begin));
     Batch batch(model, config, options, begin, of_batch);
+    const auto complete = [&] {  // in order: a row that is done waits for those before it
+      for (size_t i = completions.size() - begin; i < of_batch.size() && of_batch[i].done; ++i) {
+        if (options.on_completion) options.on_completion(of_batch[i].completion);
+        completions.push_back(std::move(of_batch[i].completion));
+      }
+    };
     auto start = Clock::now();
     batch.prefill();
     timings.prefill += seconds_since(start);
     if (begin == 0) timings.first_token = seconds_since(called);
     start = Clock::now();
-    while (batch.step()) {
-    }
+    do complete();
+    while (batch.step());
     timings.decode += seconds_since(start);
-    for (Row& row : of_batch) {
+    for (const Row& row : of_batch) {
       timings.prompt_tokens += row.prompt_tokens;
       timings.prefill_new_tokens += 1;
       timings.decode_new_tokens += row.new_tokens() - 1;
-      if (options.timings) *options.timings = timings;
-      if (options.on_completion) options.on_completion(row.completion);
-      completions.push_back(std::move(row.completion));
     }
   }
+  if (options.timings) *options.timings = timings;
   return completions;
 }
 
 void check_prompts(const nn::CausalModel& model, const text::Tokenizer& tokenizer,
                    const std::vector<std::string>& prompts, const GenerationConfig& config) {
   config.validate();
-  make_rows(model, tokenizer, encoded(tokenizer, prompts), config, 0);
+  make_rows(model, tokenizer, encoded(tokenizer, prompts), config);
 }
 
 std::vector<std::string> sample_texts(nn::CausalModel& model, const text::Tokenizer& tokenizer,

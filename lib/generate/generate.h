@@ -42,10 +42,11 @@ struct GenerateOptions {
   int64_t batch_size = 8;  ///< rows (prompts x num_return_sequences) that run together
   size_t first_prompt =
       0;  ///< index of prompts[0] in the whole work: random streams and Completion::prompt count from it
+  std::vector<std::string> places;  ///< what errors call each prompt (file:line); empty: "prompt 1", "prompt 2", ...
   bool logprobs = false;
   /// Called with every piece of text as it becomes certain, whole characters only: (row within the call, piece).
   std::function<void(size_t, std::string_view)> on_text;
-  /// Called with each completion in order, as soon as its batch is done.
+  /// Called with each completion in order, as soon as it and those before it are done.
   std::function<void(const Completion&)> on_completion;
   Timings* timings = nullptr;
 };

@@ -79,7 +79,7 @@ WeightFiles::WeightFiles(const fs::path& path) {
   const fs::path index_path = path / kWeightsIndex;
   if (!fs::exists(index_path)) no_weights(path);
 
-  const Json index = read_json(index_path);
+  const auto index = parse_json<SortedJson>(read_file(index_path), index_path.string());
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object())
     throw Error(

@@ -4,6 +4,7 @@
 #include <ATen/ops/from_blob.h>
 
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "core/error.h"
@@ -99,14 +100,14 @@ std::vector<WrittenFile> save_weights(const fs::path& folder, const NamedTensors
   if (shards.size() == 1) {
     written.push_back({kWeightsFile, save_tensors(folder / kWeightsFile, shards[0])});
   } else {
-    Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", Json::object()}};
+    std::map<std::string, std::string> weight_map;  // sorted, as transformers writes it
     for (size_t i = 0; i < shards.size(); ++i) {
       char name[64];
       std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
       written.push_back({name, save_tensors(folder / name, shards[i])});
-      for (const auto& [tensor, ignored] : shards[i]) index["weight_map"][tensor] = name;
+      for (const auto& [tensor, ignored] : shards[i]) weight_map[tensor] = name;
     }
-    write_json(folder / kWeightsIndex, index);
+    write_json(folder / kWeightsIndex, {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}});
     written.push_back({kWeightsIndex, checksum_file(folder / kWeightsIndex)});
   }
 

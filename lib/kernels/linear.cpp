@@ -17,9 +17,11 @@ using torch::autograd::variable_list;
 /// float32 elements widened at a time: bounds the scratch memory.
 constexpr int64_t kPanel = int64_t{4} << 20;
 
+/// Up to so many rows LibTorch's own bfloat16 product is bound by reading the weight, and so faster than widening it.
+constexpr int64_t kFewRows = 2;
+
 bool needs_widening(const at::Tensor& x) {
-  return x.scalar_type() == at::kBFloat16 && x.is_cpu() && !fast_bfloat16_products() &&
-         backend() == Backend::automatic;
+  return x.scalar_type() == at::kBFloat16 && x.is_cpu() && !fast_bfloat16_products() && backend() == Backend::automatic;
 }
 
 /// out (+)= product + bias, rounded once.
@@ -97,7 +99,10 @@ struct WideLinear : torch::autograd::Function<WideLinear> {
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (!needs_widening(x) || weight.scalar_type() != at::kBFloat16 || x.numel() == 0 || weight.numel() == 0)
     return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
-  if (!wants_gradient(x, weight, bias)) return wide_linear(x, weight, bias);
+  if (!wants_gradient(x, weight, bias)) {
+    if (x.numel() / x.size(-1) > kFewRows) return wide_linear(x, weight, bias);
+    return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
+  }
   return WideLinear::apply(x, weight, optional(bias));
 }
 

@@ -34,11 +34,14 @@ std::string joined(const std::vector<std::string>& names, size_t most = 8) {
   return text;
 }
 
+const Family* find_family(const std::string& model_type) {
+  const auto found = std::ranges::find(kFamilies, model_type, &Family::model_type);
+  return found == std::end(kFamilies) ? nullptr : found;
+}
+
 const Family& family_of(const io::Json& config, const std::string& where) {
   io::ObjectReader reader(config, where);
-  const std::string type = reader.string("model_type");
-  for (const Family& family : kFamilies)
-    if (family.model_type == type) return family;
+  if (const Family* family = find_family(reader.string("model_type"))) return *family;
   reader.fail("model_type", joined(model_types()));
 }
 
@@ -115,8 +118,9 @@ void check_tied_head(nn::CausalModel& model, const io::WeightFiles::Entry& head,
 
 }  // namespace
 
-bool is_buffer(const io::Json& config, const std::string& where, const std::string& name) {
-  return !family_of(config, where).parameter_name(name);
+bool is_buffer(const std::string& model_type, const std::string& name) {
+  const Family* family = find_family(model_type);
+  return family && !family->parameter_name(name);
 }
 
 void load_weights(nn::CausalModel& model, const io::WeightFiles& weights, const std::string& where, bool map) {

@@ -27,8 +27,8 @@ std::shared_ptr<nn::CausalModel> create(const io::Json& config, const nn::Build&
                                         const std::string& where = "model");
 
 /// Whether `name` stands in the files of this family beside the parameters (a mask, rotary frequencies) and is left
-/// out.
-bool is_buffer(const io::Json& config, const std::string& where, const std::string& name);
+/// out. Of a family that is not registered nothing is known: false.
+bool is_buffer(const std::string& model_type, const std::string& name);
 
 struct LoadOptions {
   std::optional<c10::ScalarType> dtype;  ///< default: what config.json says, else that of the first floating tensor

@@ -62,7 +62,11 @@ LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContex
                               .got = std::to_string(longest) + " tokens",
                               .expected = "at most " + std::to_string(max_positions),
                               .hint = "shorten the text or the number of new tokens"});
-  LayerContext made{.cache = context.cache, .past = past, .length = length, .attentions = context.attentions};
+  LayerContext made{.cache = context.cache,
+                    .past = past,
+                    .length = length,
+                    .attentions = context.attentions,
+                    .attention_layer = context.attention_layer};
 
   at::Tensor real = context.attention_mask;
   if (real.defined()) {
@@ -124,7 +128,7 @@ at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, con
                             double scale, double dropout) {
   if (context.cache) std::tie(k, v) = context.cache->append(layer, k, v);  // [B, K, S, D]
   at::Tensor y;
-  if (context.attentions) {
+  if (context.attentions && context.attention_layer.value_or(layer) == layer) {
     y = explicit_attention(q, k, v, context, scale, dropout);
   } else {
     const bool causal = !context.mask.defined() && context.length > 1;

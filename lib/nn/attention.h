@@ -22,6 +22,7 @@ struct LayerContext {
   at::Tensor mask;          ///< bool [B or 1, 1, T, past + T], true where a query sees a key; undefined: plain causal
   at::Tensor cos, sin;      ///< rotary families only, see nn/rotary.h
   std::vector<at::Tensor>* attentions = nullptr;
+  std::optional<int64_t> attention_layer;
 };
 
 /// Positions: context.position_ids; else counted over the real tokens of context.attention_mask (so padding on the left
@@ -32,7 +33,8 @@ LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContex
 
 /// softmax(q k^T * scale + mask) v, causal. q: [B, H, T, D]; k, v: [B, K, T, D] with H a multiple of K (grouped-query
 /// attention); appended to the cache of `layer` where there is one. Returns [B, T, H * D]. With context.attentions set
-/// the weights are computed explicitly and appended there, [B, H, T, S]; otherwise LibTorch's fused attention runs.
+/// (and this layer's weights wanted) the weights are computed explicitly and appended there, [B, H, T, S]; otherwise
+/// LibTorch's fused attention runs.
 at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const LayerContext& context, int64_t layer,
                             double scale, double dropout);
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,8 +22,9 @@ struct ForwardContext {
   at::Tensor position_ids;    ///< [B, T] int64; default: counted over the real tokens, from the cache's length on
   at::Tensor attention_mask;  ///< [B, past + T] bool (or 0 and 1), false at padding; default: all true
   /// When set, attention takes the explicit path, softmax(QK^T / sqrt(d)) V, and appends each layer's [B, H, T, S]
-  /// here.
+  /// here; with attention_layer given, that layer's alone.
   std::vector<at::Tensor>* attentions = nullptr;
+  std::optional<int64_t> attention_layer;
   /// When set, receives the embeddings' output and each layer's, as HF's output_hidden_states does: L + 1 tensors
   /// [B, T, H], the last one after the final norm.
   std::vector<at::Tensor>* hidden_states = nullptr;

@@ -45,6 +45,7 @@ class HfTokenizer : public Tokenizer {
   size_t vocab_size() const override { return vocab_size_; }
   SpecialTokens special_tokens() const override { return parts_.special; }
   void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens) const override;
+  std::vector<TokenId> prefix() const override { return parts_.post_processor.before; }
   std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const override;
   std::string token_bytes(TokenId id) const override;
   std::optional<TokenId> token_to_id(std::string_view token) const override;

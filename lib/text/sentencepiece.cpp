@@ -9,11 +9,13 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "text/sentencepiece_json.h"
 
 namespace llmtk::text {
 namespace {
 
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, what spaces are spelled with
+constexpr size_t kMaxSentenceBytes = 1 << 15;
 
 class SentencePieceTokenizer : public Tokenizer {
  public:
@@ -40,6 +42,10 @@ class SentencePieceTokenizer : public Tokenizer {
     const auto status = processor_.Encode({text.data(), text.size()}, &ids);
     LLMTK_CHECK(status.ok(), status.error_message());
     out.insert(out.end(), ids.begin(), ids.end());
+  }
+
+  std::vector<TokenId> prefix() const override {
+    return processor_.bos_id() >= 0 ? std::vector<TokenId>{processor_.bos_id()} : std::vector<TokenId>{};
   }
 
   std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const override {
@@ -97,7 +103,12 @@ class SentencePieceTokenizer : public Tokenizer {
   void save(const std::filesystem::path& folder) const override {
     std::filesystem::create_directories(folder);
     write_file_atomic(folder / "tokenizer.model", model_);
-    nlohmann::ordered_json config = {{"tokenizer_class", "LlamaTokenizer"}, {"legacy", false}, {"add_bos_token", true}};
+    const auto json = this->json();
+    if (json) write_file_atomic(folder / "tokenizer.json", *json);
+    // transformers' class for a .model alone takes every model for BPE.
+    nlohmann::ordered_json config = {{"tokenizer_class", json ? "PreTrainedTokenizerFast" : "LlamaTokenizer"},
+                                     {"add_bos_token", processor_.bos_id() >= 0},
+                                     {"clean_up_tokenization_spaces", false}};
     const auto role = [&](const char* key, int id) {
       if (id >= 0) config[key] = processor_.IdToPiece(id);
     };
@@ -108,11 +119,35 @@ class SentencePieceTokenizer : public Tokenizer {
     write_file_atomic(folder / "tokenizer_config.json", config.dump(2) + "\n");
   }
 
+  /// The tokenizer.json that save() writes; nothing where none gives the same ids.
+  std::optional<std::string> json() const {
+    return sentencepiece_json(model_, processor_.bos_id() >= 0 ? processor_.IdToPiece(processor_.bos_id()) : "");
+  }
+
  private:
   std::string model_;
   sentencepiece::SentencePieceProcessor processor_;
   bool adds_space_ = false;
 };
+
+/// Cuts off what the library takes for one sentence: longer ones, and those with the character that stands for unknown
+/// ones in it, it would leave out in silence; a word of more than 65535 characters would end the process.
+std::string_view take_sentence(std::string_view& text) {
+  constexpr std::string_view kReserved = "\xE2\x96\x85";  // U+2585
+  const size_t reserved = text.find(kReserved);
+  size_t end = std::min(reserved, text.size());
+  size_t gap = end == reserved ? kReserved.size() : 0;
+  if (end > kMaxSentenceBytes) {
+    const size_t blank = text.rfind(' ', kMaxSentenceBytes);
+    const bool at_blank = blank != text.npos && blank > 0;
+    end = at_blank ? blank : kMaxSentenceBytes;
+    gap = at_blank ? 1 : 0;
+    while (!at_blank && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  }
+  const std::string_view sentence = text.substr(0, end);
+  text.remove_prefix(end + gap);
+  return sentence;
+}
 
 /// The library asks for sentences; what stops the reading is kept until it has returned.
 class Sentences : public sentencepiece::SentenceIterator {
@@ -121,7 +156,13 @@ class Sentences : public sentencepiece::SentenceIterator {
   bool done() const override { return done_; }
   void Next() override {
     try {
-      done_ = !next_(sentence_);
+      for (sentence_.clear(); sentence_.empty() && !done_;) {
+        if (rest_.empty()) {
+          done_ = !next_(line_);
+          if (!done_) rest_ = line_;
+        }
+        sentence_ = take_sentence(rest_);
+      }
     } catch (...) {
       error_ = std::current_exception();
       done_ = true;
@@ -135,7 +176,8 @@ class Sentences : public sentencepiece::SentenceIterator {
 
  private:
   const std::function<bool(std::string&)>& next_;
-  std::string sentence_;
+  std::string line_, sentence_;
+  std::string_view rest_;  // of line_
   std::exception_ptr error_;
   bool done_ = false;
 };
@@ -144,6 +186,17 @@ class Sentences : public sentencepiece::SentenceIterator {
 
 std::unique_ptr<Tokenizer> read_sentencepiece(const std::filesystem::path& file) {
   return std::make_unique<SentencePieceTokenizer>(read_file(file), file.string());
+}
+
+std::unique_ptr<Tokenizer> read_saved_sentencepiece(const std::filesystem::path& folder) {
+  const auto model = folder / "tokenizer.model", json = folder / "tokenizer.json";
+  if (!std::filesystem::exists(model) || !std::filesystem::exists(json)) return nullptr;
+  try {
+    auto tokenizer = std::make_unique<SentencePieceTokenizer>(read_file(model), model.string());
+    if (tokenizer->json() == read_file(json)) return tokenizer;
+  } catch (const Error&) {  // other kinds of tokenizers have files of this name too
+  }
+  return nullptr;
 }
 
 std::unique_ptr<Tokenizer> train_sentencepiece(const std::function<bool(std::string&)>& next,
@@ -162,10 +215,11 @@ std::unique_ptr<Tokenizer> train_sentencepiece(const std::function<bool(std::str
       {"remove_extra_whitespaces", "false"},
       {"split_digits", "true"},
       {"allow_whitespace_only_pieces", "true"},
-      {"max_sentence_length", "1048576"},
-      {"input_sentence_size", "0"},
+      {"max_sentence_length", std::to_string(kMaxSentenceBytes)},
+      {"input_sentence_size", std::to_string(options.input_sentence_size)},
       {"minloglevel", "2"},
   };
+  sentencepiece::SetRandomGeneratorSeed(0);  // of the sample
   Sentences sentences(next);
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(settings, &sentences, &model);

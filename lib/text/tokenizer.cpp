@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "io/model_folder.h"
 #include "text/hf_tokenizer.h"
 #include "text/sentencepiece.h"
 #include "text/unicode.h"
@@ -13,14 +14,27 @@ bool holds_tokenizer(const fs::path& folder) {
          fs::exists(folder / "tokenizer.model");
 }
 
-std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
+namespace {
+
+fs::path find_tokenizer(const fs::path& path_or_name) {
   std::error_code ignored;
-  if (!fs::exists(path, ignored))
-    throw Error(Exit::file,
-                {.what = "no such tokenizer",
-                 .where = path.string(),
-                 .expected = "a model folder, or a tokenizer.json, vocab.json or sentencepiece .model file"});
+  if (fs::exists(path_or_name, ignored)) return path_or_name;
+  try {
+    return io::find_model(path_or_name.string());
+  } catch (const Error& e) {
+    Error::Parts parts = e.parts();
+    parts.what = "no such tokenizer: " + parts.what;
+    parts.expected = "a model folder, or a tokenizer.json, vocab.json or sentencepiece .model file";
+    throw Error(e.exit(), parts);
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path_or_name) {
+  const fs::path path = find_tokenizer(path_or_name);
   if (fs::is_directory(path)) {
+    if (auto saved = read_saved_sentencepiece(path)) return saved;
     if (fs::exists(path / "tokenizer.json")) return read_tokenizer_json(path / "tokenizer.json");
     if (fs::exists(path / "vocab.json")) return read_gpt2_files(path / "vocab.json", path / "merges.txt");
     if (fs::exists(path / "tokenizer.model")) return read_sentencepiece(path / "tokenizer.model");

@@ -30,6 +30,8 @@ class Tokenizer {
 
   /// Appends the ids of `text` to `out`. `add_special_tokens`: what the tokenizer's post-processor adds (bos, eos).
   virtual void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens = false) const = 0;
+  /// What encode() with `add_special_tokens` puts before a text (bos); mostly nothing.
+  virtual std::vector<TokenId> prefix() const { return {}; }
   /// The text of `ids`; a byte sequence that is not UTF-8 comes out as U+FFFD.
   virtual std::string decode(std::span<const TokenId> ids, bool skip_special_tokens = false) const = 0;
   /// The raw bytes that `id` stands for, with no context (a leading space kept); what streaming puts together.
@@ -46,8 +48,9 @@ class Tokenizer {
   virtual void save(const std::filesystem::path& folder) const = 0;
 };
 
-/// Opens a model folder or a single tokenizer file. Throws Error(file) that names the file and what is wrong with it.
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
+/// Opens a model folder, a single tokenizer file, or a model's name in the local Hugging Face cache (see
+/// io::find_model). Throws Error(file) that names the file and what is wrong with it.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path_or_name);
 
 /// Whether a folder has files of a tokenizer that load_tokenizer reads.
 bool holds_tokenizer(const std::filesystem::path& folder);

@@ -263,16 +263,24 @@ void abandon_checkpoints(const fs::path& output_dir, int64_t step) {
     fs::remove_all(aside, ignored);
     rename_or_throw(it->path, aside);
     log::warn("going on from step " + std::to_string(step) + ": " + it->path.filename().string() +
-              ", which came later, is now " + aside.string());
+              ", which came later, is now " + aside.string() + " and is deleted when this run has finished");
   }
+}
+
+void remove_abandoned(const fs::path& output_dir) {
+  std::error_code ignored;
+  const auto abandoned = [](const fs::path& path) {
+    const std::string name = path.filename().string();
+    return name.starts_with(kAbandoned) && step_of(name.substr(std::strlen(kAbandoned))) >= 0;
+  };
+  for (const fs::path& path : entries(output_dir, abandoned)) fs::remove_all(path, ignored);
 }
 
 void clear_run(const fs::path& output_dir) {
   remove_weights(output_dir);
   for (const auto& checkpoint : list_checkpoints(output_dir)) remove_checkpoint(checkpoint.path);
+  remove_abandoned(output_dir);
   std::error_code ignored;
-  const auto abandoned = [](const fs::path& path) { return path.filename().string().starts_with(kAbandoned); };
-  for (const fs::path& path : entries(output_dir, abandoned)) fs::remove_all(path, ignored);
   for (const char* name : {"metrics.jsonl", "config.resolved.yaml", "loss.svg"}) fs::remove(output_dir / name, ignored);
 }
 

@@ -61,6 +61,9 @@ void remove_unfinished(const fs::path& output_dir);
 /// way, and must neither go on from theirs nor rotate its own away before them. Throws Error(file).
 void abandon_checkpoints(const fs::path& output_dir, int64_t step);
 
+/// Deletes what was moved aside: the run that took another way has come to its end.
+void remove_abandoned(const fs::path& output_dir);
+
 /// Whether a folder holds a model's weights.
 bool holds_model(const fs::path& folder);
 

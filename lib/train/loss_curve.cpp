@@ -49,12 +49,23 @@ std::string line(double x1, double y1, double x2, double y2) {
 
 }  // namespace
 
+Curve::Point Curve::mean_of_waiting() const {
+  const auto n = static_cast<double>(waiting_);
+  return {sum_.step / n, sum_.value / n};
+}
+
+std::vector<Point> Curve::points() const {
+  std::vector<Point> all = points_;
+  if (waiting_ > 0) all.push_back(mean_of_waiting());
+  return all;
+}
+
 void Curve::add(double step, double value) {
+  last_ = value;
   sum_.step += step;
   sum_.value += value;
   if (++waiting_ < per_point_) return;
-  const auto n = static_cast<double>(waiting_);
-  points_.push_back({sum_.step / n, sum_.value / n});
+  points_.push_back(mean_of_waiting());
   sum_ = {0, 0};
   waiting_ = 0;
   if (points_.size() < kMost) return;
@@ -77,7 +88,7 @@ void LossCurve::add(const Row& row) {
 }
 
 std::string LossCurve::svg(const std::string& title) const {
-  const auto &train = train_.points(), &eval = eval_.points();
+  const std::vector<Point> train = train_.points(), eval = eval_.points();
   double last = 1, low = 1e300, high = -1e300;
   for (const auto* points : {&train, &eval})
     for (const Point& p : *points)
@@ -120,14 +131,14 @@ std::string LossCurve::svg(const std::string& title) const {
   curve(eval, "eval");
   for (const Point& p : eval)
     svg += "<circle class=\"dot\" cx=\"" + pixel(x(p.step)) + "\" cy=\"" + pixel(y(p.value)) + "\" r=\"3\"/>\n";
-  const auto legend = [&](double at, const char* name, const std::vector<Point>& points) {
-    if (points.empty()) return;
+  const auto legend = [&](double at, const char* name, const Curve& of) {
+    if (of.points().empty()) return;
     svg += "<polyline class=\"line " + std::string(name) + "\" points=\"" + pixel(at) + ",24 " + pixel(at + 24) +
            ",24\"/>\n";
-    svg += label(at + 30, 28, "start", std::string(name) + " " + number(std::round(points.back().value * 1000) / 1000));
+    svg += label(at + 30, 28, "start", std::string(name) + " " + number(std::round(of.last() * 1000) / 1000));
   };
-  legend(kWidth - kRight - 250, "train", train);
-  legend(kWidth - kRight - 120, "eval", eval);
+  legend(kWidth - kRight - 250, "train", train_);
+  legend(kWidth - kRight - 120, "eval", eval_);
   return svg + "</svg>\n";
 }
 

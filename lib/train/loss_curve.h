@@ -18,11 +18,17 @@ class Curve {
   static constexpr size_t kMost = 2000;
 
   void add(double step, double value);
-  const std::vector<Point>& points() const { return points_; }
+  /// The values that wait for a point of their own are one more, their mean.
+  std::vector<Point> points() const;
+  /// The newest value, as it was added.
+  double last() const { return last_; }
 
  private:
+  Point mean_of_waiting() const;
+
   std::vector<Point> points_;
   Point sum_{0, 0};
+  double last_ = 0;
   int64_t waiting_ = 0, per_point_ = 1;  // values in sum_, and in a point
 };
 

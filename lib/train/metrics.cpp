@@ -20,6 +20,11 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t step, const 
     : path_(path) {
   if (step > 0 && std::filesystem::exists(path)) {
     std::ifstream file(path, std::ios::binary);
+    const auto check_readable = [&] {
+      if (!file.is_open() || file.bad())  // not the same as a file without rows, which may be begun anew
+        throw Error(Exit::file, {.what = std::string("cannot read: ") + std::strerror(errno), .where = path.string()});
+    };
+    check_readable();
     uint64_t at = 0;
     for (std::string line; std::getline(file, line);) {
       if (file.eof()) break;  // half a line
@@ -31,6 +36,7 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t step, const 
       kept_bytes_ = at;
       if (has_step && kept) kept(row);
     }
+    check_readable();
   }
   fd_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
   if (fd_ < 0)
@@ -68,6 +74,7 @@ void MetricsFile::write(const std::string& line) {
 }
 
 void MetricsFile::sync() {
+  if (!cut_) cut();
   if (::fdatasync(fd_) != 0)
     throw Error(Exit::file, {.what = std::string("cannot write: ") + std::strerror(errno), .where = path_.string()});
 }

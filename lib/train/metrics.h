@@ -18,7 +18,7 @@ using Row = nlohmann::ordered_json;
 class MetricsFile {
  public:
   /// Goes on behind the rows up to `step` that stand there, and shows each of them to `kept`. What follows them (a
-  /// resumed run repeats it, and a killed one may have left half a line) is cut off when the first row is added: a run
+  /// resumed run repeats it, and a killed one may have left half a line) is cut off with the first row or sync(): a run
   /// that comes to nothing takes nothing away. Throws Error(file).
   MetricsFile(const std::filesystem::path& path, int64_t step, const std::function<void(const Row&)>& kept = {});
   ~MetricsFile();
@@ -26,7 +26,7 @@ class MetricsFile {
   MetricsFile& operator=(const MetricsFile&) = delete;
 
   void add(const Row& row);
-  /// What was added outlives a crash of the machine.
+  /// The file holds this run's rows alone, and they outlive a crash of the machine.
   void sync();
 
  private:

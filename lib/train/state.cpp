@@ -39,7 +39,7 @@ void flatten(const Json& json, const std::string& prefix, std::map<std::string, 
     const std::string path = prefix.empty() ? key : prefix + "." + key;
     if (value.is_structured())  // a list's keys are 0, 1, ...
       flatten(value, path, out);
-    else
+    else if (!value.is_null())
       out[path] = value.is_string() ? value.get<std::string>() : value.dump();
   }
 }
@@ -54,7 +54,7 @@ constexpr std::array<std::string_view, 1> kFreeSections = {"samples."};
 
 /// Another model, other data: the checkpoint does not fit.
 constexpr std::array<std::string_view, 3> kRefusedSections = {"model.", "tokenizer.", "data."};
-constexpr std::array<std::string_view, 3> kRefused = {"optimizer.type", "trainer.dtype",
+constexpr std::array<std::string_view, 4> kRefused = {"optimizer.type", "trainer.dtype", "trainer.seed",
                                                       "trainer.per_device_train_batch_size"};
 
 /// Data that was moved is the same data: its checksums are compared.

@@ -57,7 +57,7 @@ void compare(const Json& saved_config, const Json& run_config, const std::string
 
 }  // namespace
 
-Json read_trainer_state(const CheckpointFolder& checkpoint, const Json& run_config) {
+Json read_trainer_state(const CheckpointFolder& checkpoint, const Json& run_config, const AddDefaults& add_defaults) {
   const std::string where = (checkpoint.path / kStateFile).string();
   Json saved = io::read_json(checkpoint.path / kStateFile);
   if (saved.value("format", "") != "llmtk-trainer-state" || saved.value("version", 0) != 1)
@@ -65,6 +65,7 @@ Json read_trainer_state(const CheckpointFolder& checkpoint, const Json& run_conf
   for (const char* key : {"config", "loop", "data"})
     if (!saved.contains(key))
       throw Error(Exit::file, {.what = std::string("key '") + key + "' is missing", .where = where});
+  if (add_defaults) add_defaults(saved["config"]);
   compare(saved["config"], run_config, where);
   return saved;
 }
@@ -335,7 +336,7 @@ void Trainer::save() {
 }
 
 void Trainer::resume(const CheckpointFolder& checkpoint) {
-  const Json saved = read_trainer_state(checkpoint, task_.run_config);
+  const Json saved = read_trainer_state(checkpoint, task_.run_config, task_.add_defaults);
   state_ = LoopState::from_json(saved["loop"], (checkpoint.path / kStateFile).string());
   task_.load_weights(checkpoint.path);
   optimizer_->load_state(io::load_tensors(checkpoint.path / kOptimizerFile),
@@ -364,6 +365,7 @@ void Trainer::save_final() {
     FolderUpdate update(config_.output_dir, bytes_of(task_.module->parameters()) + kSmallFiles);
     task_.save_model(update.folder());
     update.commit();
+    remove_abandoned(config_.output_dir);
   }
   if (task_.observer) task_.observer->sync();
   task_.parallel->barrier();

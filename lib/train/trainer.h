@@ -28,6 +28,9 @@ namespace llmtk::train {
 /// scale * (sum of the losses of the batch's target tokens): a scalar, float32. In an evaluation grad mode is off.
 using LossFunction = std::function<at::Tensor(const data::Batch& batch, double scale)>;
 
+/// Gives the config of a checkpoint the defaults of keys that it was saved without.
+using AddDefaults = std::function<void(nlohmann::ordered_json& config)>;
+
 /// What the loop is given.
 struct Task {
   std::shared_ptr<torch::nn::Module> module;
@@ -40,6 +43,7 @@ struct Task {
   std::function<void(const fs::path&)> load_weights;  ///< reads the weights that save_model wrote, strictly
   std::function<void(int64_t step)> sample;           ///< may be empty; the model is in evaluation mode, grad mode off
   nlohmann::ordered_json run_config;           ///< the resolved config, kept in checkpoints and compared on resume
+  AddDefaults add_defaults;                    ///< may be empty
   double flops_per_token = 0, peak_flops = 0;  ///< for the share of the peak; 0: not reported
 };
 
@@ -73,8 +77,8 @@ void warn_of_length(const TrainerConfig& config, const SchedulerConfig& schedule
 
 /// The trainer's state of a checkpoint, once its config agrees with the run's (Task::run_config): differences that a
 /// run can bear are warnings. Throws Error(usage) for another model or other data, Error(file) for no such state.
-nlohmann::ordered_json read_trainer_state(const CheckpointFolder& checkpoint,
-                                          const nlohmann::ordered_json& run_config);
+nlohmann::ordered_json read_trainer_state(const CheckpointFolder& checkpoint, const nlohmann::ordered_json& run_config,
+                                          const AddDefaults& add_defaults = {});
 
 class Trainer {
  public:

@@ -5,8 +5,9 @@
   scripts/bench tokenize --text a.txt rows.jsonl      text of one's own
   scripts/bench tokenize --check                      exit 7 unless llmtk is ahead of tiktoken and 8 x tokenizers
 
-The text is what set-up extracts (fortunes) and, where LLMTK_TEST_DATA names the folder, Shakespeare and poems of the Tang. The
-tokenizers are GPT-2's, where LLMTK_TEST_DATA has it, and one of SmolLM2's kind (every digit by itself), learnt from the text here.
+The text is what set-up extracts (fortunes, in the folder that scripts/bootstrap --print data names) and, where LLMTK_TEST_DATA
+names the folder, Shakespeare and poems of the Tang. The tokenizers are GPT-2's, where LLMTK_TEST_DATA has it, and one of
+SmolLM2's kind (every digit by itself), learnt from the text here.
 
 Before anything is timed all ids are compared. llmtk's time is what `tokenize count` takes to read the file, parse its JSON and
 encode it; the peers have their texts in memory. `MB/s` is by the clock; `per core` is MB per second of processor time: of llmtk's
@@ -49,8 +50,8 @@ def texts_of(path):
 
 def default_texts():
     """{"English": files, "Chinese": files} of what is there."""
-    cache = pathlib.Path(os.environ.get("LLMTK_CACHE", pathlib.Path.home() / ".cache" / "llmtk"))
-    files = {"English": [cache / "data/fortunes/english.jsonl"], "Chinese": [cache / "data/fortunes/chinese.jsonl"]}
+    fortunes = pathlib.Path(run([HERE.parent / "bootstrap", "--print", "data"]).rstrip("\n")) / "fortunes"
+    files = {"English": [fortunes / "english.jsonl"], "Chinese": [fortunes / "chinese.jsonl"]}
     if data := os.environ.get("LLMTK_TEST_DATA"):
         files["English"].append(pathlib.Path(data) / "text/tinyshakespeare.txt")
         files["Chinese"].append(pathlib.Path(data) / "text/tang_poems.txt")

@@ -131,6 +131,56 @@ TEST_CASE("everything wrong is said at once, in order") {
         "x.yaml:3:7: missing key 'data.sources.0.path': expected a text that is not empty (A text file)");
 }
 
+TEST_CASE("several problems are a list too") {
+  try {
+    read("max_steps: ten\n" + kData, {"optimizer.type=sdg"});
+    FAIL("no error");
+  } catch (const config::InvalidConfig& e) {
+    CHECK(e.parts().what == "2 problems");
+    CHECK(e.parts().where == "x.yaml");
+    REQUIRE(e.problems().size() == 2);
+    CHECK(e.problems()[0].where == "x.yaml:1:12");
+    CHECK(e.problems()[0].got == "'ten'");
+    CHECK(e.problems()[1].where == "argument 'optimizer.type=sdg'");
+    CHECK(e.problems()[1].hint == "did you mean 'sgd'?");
+  }
+}
+
+struct Open {
+  nlohmann::ordered_json model;
+  int64_t steps = 1;
+  template <class V>
+  void fields(V& v) {
+    v("model", model, "What somebody else reads");
+    v("steps", steps, "How long");
+  }
+};
+
+TEST_CASE("where keys were given can be asked later") {
+  config::Places places;
+  config::parse<Open>("model:\n  width: 3\n  rope: {type: a,\n    factor: 2}\n", "x.yaml", {"model.heads=4"}, &places);
+  CHECK(places.of("model.width") == "x.yaml:2:3");
+  CHECK(places.of("model.rope.factor") == "x.yaml:4:5");
+  CHECK(places.of("model.rope.beta") == "x.yaml:3:3");  // its section's
+  CHECK(places.of("model.heads") == "argument 'model.heads=4'");
+  CHECK(places.of("steps") == "x.yaml");
+  CHECK(places.below("model.rope") == std::map<std::string, std::string>{{"factor", "x.yaml:4:5"}, {"type", "x.yaml:3:10"}});
+  config::parse<Open>("model: {width: 3}\n", "x.yaml", {"model={depth: 1}"}, &places);
+  CHECK(places.below("model") == std::map<std::string, std::string>{{"depth", "argument 'model={depth: 1}'"}});
+}
+
+TEST_CASE("what an older program wrote gets the defaults of newer keys") {
+  auto json = nlohmann::ordered_json::parse(
+      R"({"optimizer": {"type": "sgd"}, "data": {"sources": [{"path": "a"}], "opened": 1}, "name": "x"})");
+  config::add_defaults<Config>(json);
+  CHECK(json["optimizer"]["type"] == "sgd");
+  CHECK(json["optimizer"]["learning_rate"] == 3e-4);
+  CHECK(json["data"]["sources"][0] == nlohmann::ordered_json{{"path", "a"}, {"weight", 1.0}});
+  CHECK(json["data"]["opened"] == 1);
+  CHECK(json["dropout"].is_null());
+  CHECK(json["max_steps"] == 100);
+}
+
 TEST_CASE("rules over several fields point to where the value was given") {
   CHECK(about("optimizer: {betas: [0.95, 0.9]}") ==
         "x.yaml:2:20: optimizer.betas: the first is above the second (they may be swapped)");

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/log.h"
+#include "stderr_of.h"
 #include "test.h"
 
 using namespace llmtk;
@@ -32,28 +33,6 @@ std::string on_terminal(unsigned short columns, Body body) {
   ::waitpid(child, &status, 0);
   ::close(terminal);
   CHECK(status == 0);
-  return text;
-}
-
-/// What `body` writes to a pipe in place of stderr.
-template <class Body>
-std::string on_pipe(Body body) {
-  int ends[2];
-  REQUIRE(::pipe(ends) == 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::dup2(ends[1], STDERR_FILENO);
-    ::close(ends[0]);
-    ::close(ends[1]);
-    body();
-    ::_exit(0);
-  }
-  ::close(ends[1]);
-  std::string text;
-  char chunk[4096];
-  for (ssize_t n; (n = ::read(ends[0], chunk, sizeof chunk)) > 0;) text.append(chunk, static_cast<size_t>(n));
-  ::waitpid(child, nullptr, 0);
-  ::close(ends[0]);
   return text;
 }
 
@@ -100,7 +79,7 @@ TEST_CASE("a terminal is not redrawn too often") {
 }
 
 TEST_CASE("elsewhere a line is printed at logging steps only, rate-limited, the last always") {
-  const std::string text = on_pipe([] {
+  const std::string text = test::stderr_of([] {
     double now = 0;
     Progress progress(100, {.clock = [&] { return now += 0.05; }});
     for (int step = 1; step <= 100; ++step) progress.update(step, {{"loss", "1"}}, step % 10 == 0);

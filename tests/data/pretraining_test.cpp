@@ -9,6 +9,7 @@
 
 #include "data/checksums.h"
 #include "data/shard_writer.h"
+#include "stderr_of.h"
 #include "support.h"
 
 using namespace llmtk;
@@ -54,6 +55,12 @@ Ids targets(BatchSource& source) {
   return out;
 }
 
+/// Has one token for the beginning and the end of a text.
+class EosFirst : public ByteTokenizer {
+ public:
+  std::vector<text::TokenId> prefix() const override { return {256}; }
+};
+
 size_t entries(const fs::path& folder) {
   return static_cast<size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
 }
@@ -92,6 +99,20 @@ TEST_CASE("raw text becomes rows whose labels are the ids one further, and the c
   f.context.vocab_size = 258;
   f.open(&shifted);
   CHECK(entries(f.config.cache_dir) == 3);
+}
+
+TEST_CASE("rows begin with what the tokenizer puts before a text, unless it shall not") {
+  Fixture f;
+  f.config.train = {{.path = f.write("a.txt", "abcdefghijklmnopqrstuvwxyz")}};
+  f.config.shuffle = false;
+  f.context.vocab_size = 258;
+  const ByteTokenizer with_bos(0, true, true);
+  Batch batch;
+  CHECK(f.open(&with_bos).train->next(batch));
+  CHECK(with_bos.decode(batch.input_ids, false) == "<bos>abcdefghijklmno");
+  f.config.prepend_bos = false;
+  CHECK(f.open(&with_bos).train->next(batch));
+  CHECK(with_bos.decode(batch.input_ids, false) == "abcdefghijklmnop");
 }
 
 TEST_CASE("what is held out is never trained on, and nothing is lost between") {
@@ -172,6 +193,7 @@ TEST_CASE("rows that are tokenized already") {
                                      "{\"input_ids\": [4, 5, 6, 7]}\n{\"input_ids\": [8, 9]}\n")}};
   f.config.shuffle = false;
   PretrainingData data = f.open(nullptr);
+  CHECK(data.train_tokens == 9);
   Batch batch;
   REQUIRE(data.train->next(batch));
   CHECK(batch.length == 4);
@@ -185,6 +207,14 @@ TEST_CASE("rows that are tokenized already") {
     f.write("rows.jsonl", rows);
     return error_of([&] { targets(*f.open(nullptr).train); });
   };
+  const std::string idle = "{\"input_ids\": [1, 2, 3], \"labels\": [7, -100, -100]}\n";
+  CHECK(contains(message(idle + "\n" + idle), "rows.jsonl: no row has a label to train on"));
+  Exit exit = Exit::ok;
+  error_of([&] { f.open(nullptr); }, &exit);
+  CHECK(exit == Exit::data);
+  f.write("rows.jsonl", "{\"input_ids\": [1, 2]}\n\n" + idle + idle);
+  CHECK(contains(test::stderr_of([&] { f.open(nullptr); }),
+                 "rows.jsonl:3: no label to train on, as in 2 of 3 rows"));
   CHECK(contains(message("{\"input_ids\": [1,2]}\n\n{\"input_ids\": [1,2,3,4,5,6,7,8,9]}"),
                  "rows.jsonl:3: 'input_ids' is longer than data.max_length"));
   CHECK(contains(message("{\"input_ids\": [1,2], \"labels\": [1]}"),
@@ -214,6 +244,17 @@ TEST_CASE("with a document mask positions restart and no document's end predicts
   const ByteTokenizer without_eos(0, false);
   CHECK(contains(error_of([&] { f.open(&without_eos); }), "no token ends the documents"));
   f.config.append_eos = true;
+  const auto text = f.write("b.txt", std::string(100, 'b'));
+  write_shards({text}, kBytes, "bytes", f.folder / "no-eos", {.append_eos = false});
+  f.config.train = {{.path = (f.folder / "no-eos").string()}};
+  CHECK(contains(error_of([&] { f.open(); }), "no-eos: data.document_mask, but no token ends the documents"));
+  f.config.train = {{.path = text}};
+  const EosFirst eos_first;
+  CHECK(
+      contains(error_of([&] { f.open(&eos_first); }), "the token that ends documents stands before them too: got 256"));
+  f.config.prepend_bos = false;
+  CHECK(f.open(&eos_first).train);
+  f.config.prepend_bos = true;
   f.config.train = {{.path = f.write("rows.jsonl", "{\"input_ids\": [1, 2]}\n")}};
   CHECK(contains(error_of([&] { f.open(); }), "data.document_mask does not work with rows"));
 }
@@ -240,8 +281,17 @@ TEST_CASE("a checksum is remembered until its file changes") {
   write_file_atomic(entry, "half a fi");
   CHECK(remembered_checksum(file, cache) == checksum_file(file));
   known["checksum"] = "remembered";
-  write_file_atomic(entry, known.dump());
+  for (const char* key : {"device", "inode", "size", "modified", "changed"}) {
+    INFO(key);
+    auto other = known;
+    other["file"][key] = other["file"][key].get<int64_t>() + 1;
+    write_file_atomic(entry, other.dump());
+    CHECK(remembered_checksum(file, cache) == checksum_file(file));
+    write_file_atomic(entry, known.dump());
+    CHECK(remembered_checksum(file, cache) == "remembered");
+  }
   write_file_atomic(file, "two");  // of the same size
+  age();
   CHECK(remembered_checksum(file, cache) == checksum_file(file));
 }
 
@@ -275,6 +325,40 @@ TEST_CASE("what cannot be trained on is refused with its place") {
   CHECK(contains(message(), "bad.jsonl:2: field 'text': got number"));
 }
 
+TEST_CASE("an option that the data has no use for is refused") {
+  Fixture f;
+  const auto text = f.write("a.txt", std::string(100, 'a'));
+  const auto rows = f.write("rows.jsonl", "{\"input_ids\": [1, 2]}\n");
+  write_shards({text}, kBytes, "bytes", f.folder / "shards", {});
+  const std::string shards = (f.folder / "shards").string(), file = shards + "/train-00000.bin";
+  const auto message = [&](const SourceConfig& source) {
+    f.config.train = {source};
+    Exit exit = Exit::usage;
+    const std::string told = error_of([&] { f.open(); }, &exit);
+    CHECK(exit == Exit::usage);
+    return told;
+  };
+  CHECK(contains(message({.path = text, .split = "train"}), "a.txt: split has no effect on raw text"));
+  CHECK(contains(message({.path = shards, .text_field = "body"}), "shards: text_field has no effect on token shards"));
+  CHECK(contains(message({.path = shards, .document = "line"}), "document has no effect on token shards"));
+  CHECK(message({.path = shards, .split = "train"}).empty());
+  CHECK(contains(message({.path = file, .split = "train"}), "split has no effect on a file of token ids"));
+  CHECK(contains(message({.path = rows, .text_field = "body"}), "text_field has no effect on rows that are tokenized"));
+  const auto told_of = [&](auto DataConfig::*setting, const auto& value) {
+    const auto before = f.config.*setting;
+    f.config.*setting = value;
+    const std::string told = message({.path = shards});
+    CHECK(message({.path = text}).empty());
+    f.config.train = {{.path = shards}, {.path = text}};
+    CHECK(error_of([&] { f.open(); }).empty());
+    f.config.*setting = before;
+    return told;
+  };
+  CHECK(contains(told_of(&DataConfig::append_eos, false), "data.append_eos has no effect on data that is tokenized"));
+  CHECK(contains(told_of(&DataConfig::prepend_bos, false), "data.prepend_bos has no effect"));
+  CHECK(contains(told_of(&DataConfig::on_bad_line, "skip"), "data.on_bad_line has no effect"));
+}
+
 TEST_CASE("the section reads from YAML, and its rules are told with their lines") {
   const auto config =
       config::parse<DataConfig>("train:\n  - {path: a.txt, document: line}\nmax_length: 64\n", "x.yaml");
@@ -284,6 +368,11 @@ TEST_CASE("the section reads from YAML, and its rules are told with their lines"
   CHECK(contains(message("train: [{path: a}, {path: b, weight: 2}]\n"), "weight"));
   CHECK(contains(message("train: [{path: a}]\nvalidation: [{path: b}]\nvalidation_fraction: 0.1\n"), "x.yaml:3"));
   CHECK(contains(message("train: [{path: a, document: page}]\n"), "blank_line"));
+  const std::string idle =
+      message("train: [{path: a}]\nvalidation: [{path: b}, {path: c, weight: 2, max_epochs: 3}]\n");
+  CHECK(contains(idle, "validation.1.weight"));
+  CHECK(contains(idle, "validation.1.max_epochs"));
+  CHECK(contains(idle, "has no effect"));
   CHECK(contains(message("train: [{path: a}]\nappend_eos: false\ndocument_mask: true\n"), "x.yaml:3"));
   CHECK(contains(message("{}"), "train"));
 }

@@ -1,6 +1,7 @@
 #include "data/reader.h"
 
 #include "core/utf8.h"
+#include "stderr_of.h"
 #include "support.h"
 #include "text/unicode.h"
 
@@ -140,10 +141,20 @@ TEST_CASE("a table's broken records are named by file and line") {
   CHECK(contains(message("id,body\n1,x\n"), "壞.csv:1: no column is named 'text': got 'id', 'body'"));
   CHECK(contains(message("id,text\n1,x\n2\n"), "壞.csv:3: the number of fields: got 1, expected 2"));
   CHECK(contains(message("id,text\n1,\"a\nb\"\n2,\"x\"y\n"), "壞.csv:4: text behind the closing quote"));
-  CHECK(contains(message("id,text\n1,\"never closed\n2,y\n"), "壞.csv:2: a quoted field is not closed"));
-  CHECK(contains(message("id,text\n1,\"" + std::string(500, 'x'), {.max_line_bytes = 100}),
-                 "is a quotation mark missing?"));
   CHECK(contains(message("id,text\n1,\xFF\n"), "壞.csv:2: not UTF-8"));
+  CHECK(contains(message("id,text\n1,\"a\nbc\xFF\"\n"), "壞.csv:3: not UTF-8: byte 0xFF at byte 3 of the line"));
+  // Where such a record ends cannot be told: what follows it is never taken for records.
+  for (const auto policy : {BadLine::stop, BadLine::skip, BadLine::replace})
+    for (const size_t block : {16u, 1u << 20}) {
+      const ReadOptions options{.on_bad_line = policy, .max_line_bytes = 100, .block_bytes = block};
+      CHECK(contains(message("id,text\n0,\"a\nb\"\n1,\"never closed\n2,y\n", options),
+                     "壞.csv:4: a quoted field is not closed"));
+      CHECK(contains(message("id,text\n0,\"a\nb\"\n1,\"" + std::string(500, 'x') + "\n2,y\"\n3,z\n", options),
+                     "壞.csv:4: a record is too long: expected at most 100 bytes (is a quotation mark missing"));
+      const std::string header = message("id,\xC4\xDA\xC8\xDD\n1,x\n", options);
+      CHECK(contains(header, "壞.csv:1: the first line, which names the columns, is not UTF-8"));
+      CHECK(contains(header, "iconv -f GB18030"));
+    }
   write_file_atomic(path, "id,text\n1,a\n2\n3,\xFF\n4,b\n");
   const Read skip = read_all(path, {.on_bad_line = BadLine::skip});
   CHECK(skip.documents == Documents{"a", "b"});
@@ -206,6 +217,11 @@ TEST_CASE("a JSON file: arrays, objects over several lines, a file that ends too
   CHECK(skip.documents == Documents{"a]}\"", "b"});
   CHECK(skip.skipped == 2);
   CHECK(contains(skip.complaints[1], "a.json:5: not JSON"));
+  write_file_atomic(path, "[{\"id\": 1,\n \"text\": \"\xFF\"}]");
+  CHECK(contains(error_of([&] { read_all(path, {}); }), "a.json:2: not UTF-8: byte 0xFF at byte 11 of the line"));
+  const Read mended = read_all(path, {.on_bad_line = BadLine::replace});
+  CHECK(mended.documents == Documents{"\xEF\xBF\xBD"});
+  CHECK(contains(mended.complaints.at(0), "a.json:2: not UTF-8"));
 }
 
 TEST_CASE("lines of ten megabytes are read; longer than the limit is an error or left out") {
@@ -250,6 +266,28 @@ TEST_CASE("a reader goes on from any block's end, and notices a changed file") {
   text[0] ^= 1;
   write_file_atomic(folder / "a.txt", text);
   CHECK(contains(error_of([&] { blocks_from(all[3].end); }), "has changed"));
+}
+
+TEST_CASE("a folder's tables and other files are left out, which is said once") {
+  test::TemporaryFolder folder;
+  fs::create_directories(folder / "books");
+  for (const char* name : {"books/README.md", "books/labels.csv", "books/LICENSE", "books/a.tsv"})
+    write_file_atomic(folder / name, "x");
+  const std::string root = (folder / "books").string();
+  const std::string none = error_of([&] { find_text_files({root}); });
+  CHECK(contains(none, "books: no text in this folder: expected .txt, .jsonl or .json files (for tables"));
+  CHECK(contains(none, root + "/**/"));
+  write_file_atomic(folder / "books/b.txt", "x");
+  const std::string said = test::stderr_of([&] {
+    find_text_files({root});
+    find_text_files({root, fs::relative(root).string()});
+  });
+  const std::string warning = "left out 4 files of other kinds, such as " + root +
+                              "/LICENSE (to read it give a pattern, '" + root + "/**/LICENSE')";
+  CHECK(contains(said, warning));
+  CHECK(said.find("left out") == said.rfind("left out"));
+  CHECK(find_text_files({root + "/*.csv"}).size() == 1);
+  CHECK(find_text_files({root + "/labels.csv", root + "/**/LICENSE"}).size() == 2);
 }
 
 TEST_CASE("files, folders and patterns; other formats are refused with the way out") {

@@ -109,6 +109,36 @@ TEST_CASE("documents are separated by eos and shards end between documents") {
   CHECK(fs::file_size(folder / "out/train-00000.bin") == 26);
 }
 
+TEST_CASE("what the tokenizer puts before a text stands before every document, once") {
+  test::TemporaryFolder folder;
+  const ByteTokenizer with_bos(0, true, true);
+  write_file_atomic(folder / "a.txt", "one two three four five\n\nsix\n");
+  ShardOptions options{.read = {.document = DocumentUnit::blank_line, .block_bytes = 16, .piece_bytes = 16},
+                       .shard_tokens = 30};
+  const ShardSummary summary = shard(folder / "a.txt", folder / "out", options, with_bos);
+  CHECK(summary.tokens == 25 + 5);
+  const TokenShards shards = TokenShards::open((folder / "out").string());
+  CHECK(text_of(shards, with_bos) == "<bos>one two three four five<eos><bos>six<eos>");
+  CHECK(shards.bos_ids() == std::vector<int32_t>{257});
+  CHECK(verify_shards(folder / "out") == 1);
+  options.shard_tokens = 29;  // the bos counts
+  CHECK(shard(folder / "a.txt", folder / "parts", options, with_bos).train.size() == 2);
+
+  options.prepend_bos = false;
+  CHECK(contains(error_of([&] { shard(folder / "a.txt", folder / "parts", options, with_bos); }),
+                 "bos_ids [257], now []"));
+  shard(folder / "a.txt", folder / "without", options, with_bos);
+  CHECK(text_of(TokenShards::open((folder / "without").string()), with_bos) == "one two three four five<eos>six<eos>");
+
+  // Shards whose manifest does not speak of it were made without.
+  shard(folder / "a.txt", folder / "old", options);
+  auto manifest = nlohmann::ordered_json::parse(read_file(folder / "old/shards.json"));
+  manifest["settings"].erase("bos_ids");
+  write_file_atomic(folder / "old/shards.json", manifest.dump());
+  CHECK(shard(folder / "a.txt", folder / "old", options).was_complete);
+  CHECK(TokenShards::open((folder / "old").string()).bos_ids().empty());
+}
+
 TEST_CASE("a vocabulary over 65536 is kept in 32 bits") {
   test::TemporaryFolder folder;
   const ByteTokenizer wide(100000);

@@ -12,13 +12,21 @@
 
 namespace llmtk::test {
 
-/// id = byte + offset; eos = offset + 256. With a large offset the ids do not fit in 16 bits.
+/// id = byte + offset; eos = offset + 256; bos, before a text with special tokens, = offset + 257. With a large offset
+/// the ids do not fit in 16 bits.
 class ByteTokenizer : public text::Tokenizer {
  public:
-  explicit ByteTokenizer(int32_t offset = 0, bool with_eos = true) : offset_(offset), with_eos_(with_eos) {}
-  size_t vocab_size() const override { return static_cast<size_t>(offset_) + 257; }
-  text::SpecialTokens special_tokens() const override { return {.eos = with_eos_ ? offset_ + 256 : -1}; }
-  void encode(std::string_view text, std::vector<text::TokenId>& out, bool) const override {
+  explicit ByteTokenizer(int32_t offset = 0, bool with_eos = true, bool with_bos = false)
+      : offset_(offset), with_eos_(with_eos), with_bos_(with_bos) {}
+  size_t vocab_size() const override { return static_cast<size_t>(offset_) + 257 + with_bos_; }
+  text::SpecialTokens special_tokens() const override {
+    return {.bos = with_bos_ ? offset_ + 257 : -1, .eos = with_eos_ ? offset_ + 256 : -1};
+  }
+  std::vector<text::TokenId> prefix() const override {
+    return with_bos_ ? std::vector<text::TokenId>{offset_ + 257} : std::vector<text::TokenId>{};
+  }
+  void encode(std::string_view text, std::vector<text::TokenId>& out, bool add_special_tokens) const override {
+    if (add_special_tokens && with_bos_) out.push_back(offset_ + 257);
     for (const char c : text) out.push_back(static_cast<unsigned char>(c) + offset_);
   }
   std::string decode(std::span<const text::TokenId> ids, bool) const override {
@@ -27,16 +35,17 @@ class ByteTokenizer : public text::Tokenizer {
     return text;
   }
   std::string token_bytes(text::TokenId id) const override {
+    if (id == offset_ + 257) return "<bos>";
     return id == offset_ + 256 ? "<eos>" : std::string(1, static_cast<char>(id - offset_));
   }
   std::optional<text::TokenId> token_to_id(std::string_view) const override { return std::nullopt; }
   std::string id_to_token(text::TokenId id) const override { return std::to_string(id); }
-  bool is_special(text::TokenId id) const override { return id == offset_ + 256; }
+  bool is_special(text::TokenId id) const override { return id >= offset_ + 256; }
   void save(const std::filesystem::path&) const override {}
 
  private:
   int32_t offset_;
-  bool with_eos_;
+  bool with_eos_, with_bos_;
 };
 
 /// Lines of English-looking and Chinese words.

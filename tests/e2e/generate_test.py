@@ -1,7 +1,9 @@
 """llmtk generate: every flag, on small random models; what comes out is what transformers gives."""
 
 import json
+import os
 import pathlib
+import pty
 import shutil
 import subprocess
 import tempfile
@@ -138,7 +140,8 @@ def test_where_prompts_come_from():
     expected = [c["ids"] for c in generate(GPT2, *prompt_flags(PROMPTS))]
     for flags, stdin in ((["--prompts-file", FOLDER / "prompts.txt"], ""),
                          (["--prompts-file", FOLDER / "prompts.jsonl"], ""),
-                         (["--prompts-file", "-"], "\r\n".join(PROMPTS))):
+                         (["--prompts-file", "-"], "\r\n".join(PROMPTS)),
+                         (["--prompts-file", "-"], "\n".join([json.dumps({"prompt": PROMPTS[0]}), *PROMPTS[1:]]))):
         assert [c["ids"] for c in generate(GPT2, *flags, stdin=stdin)] == expected, flags
 
     several = run("generate", GPT2, *prompt_flags(PROMPTS[:2]))
@@ -146,6 +149,33 @@ def test_where_prompts_come_from():
     assert several == f"=== {PROMPTS[0]}\n{texts[0]}\n\n=== {PROMPTS[1]}\n{texts[1]}\n", several
     # An empty prompt begins with bos.
     assert generate(GPT2, "--prompt", "")[0]["ids"] == generate(GPT2, "--prompt", "<|endoftext|>")[0]["ids"]
+
+
+def at_terminal(*arguments, type_in=b""):
+    """Everything that a terminal shows of a command that runs in it."""
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen([BIN / "llmtk", *map(str, arguments)], stdin=inside, stdout=inside, stderr=inside)
+    os.close(inside)
+    os.write(terminal, type_in)
+    shown = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    except OSError:  # the terminal's end
+        pass
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0, shown
+    return shown.decode()
+
+
+def test_terminals():
+    shown = at_terminal("generate", GPT2, "--max-new-tokens", 3, "--return-full-text", type_in=b"The fox\n\x04\x04")
+    assert "reading the prompt from standard input; end with Ctrl-D" in shown
+    # What a text says to the terminal is spelt out there, and only there.
+    prompt = ["--prompt", "\x1b[31mred\u009b", "--max-new-tokens", 3, "--return-full-text"]
+    shown = at_terminal("generate", GPT2, *prompt)
+    assert shown.startswith("\\x1b[31mred\\xc2\\x9b") and "\x1b" not in shown and "\u009b" not in shown, shown
+    assert run("generate", GPT2, *prompt).startswith("\x1b[31mred\u009b")
 
 
 def test_defaults_are_the_models():
@@ -192,6 +222,7 @@ def test_model_tokenizer_dtype_device():
 def test_errors_say_what_and_exit_with_their_codes():
     (FOLDER / "empty.txt").write_text("\n \n")
     (FOLDER / "bad.jsonl").write_text('{"prompt": "x"}\n{"question": "y"}\n')
+    (FOLDER / "long.txt").write_text("x\n\n" + "fox " * 200 + "\n")
     p = ["--prompt", "x"]
     cases = [
         (5, "no such folder", ["no/such/model/here", *p]),
@@ -212,6 +243,7 @@ def test_errors_say_what_and_exit_with_their_codes():
         (5, "nothing.txt", [GPT2, "--prompts-file", FOLDER / "nothing.txt"]),
         (3, "no prompts", [GPT2, "--prompts-file", FOLDER / "empty.txt"]),
         (3, "bad.jsonl:2", [GPT2, "--prompts-file", FOLDER / "bad.jsonl"]),
+        (3, "long.txt:3", [GPT2, "--prompts-file", FOLDER / "long.txt"]),
     ]
     with ThreadPoolExecutor(2) as pool:
         answers = pool.map(lambda case: run("generate", *case[2], exit=case[0]), cases)
@@ -219,6 +251,8 @@ def test_errors_say_what_and_exit_with_their_codes():
             assert says in err, f"{arguments}: expected '{says}' in: {err}"
             assert not out.strip(), out
     assert "UTF-8" in run("generate", GPT2, stdin=b"\xc4\xe3\xba\xc3", exit=3)[1]
+    bad_row = run("generate", GPT2, "--prompts-file", "-", stdin="x\n{y}\n", exit=3)[1]
+    assert "standard input:2" in bad_row and "not JSON" in bad_row
     out, _ = run("generate", GPT2, *p, "--dtype", "int3", "--json", exit=2)
     assert json.loads(out)["exit_code"] == 2 and json.loads(out)["error"]["got"] == "'int3'"
 

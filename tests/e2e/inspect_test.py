@@ -48,6 +48,29 @@ def test_params():
     assert inspect("params", "llama-3-8b", env={"HF_HUB_CACHE": str(FOLDER)})["parameters"] == 8030261248
 
 
+def test_params_of_files_as_they_are():
+    """Buffers apart; and the tensors of a family that is not known, or without a config."""
+    from safetensors.torch import load_file, save_file
+    folder = FOLDER / "buffers"
+    shutil.copytree(GPT2, folder)
+    weights = load_file(folder / "model.safetensors")
+    masks = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 96, 96, dtype=torch.bool) for i in range(2)}
+    save_file({**weights, **masks}, folder / "model.safetensors")
+    found = inspect("params", folder)
+    assert found["buffers"] == list(masks) and len(found["tensors"]) == len(weights)
+    assert found["parameters"] == MODELS[GPT2][0].num_parameters()
+    assert "not counted: 2 (transformer.h.0.attn.bias, ...)" in run("inspect", "params", folder)
+    config = folder / "config.json"
+    for model_type in ("bert", "", None):
+        if model_type is None:
+            config.unlink()
+        else:
+            config.write_text(json.dumps({"model_type": model_type} if model_type else {}))
+        found = inspect("params", folder)
+        assert found["model_type"] == (model_type or "") and found["buffers"] == []
+        assert len(found["tensors"]) == len(weights) + 2
+
+
 def test_logits():
     for folder in MODELS:
         ids, out = reference(folder)
@@ -101,6 +124,10 @@ def test_labels():
         (" 1/2", " 1/3", " 1/4")))
     assert text == "a␣床\\n<|endoftext|>", labels
     # Text that is cut in the middle of a character does not exist; a token alone that is a part of one is spelled.
+    # What would move a terminal's cursor is spelled too, C1 controls among it.
+    labels = inspect("attention", GPT2, "--prompt", "\x1b[2J\u009b\r\n")["labels"]
+    text = "".join(labels)
+    assert text.isprintable() and "\\x1b" in text and "\\xc2\\x9b" in text and "\\r" in text and "\\n" in text, labels
     next_tokens = inspect("logits", GPT2, "--prompt", "床", "-k", 400)["positions"][0]["next"]
     assert len(next_tokens) == MODELS[GPT2][0].config.vocab_size
     assert all(c["label"] for c in next_tokens)
@@ -133,8 +160,13 @@ trainer: {{output_dir: {run_folder}, max_steps: 2, save_steps: 1, per_device_tra
            num_threads: 1}}
 """)
     run("pretrain", FOLDER / "run.yaml")
-    found = inspect("checkpoint", run_folder)["checkpoints"]
+    of_run = inspect("checkpoint", run_folder)
+    found, model = of_run["checkpoints"], of_run["model"]
     assert [c["state"]["step"] for c in found] == [1, 2] and all(c["whole"] for c in found)
+    assert model["whole"] and model["path"] == str(run_folder)
+    names = [f["name"] for f in model["files"]]
+    assert "model.safetensors" in names and "optimizer.safetensors" not in names
+    assert sum(line.endswith("whole") for line in run("inspect", "checkpoint", run_folder).splitlines()) == 3
     two = run_folder / "checkpoint-2"
     one = inspect("checkpoint", two)
     assert one["kind"] == "checkpoint" and one["verified_by"] == "checksums"
@@ -150,6 +182,12 @@ trainer: {{output_dir: {run_folder}, max_steps: 2, save_steps: 1, per_device_tra
     assert "DAMAGED" in out and "optimizer.safetensors" in out
     out, _ = run("inspect", "checkpoint", run_folder, "--json", exit=5)
     assert [c["whole"] for c in json.loads(out)["checkpoints"]] == [True, False]
+    with open(run_folder / "model.safetensors", "r+b") as file:
+        file.truncate(file.seek(0, 2) - 1)
+    shutil.rmtree(two)
+    out, _ = run("inspect", "checkpoint", run_folder, "--json", exit=5)
+    assert [c["whole"] for c in json.loads(out)["checkpoints"]] == [True] and not json.loads(out)["model"]["whole"]
+    two = run_folder / "checkpoint-1"
     (two / "manifest.json").unlink()
     out, _ = run("inspect", "checkpoint", two, exit=5)
     assert "manifest.json is missing" in out

@@ -16,7 +16,9 @@ import time
 from small_disk import become_able_to_mount, resize, small_disk
 from support import BIN, json_lines, main, run
 
-DATA = os.environ.get("LLMTK_TEST_DATA")
+FULL_DISK = sys.argv[1:] == ["full_disk"]
+if FULL_DISK:
+    become_able_to_mount()  # may start this program anew, so nothing is made before
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="llmtk-e2e-tokenize-"))
 TEXTS = ["The quick brown fox jumps over 13 lazy dogs.", "床前明月光，疑是地上霜。", "《論語》：學而時習之，不亦說乎？\n有朋自遠方來",
          "  two  blanks\tand a tab\n\n\nlines", "👍🏽👨‍👩‍👧‍👦 e\u0301 ½ Привет नमस्ते 日本語 한국어", " ", "\n", "it's 2024's 1st: x**2 != 3.14", "龘"]
@@ -106,6 +108,7 @@ def test_train():
     assert "zyx" not in vocab and frequent in vocab
     assert not any(len(token) > 1 and any(c in "0123456789" for c in token)
                    for token in merges("digits", "--split-digits")[1]["model"]["vocab"])
+    assert merges("no-digits", "--split-digits=false")[0] == one
     # Other fields of rows; a document of its own per row is what counts, so no token reaches over two.
     fields = write("fields.jsonl", rows(["qqqq" * 9] * 9, "body"))
     assert "qqqq" in merges("fields", "--text-field", "body", source=fields)[1]["model"]["vocab"]
@@ -114,6 +117,8 @@ def test_train():
     for flags, code, words in ((["--vocab-size", 10], 2, ["10", "257"]), (["--vocab-size", 0], 2, ["vocab-size"]),
                                (["--type", "wordpiece"], 2, ["wordpiece", "sentencepiece-unigram"]),
                                (["--character-coverage", 0.9], 2, ["--character-coverage", "no effect", "bpe"]),
+                               (["--input-sentence-size", 200], 2, ["--input-sentence-size", "no effect", "bpe"]),
+                               (["--type", "sentencepiece-bpe", "--input-sentence-size", 100], 2, ["input-sentence-size", "101"]),
                                (["--type", "sentencepiece-bpe", "--split-digits"], 2, ["--split-digits", "no effect"])):
         _, err = tokenize("train", CORPUS, "-o", FOLDER / "no", *flags, exit=code)
         assert all(word in err for word in words), err
@@ -132,6 +137,12 @@ def test_train_sentencepiece():
                  "--character-coverage", "1.0", "--special-tokens", "<|user|>", "--overwrite", "--threads", 1)
         encoded = json_lines(tokenize("encode", "-t", plain, "--json", "--add-special-tokens", "the 龘"))[0]
         assert encoded["tokens"][0] == "<s>" and encoded["tokens"][-1] == "<unk>", encoded
+        # Another kind of tokenizer in the same folder leaves nothing of the first behind; nor does the first come back.
+        tokenize("train", CORPUS, "-o", plain, "--vocab-size", 300, "--overwrite")
+        assert json_lines(tokenize("encode", "-t", plain, "--json", "the"))[0]["tokens"][0][0] == "t"
+        tokenize("train", CORPUS, "-o", plain, "--type", kind, "--vocab-size", 600, "--overwrite", "--input-sentence-size", 2000)
+        sampled = (plain / "tokenizer.model").read_bytes()
+        assert sampled != (folder / "tokenizer.model").read_bytes() and "▁" in tokenize("encode", "-t", plain, "--show", "tokens", "the")
     _, err = tokenize("train", CORPUS, "-o", FOLDER / "no", "--type", "sentencepiece-bpe", "--vocab-size", 90, exit=3)
     assert "sentencepiece" in err and "vocabulary" in err, err
 
@@ -168,11 +179,38 @@ def test_encode_and_decode():
     assert tokenize("decode", "-t", TOKENIZER, *plain[8][:-1]).strip() == "\ufffd"
 
 
+def test_by_name():
+    """A tokenizer is also a model's name in the local Hugging Face cache."""
+    snapshot = FOLDER / "hub/models--someone--model/snapshots/abc"
+    shutil.copytree(TOKENIZER, snapshot)
+    env = {"HF_HUB_CACHE": str(FOLDER / "hub")}
+    ids = encode(TEXTS[0])
+    assert encode(TEXTS[0], env=env) == ids_of(tokenize("encode", "-t", "someone/model", TEXTS[0], env=env)) == ids
+    assert tokenize("decode", "-t", "someone/model", *ids[0], env=env) == TEXTS[0] + "\n"
+    assert tokenize("count", "-t", "someone/model", CORPUS, env=env) == tokenize("count", "-t", TOKENIZER, CORPUS)
+    named, _ = shard("named", CORPUS, tokenizer="someone/model", env=env)
+    assert named["tokens"] == shard("not-named")[0]["tokens"]
+    _, err = tokenize("encode", "-t", "someone/other", "a", env=env, exit=5)
+    assert "no such tokenizer" in err and "someone/other" in err and str(FOLDER / "hub") in err and "tokenizer.json" in err, err
+
+
+def test_typed():
+    """Who types the text is told that it is waited for; who pipes it is not."""
+    for command, typed, out in (("encode", "a b", encode(stdin="a b")[0]), ("decode", "1\n", None)):
+        outer, inner = os.openpty()
+        process = subprocess.Popen([str(BIN / "llmtk-tokenize"), command, "-t", str(TOKENIZER)], stdin=inner,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        os.close(inner)
+        os.write(outer, typed.encode() + b"\x04\x04")  # the first ends what stands in the line
+        got, err = process.communicate(timeout=60)
+        os.close(outer)
+        assert process.returncode == 0 and "Ctrl-D" in err and (out is None or ids_of(got)[0] == out), (command, got, err)
+    assert "Ctrl-D" not in tokenize_both("encode", "-t", TOKENIZER, stdin="a")[1]
+
+
 def test_identity():
     """decode(encode(text)) is the text, whatever the tokenizer; rows go through pipes."""
     folders = [TOKENIZER, *(FOLDER / "kinds" / kind for kind in ("sentencepiece-bpe", "sentencepiece-unigram"))]
-    if DATA:
-        folders.append(pathlib.Path(DATA) / "tokenizers" / "gpt2")
     texts = TEXTS + [made_up(3000, seed) for seed in range(20)]
     source = write("identity.jsonl", rows(texts))
     for folder in folders:
@@ -258,9 +296,9 @@ def test_bad_lines():
     assert "stdin:2" in tokenize("encode", "-t", TOKENIZER, stdin=b"a\nb\xff\n", exit=3)[1]
 
 
-def tokenize_both(*arguments):
+def tokenize_both(*arguments, stdin=""):
     """stdout and stderr of a run that exits with 0."""
-    done = subprocess.run([str(BIN / "llmtk"), "tokenize", *map(str, arguments)], capture_output=True, timeout=300)
+    done = subprocess.run([str(BIN / "llmtk"), "tokenize", *map(str, arguments)], input=stdin.encode(), capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode(), done.stderr.decode()
 
@@ -305,6 +343,16 @@ def test_shard_content():
     assert answer["token_type"] == "uint16" and not answer["resumed"] and not answer["was_complete"]
     assert shard("plain", source)[0]["was_complete"]
     assert read_shard(shard("no-eos", source, "--no-eos")[1] / "train-00000.bin") == sum(encode(*texts), [])
+    # Where generation begins with a token of the tokenizer's own, so does every document.
+    pieces = FOLDER / "kinds" / "sentencepiece-bpe"
+    bare = ids_of(tokenize("encode", "-t", pieces, *texts))
+    begun = ids_of(tokenize("encode", "-t", pieces, "--add-special-tokens", *texts))
+    _, folder = shard("bos", source, tokenizer=pieces)
+    eos = json.loads((folder / "shards.json").read_text())["eos_id"]
+    assert all(with_bos == [1, *without] for with_bos, without in zip(begun, bare))
+    assert read_shard(folder / "train-00000.bin") == [id for ids in begun for id in (*ids, eos)]
+    _, folder = shard("no-bos", source, "--no-bos", tokenizer=pieces)
+    assert read_shard(folder / "train-00000.bin") == [id for ids in bare for id in (*ids, eos)]
     # Shards end at documents, below the length asked for.
     answer, folder = shard("many", source, "--shard-tokens", 700)
     parts = [read_shard(folder / part["file"]) for part in answer["train"]]
@@ -443,8 +491,7 @@ def full_disk():
 
 
 try:
-    if sys.argv[1:] == ["full_disk"]:
-        become_able_to_mount()
+    if FULL_DISK:
         main({"test_full_disk": full_disk})
     main(dict(globals()))
 finally:

@@ -174,6 +174,46 @@ TEST_CASE("streamed pieces are whole characters and make up the text") {
   CHECK(completed == kPrompts.size());
 }
 
+TEST_CASE("a completion is told as soon as it and those before it are done") {
+  const auto model = random_model(kLlama);
+  const auto tokenizer = words();
+  // Rows of 3, 18 and 20 new tokens: the model's length ends the first two.
+  const Prompts prompts = {std::vector<text::TokenId>(45, 7), std::vector<text::TokenId>(30, 8), {9}};
+  std::vector<size_t> steps_of_last;  // tokens of the longest row when each completion came
+  size_t written = 0;
+  GenerateOptions options;
+  options.on_text = [&](size_t row, std::string_view) { written += row == 2; };
+  options.on_completion = [&](const Completion&) { steps_of_last.push_back(written); };
+  generate::generate(*model, tokenizer, prompts, {.max_new_tokens = 20}, options);
+  REQUIRE(steps_of_last.size() == 3);
+  CHECK(steps_of_last[0] <= 4);
+  CHECK(steps_of_last[1] > steps_of_last[0]);
+  CHECK(steps_of_last[2] > steps_of_last[1]);
+
+  // The short one second: it waits for the first.
+  steps_of_last.clear();
+  std::vector<size_t> order;
+  options.on_text = nullptr;
+  options.on_completion = [&](const Completion& completion) { order.push_back(completion.prompt); };
+  generate::generate(*model, tokenizer, Prompts{prompts[2], prompts[0], prompts[1]}, {.max_new_tokens = 20}, options);
+  CHECK(order == std::vector<size_t>{0, 1, 2});
+}
+
+TEST_CASE("an error names the prompt's own place") {
+  const auto model = random_model(kGpt2);
+  const auto tokenizer = words();
+  const auto place = [&](const GenerateOptions& options) {
+    try {
+      generate::generate(*model, tokenizer, Prompts{{1}, {}}, {}, options);
+    } catch (const Error& error) {
+      return error.parts().where;
+    }
+    return std::string();
+  };
+  CHECK(place({}) == "prompt 2");
+  CHECK(place({.places = {"a.txt:1", "a.txt:7"}}) == "a.txt:7");
+}
+
 TEST_CASE("the model's length ends a continuation") {
   const auto model = random_model(kGpt2);
   const auto tokenizer = words();

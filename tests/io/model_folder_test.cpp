@@ -1,6 +1,8 @@
 #include "io/model_folder.h"
 
+#include <chrono>
 #include <cstdlib>
+#include <map>
 
 #include "core/error.h"
 #include "test.h"
@@ -49,6 +51,22 @@ TEST_CASE("shards are one set of tensors, and must agree with their index") {
   CHECK(says(error_of(root), "lies in no file of this folder"));
   write_json(root / kWeightsIndex, {{"weights", 1}});
   CHECK(says(error_of(root), "'weight_map' is missing"));
+}
+
+TEST_CASE("an index of very many tensors is read in no time") {
+  test::TemporaryFolder folder;
+  std::map<std::string, std::string> map;
+  for (int i = 0; i < 100; ++i) {
+    const std::string shard = "s" + std::to_string(i) + ".safetensors";
+    std::vector<std::string> names;
+    for (int j = 0; j < 1000; ++j)
+      map.emplace(names.emplace_back("layers." + std::to_string(i) + ".experts." + std::to_string(j)), shard);
+    write_tensor(folder / shard, names);
+  }
+  write_json(folder / kWeightsIndex, {{"weight_map", map}});
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(WeightFiles(folder.path()).tensors().size() == map.size());
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(30));  // with linear searches: minutes
 }
 
 TEST_CASE("pickled weights are refused with the line that converts them") {

@@ -65,6 +65,8 @@ TEST_CASE("weights are cut into shards, and those of an earlier save go") {
   CHECK(tensor_view(files.tensors().at("t3"))[0].item<float>() == 3);
   const Json index = read_json(folder / kWeightsIndex);
   CHECK(index["metadata"]["total_size"] == 2000);
+  save_weights(folder.path(), {{"b", tensors[0].second}, {"a", tensors[1].second}}, 400);
+  CHECK(read_json(folder / kWeightsIndex)["weight_map"].begin().key() == "a");  // sorted
 
   save_weights(folder.path(), tensors);
   CHECK(fs::exists(folder / kWeightsFile));

@@ -169,6 +169,14 @@ void linears(c10::Device device) {
         "linear", [](const Tensors& t) { return Tensors{kernels::linear(t[0], t[1], t[2])}; },
         [](const Tensors& t) { return Tensors{at::linear(t[0], t[1], t[2])}; },
         {random({2, N, I}), random({O, I}), random({O})}, device);
+    for (const int64_t rows : {int64_t{1}, N}) {  // without a gradient, few rows go another way than many
+      const at::NoGradGuard no_gradient;
+      const auto narrow = [&](const at::Tensor& t) { return t.to(device, at::kBFloat16); };
+      const auto wide = [&](const at::Tensor& t) { return narrow(t).cpu().to(at::kFloat); };
+      const at::Tensor x = random({1, rows, I}), weight = random({O, I}), bias = random({O});
+      const at::Tensor got = kernels::linear(narrow(x), narrow(weight), narrow(bias)).cpu().to(at::kFloat);
+      CHECK(test::difference(got, at::linear(wide(x), wide(weight), wide(bias))) < 1e-2);
+    }
     for (const bool accumulate : {false, true}) {
       const at::Tensor a = random({N, I}).to(device, at::kBFloat16), b = random({O, I}).to(device, at::kBFloat16);
       at::Tensor out = at::ones({N, O}, a.options());

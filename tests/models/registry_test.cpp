@@ -146,6 +146,29 @@ TEST_CASE("loading is strict, and names what is wrong") {
   CHECK(load_with([](auto& t) { t.emplace_back("lm_head.weight", t[0].second.clone()); }) == "");
 }
 
+TEST_CASE("a buffer is one of a family that is known") {
+  CHECK(is_buffer("gpt2", "transformer.h.0.attn.bias"));
+  CHECK_FALSE(is_buffer("gpt2", "transformer.h.0.attn.c_attn.bias"));
+  CHECK_FALSE(is_buffer("bert", "transformer.h.0.attn.bias"));
+  CHECK_FALSE(is_buffer("", "transformer.h.0.attn.bias"));
+}
+
+TEST_CASE("the attention of one layer alone is kept where no other is asked for") {
+  const at::NoGradGuard no_grad;
+  for (const io::Json& config : {small_gpt2(), small_llama()}) {
+    const auto model = create(config, {}, 2);
+    model->eval();
+    const at::Tensor ids = at::arange(7).unsqueeze(0);
+    std::vector<at::Tensor> all, last;
+    model->forward(ids, {.attentions = &all});
+    model->forward(ids, {.attentions = &last, .attention_layer = 1});
+    REQUIRE(all.size() == 2);
+    REQUIRE(last.size() == 1);
+    CHECK(at::allclose(last[0], all[1], 1e-4, 1e-6));
+    CHECK_FALSE(at::allclose(last[0], all[0], 1e-4, 1e-6));
+  }
+}
+
 TEST_CASE("files as they are on the hub load") {
   test::TemporaryFolder folder;
   const at::NoGradGuard no_grad;

@@ -162,6 +162,23 @@ class Repository(unittest.TestCase):
         self.empty(wrong)
         self.assertGreater(len(documents), 0)
 
+    def test_the_readme_in_chinese_keeps_step(self):
+        """The same headings, links, commands and code; only what a reader may word freely (in quotes) differs."""
+        english, chinese = text(ROOT / "README.md"), text(ROOT / "docs/README.zh.md")
+
+        def parts(readme):
+            blocks = re.findall(r"(?ms)^```.*?^```", readme)
+            prose = re.sub(r"(?ms)^```.*?^```", "", readme)
+            return {"headings": re.findall(r"(?m)^#+(?= )", prose),
+                    "code": [re.sub(r'"[^"]*"', '""', block) for block in blocks],
+                    "rows": re.findall(r"(?m)^\| (`[^`]+`) \|", prose),
+                    "in backquotes": sorted(set(re.findall(r"`[^`]+`", prose))),
+                    "links": sorted({Path(target).name for target in re.findall(r"\]\(([^)]+)\)", prose)
+                                     if not Path(target).name.startswith("README")})}
+
+        for part, found in parts(chinese).items():
+            self.assertEqual(found, parts(english)[part], part)
+
     def test_lengths(self):
         """Sources of about 400 lines at most: beyond 600 a file holds two things."""
         lengths = {name(path): text(path).count("\n") for path in files()

@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import tempfile
 import unittest
 
 SOURCE = pathlib.Path(os.environ["LLMTK_SOURCE"])
@@ -67,6 +68,41 @@ class Scripts(unittest.TestCase):
         also = {"hwy": "highway", "nlohmann_json": "nlohmann-json", "cudatoolkit": "cuda runtime"}
         for name in sorted(name.lower() for name in names):
             self.assertIn("| " + also.get(name, name), notices)
+
+    def test_a_label_clearly_over_its_share_fails_where_CI_is_true(self):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="llmtk-scripts-"))
+        self.addCleanup(shutil.rmtree, folder)
+        shutil.copytree(SOURCE / "scripts", folder / "scripts")
+        shutil.copy(SOURCE / "CMakePresets.json", folder)
+        env = {"HOME": str(folder), "PATH": f"{folder}/bin:/usr/bin:/bin", "LLMTK_LIBTORCH": str(folder), "LLMTK_CUDA": "OFF"}
+        venv = subprocess.run(["bash", "-c", f'. "{folder}/scripts/common.sh"; venv_folder'], env=env, check=True,
+                              stdout=subprocess.PIPE, text=True).stdout.strip()
+        ctest = "echo \"unit    = $SECONDS_TAKEN sec*proc (4 tests)\"; exit $CTEST_STATUS"
+        for name, text in (("lib/libtorch_cpu.so", ""), ("scripts/bootstrap", ""), ("bin/cmake", ""), ("bin/ctest", ctest),
+                           (f"{venv}/bin/ninja", "echo no work to do")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+            (folder / name).chmod(0o755)
+
+        def test(seconds, **more):
+            done = subprocess.run([folder / "scripts" / "test", "--no-peers"], stdin=subprocess.DEVNULL, text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  env={"CTEST_STATUS": "0", **env, "SECONDS_TAKEN": str(seconds), **more})
+            return done.returncode, done.stdout
+
+        code, said = test(200.0, CI="true")
+        self.assertEqual(code, 0, said)
+        self.assertNotIn("OVER", said)
+        code, said = test(300.0, CI="true")
+        self.assertEqual(code, 0, said)
+        self.assertIn("OVER ITS SHARE", said)
+        code, said = test(400.0)
+        self.assertEqual(code, 0, said)
+        self.assertIn("OVER ITS SHARE", said)
+        code, said = test(400.0, CI="true")
+        self.assertEqual(code, 1, said)
+        self.assertIn("OVER 1.5 TIMES ITS SHARE: A FAILURE", said)
+        self.assertEqual(test(400.0, CI="true", CTEST_STATUS="8")[0], 8)
 
 
 unittest.main()

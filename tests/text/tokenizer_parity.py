@@ -1,4 +1,5 @@
-"""Ids, tokens and decoded texts of `llmtk tokenize` against Hugging Face's tokenizers, over real texts and made-up ones."""
+"""Ids, tokens and decoded texts of `llmtk tokenize` against Hugging Face's tokenizers, over made-up texts; with `real` as its
+argument over real ones, and with GPT-2's vocabulary among the tokenizers: both are in the folder that LLMTK_TEST_DATA names."""
 
 import json
 import os
@@ -42,9 +43,6 @@ def made_up(count):
 
 
 def real():
-    if not DATA:
-        print("SKIPPED in part: LLMTK_TEST_DATA is not set")
-        return []
     texts = []
     for name in ("text/tinyshakespeare.txt", "text/tang_poems.txt", "code/humaneval.jsonl"):
         text = (Path(DATA) / name).read_text()[:150_000]
@@ -94,6 +92,13 @@ def sentencepiece_like(corpus, vocab_size, split_words, metaspace=None, **model)
     return tokenizer
 
 
+def gpt2(folder):
+    tokenizer = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    tokenizer.pre_tokenizer, tokenizer.decoder = byte_level(), decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
+
+
 def cases(corpus):
     eos = "<|endoftext|>"
     yield "gpt2-like", train(byte_level(), corpus, 2000, [eos])
@@ -116,12 +121,6 @@ def cases(corpus):
     yield "metaspace", sentencepiece_like(corpus, 2000, True, metaspace="always", byte_fallback=True)
     yield "metaspace first, unknown tokens fused", sentencepiece_like(corpus[:40], 700, True, metaspace="first", fuse_unk=True)
     yield "metaspace first, unknown tokens single", sentencepiece_like(corpus[:40], 700, True, metaspace="first")
-    if DATA:
-        folder = Path(DATA) / "tokenizers" / "gpt2"
-        gpt2 = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
-        gpt2.pre_tokenizer, gpt2.decoder = byte_level(), decoders.ByteLevel()
-        gpt2.add_special_tokens([eos])
-        yield "gpt2 (vocab.json, merges.txt)", gpt2
 
 
 def run(*arguments, input=None):
@@ -133,17 +132,30 @@ def run(*arguments, input=None):
 
 def main():
     texts = SENTENCES + ["", " ", "\n", "'", "''s", "<think> a <think>", "a<|endoftext|>b", "the fox, foxes", "世界你好世界"]
-    texts += made_up(1500) + real()
-    corpus = SENTENCES * 3 + made_up(100) + real()[:60]
+    corpus = SENTENCES * 3 + made_up(100)
+    if sys.argv[1:] == ["real"]:
+        if not DATA:
+            print("SKIPPED: LLMTK_TEST_DATA is not set")
+            sys.exit(77)
+        texts += real()
+        corpus += real()[:60]
+        folder = Path(DATA) / "tokenizers" / "gpt2"
+        check(texts, [("gpt2 (vocab.json, merges.txt)", gpt2(folder), folder), *cases(corpus)])
+    texts += made_up(1500)
+    check(texts, cases(corpus))
+
+
+def check(texts, tokenizers):
+    """`tokenizers`: (name, Hugging Face's, the folder llmtk reads; without it the tokenizer.json of Hugging Face's)."""
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         rows = folder / "rows.jsonl"
         rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        for name, reference in cases(corpus):
+        for name, reference, *source in tokenizers:
             file = folder / "tokenizer.json"
             reference.save(str(file))
-            source = Path(DATA) / "tokenizers" / "gpt2" if name.startswith("gpt2 (") else file
+            source = source[0] if source else file
             for specials in (False, True):
                 expected = reference.encode_batch(texts, add_special_tokens=specials)
                 flags = ["--add-special-tokens"] if specials else []

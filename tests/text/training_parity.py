@@ -1,5 +1,6 @@
 """`llmtk tokenize train`: byte-level BPE has the merges that Hugging Face's trainer finds, and its files open there;
-SentencePiece models encode as the sentencepiece and transformers libraries do, and give texts back."""
+SentencePiece models encode as the sentencepiece and transformers libraries do, and give texts back. With `real` as its argument on
+the texts of the folder that LLMTK_TEST_DATA names, otherwise on made-up ones."""
 
 import json
 import os
@@ -16,18 +17,19 @@ LLMTK = Path(os.environ["LLMTK_BIN"]) / "llmtk-tokenize"
 DATA = os.environ.get("LLMTK_TEST_DATA")
 
 
-def corpus():
+def real():
+    texts = []
+    for name in ("text/tinyshakespeare.txt", "text/tang_poems.txt"):
+        text = (Path(DATA) / name).read_text()[:400_000]
+        texts += [t for t in text.split("\n\n") if t]
+    return texts
+
+
+def made_up():
     rng = random.Random(3)
     syllables = ["ka", "to", "mi", "re", "un", "aa", "aaa", "学", "世界", "é", "ß", "123", "'s", "of"]
-    texts = [" ".join("".join(rng.choices(syllables, k=rng.randint(1, 5))) for _ in range(rng.randint(1, 40)))
-             for _ in range(600)]
-    if DATA:
-        for name in ("text/tinyshakespeare.txt", "text/tang_poems.txt"):
-            text = (Path(DATA) / name).read_text()[:400_000]
-            texts += [t for t in text.split("\n\n") if t]
-    else:
-        print("SKIPPED in part: LLMTK_TEST_DATA is not set")
-    return texts
+    return [" ".join("".join(rng.choices(syllables, k=rng.randint(1, 5))) for _ in range(rng.randint(1, 40)))
+            for _ in range(600)]
 
 
 def run(*arguments, input=None):
@@ -70,38 +72,55 @@ def check_bpe(folder, rows, texts, digits):
     print(f"bpe (digits apart: {digits}): {len(got['merges'])} merges as in the reference, {len(texts)} texts equal")
 
 
-def check_pieces(folder, rows, texts, kind):
+def check_pieces(folder, rows, texts, kind, *flags):
     target = folder / kind
-    run("--json", "train", rows, "-o", target, "--type", kind, "--vocab-size", "3500", "--character-coverage", "0.98",
-        "--special-tokens", "<|user|>")
-    extra = ["Hello  world, 12345!", "学而时习之 𝄞 ☃", "a\tb", " lead", "double  blank", "trail "]
+    run("--json", "train", rows, "-o", target, "--type", kind, "--special-tokens", "<|user|>", "--overwrite", *flags)
+    texts = texts[:300] + texts[-300:] + [
+        "Hello  world, 12345!", "学而时习之 𝄞 ☃", "a\tb", " lead", "double  blank", "trail ", " ", "", "\n\nx\n", "<0x41> is a byte",
+        "👍🏽👨‍👩‍👧‍👦🇫🇷 e\u0301", "2026年3.14元"]
     rows_all = folder / "all.jsonl"
-    rows_all.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts[:300] + extra))
+    rows_all.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     ids = [row["ids"] for row in run("--json", "encode", "-t", target, "-f", rows_all)]
     import sentencepiece
     reference = sentencepiece.SentencePieceProcessor(model_file=str(target / "tokenizer.model"))
-    for text, got in zip(texts[:300] + extra, ids):
-        expected = reference.encode(text)
-        # Another release of the library may choose another of several equally probable ways.
+    auto = transformers.AutoTokenizer.from_pretrained(target)
+    assert (auto.bos_token, auto.eos_token, auto.unk_token, len(auto)) == ("<s>", "</s>", "<unk>", len(reference)), auto
+
+    def same(got, expected):
+        # Another library, or release of it, may choose another of several equally probable ways.
         score = [sum(reference.get_score(i) for i in way) for way in (got, expected)]
-        assert got == expected or (kind.endswith("unigram") and abs(score[0] - score[1]) < 1e-3), (text, got, expected)
+        return got == expected or (kind.endswith("unigram") and abs(score[0] - score[1]) < 1e-3)
+
+    for text, got in zip(texts, ids):
+        assert same(got, reference.encode(text)), (text, got, reference.encode(text))
+        if "<0x41>" in text and "--no-byte-fallback" not in flags and reference.piece_to_id("<") == reference.unk_id():
+            continue  # see sentencepiece_json.h
+        bos, *theirs = auto(text)["input_ids"]
+        assert bos == reference.bos_id() and same(got, theirs), (text, got, theirs)
+        if reference.unk_id() not in got:
+            assert auto.decode(got) == text, (text, auto.decode(got))
     assert reference.id_to_piece(reference.piece_to_id("<|user|>")) == "<|user|>"
     back = run("--json", "decode", "-t", target, input="".join(json.dumps({"ids": i}) + "\n" for i in ids))
-    for text, row in zip(texts[:300] + extra, back):
-        assert row["text"] == text, (text, row["text"])
-    print(f"{kind}: {len(ids)} texts equal, and back")
+    for text, got, row in zip(texts, ids, back):
+        assert row["text"] == text or reference.unk_id() in got, (text, row["text"])
+    print(f"{kind} {' '.join(flags)}: {len(ids)} texts equal, and back")
 
 
 def main():
-    texts = corpus()
+    if sys.argv[1:] == ["real"] and not DATA:
+        print("SKIPPED: LLMTK_TEST_DATA is not set")
+        sys.exit(77)
+    texts = real() if sys.argv[1:] == ["real"] else made_up()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         rows = folder / "rows.jsonl"
         rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         check_bpe(folder, rows, texts, False)
         check_bpe(folder, rows, texts, True)
-        check_pieces(folder, rows, texts, "sentencepiece-bpe")
-        check_pieces(folder, rows, texts, "sentencepiece-unigram")
+        size = "5000" if sys.argv[1:] == ["real"] else "700"
+        for kind in ("sentencepiece-bpe", "sentencepiece-unigram"):
+            for flags in ([], ["--no-byte-fallback"]):
+                check_pieces(folder, rows, texts, kind, "--vocab-size", size, "--character-coverage", "0.98", *flags)
 
 
 main()

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <limits>
 
+#include "core/error.h"
 #include "core/file.h"
 #include "test.h"
 #include "train/loss_curve.h"
@@ -56,6 +57,22 @@ TEST_CASE("metrics.jsonl of a resumed run keeps the rows up to its step") {
   CHECK(read_file(path) == std::string(kHeader) +
                                "{\"step\":1,\"loss\":5}\n{\"step\":2,\"loss\":4}\n{\"step\":3,\"loss\":3}\n"
                                "{\"step\":4,\"loss\":9}\n");
+}
+
+TEST_CASE("metrics.jsonl of a resumed run that saves without a row in between keeps nothing beyond its checkpoint") {
+  test::TemporaryFolder folder;
+  const auto path = folder / "metrics.jsonl";
+  append(path, std::string(kHeader) + "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n");
+  MetricsFile file(path, 2);
+  file.sync();
+  CHECK(read_file(path) == std::string(kHeader) + "{\"step\":1}\n{\"step\":2}\n");
+}
+
+TEST_CASE("metrics.jsonl that cannot be read is an error, not a file without rows") {
+  test::TemporaryFolder folder;
+  const auto path = folder / "metrics.jsonl";
+  std::filesystem::create_symlink("/proc/self/mem", path);  // opens, and gives an error where it is read
+  CHECK_THROWS_WITH(MetricsFile(path, 2), Catch::Contains("metrics.jsonl: cannot read"));
 }
 
 TEST_CASE("metrics.jsonl: a whole row without its line feed is half a row") {
@@ -113,6 +130,25 @@ TEST_CASE("A curve keeps its shape and its mean in bounded memory") {
   CHECK(points.back().step > count - count / 100);
   CHECK(std::ranges::all_of(points, [](const auto& p) { return p.value == 2; }));
   CHECK(std::ranges::is_sorted(points, {}, &Curve::Point::step));
+}
+
+TEST_CASE("A curve reaches its newest value") {
+  Curve curve;
+  const auto count = static_cast<int>(Curve::kMost) + 3;  // of two values to a point, the last three make one and a half
+  for (int step = 1; step <= count; ++step) curve.add(step, step);
+  CHECK(curve.points().size() == Curve::kMost / 2 + 2);
+  CHECK(curve.points().back().step == count);
+  CHECK(curve.last() == count);
+  curve.add(count + 1, 7);
+  CHECK(curve.points().back().step == count + 0.5);
+  CHECK(curve.last() == 7);
+}
+
+TEST_CASE("The loss curve's legend has the last loss as it was reported") {
+  LossCurve curve;
+  for (int step = 1; step <= static_cast<int>(Curve::kMost) + 1; ++step) curve.add({{"step", step}, {"loss", 2.0}});
+  curve.add({{"step", 2002}, {"loss", 1.5}});
+  CHECK(curve.svg("run").find(">train 1.5<") != std::string::npos);
 }
 
 TEST_CASE("The loss curve of no rows, and of one") {

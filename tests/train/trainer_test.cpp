@@ -361,6 +361,7 @@ TEST_CASE("going back to an older checkpoint moves the later ones aside") {
   };
   CHECK(run(setup).result.step == 18);
   CHECK(fs::exists(folder / "abandoned-checkpoint-30" / "model.safetensors"));
+  fs::create_directories(folder / "abandoned-ideas");
   setup.meddle = nullptr;
   const auto names = [&] {
     std::vector<int64_t> steps;
@@ -371,6 +372,20 @@ TEST_CASE("going back to an older checkpoint moves the later ones aside") {
   setup.trainer.resume_from_checkpoint = "auto";
   CHECK(run(setup).losses.size() == 12);
   CHECK(names() == std::vector<int64_t>{25, 30});
+  // The way that was left is gone once the other one has come to its end.
+  CHECK_FALSE(fs::exists(folder / "abandoned-checkpoint-30"));
+  CHECK(fs::exists(folder / "abandoned-ideas"));
+}
+
+TEST_CASE("a checkpoint from before a setting existed counts as made with its default") {
+  test::TemporaryFolder folder;
+  write_file_atomic(folder / "trainer_state.json",
+                    R"({"format": "llmtk-trainer-state", "version": 1, "loop": {}, "data": {}, "config": {"data": {}}})");
+  const CheckpointFolder checkpoint{.step = 1, .path = folder.path()};
+  const AddDefaults add_defaults = [](Json& config) { config["data"]["shuffle"] = true; };
+  CHECK_NOTHROW(read_trainer_state(checkpoint, {{"data", {{"shuffle", true}}}}, add_defaults));
+  CHECK_THROWS_WITH(read_trainer_state(checkpoint, {{"data", {{"shuffle", false}}}}, add_defaults),
+                    Catch::Contains("data.shuffle was true, is false"));
 }
 
 TEST_CASE("a finished model without checkpoints is not overwritten by resume auto") {
