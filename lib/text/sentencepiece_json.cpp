@@ -13,7 +13,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kSpace = "\xE2\x96\x81";  // U+2581, what spaces are spelled with
+constexpr const char* kMark = "\xE2\x96\x81";  // U+2581, what spaces are spelled with
 
 /// A field in protobuf's wire format: a number, or the bytes of a string, a message or a float.
 struct Field {
@@ -173,15 +173,15 @@ std::optional<std::string> sentencepiece_json(std::string_view bytes, const std:
                        {"rstrip", false},
                        {"normalized", false},
                        {"special", true}});
-  const Json blank = {{"String", " "}}, spelled = {{"String", kSpace}};
+  const Json blank = {{"String", " "}}, spelled = {{"String", kMark}};
   const Json json = {{"version", "1.0"},
                      {"truncation", nullptr},
                      {"padding", nullptr},
                      {"added_tokens", added},
                      {"normalizer",
                       {{"type", "Sequence"},
-                       {"normalizers", Json::array({{{"type", "Prepend"}, {"prepend", kSpace}},
-                                                    {{"type", "Replace"}, {"pattern", blank}, {"content", kSpace}}})}}},
+                       {"normalizers", Json::array({{{"type", "Prepend"}, {"prepend", kMark}},
+                                                    {{"type", "Replace"}, {"pattern", blank}, {"content", kMark}}})}}},
                      {"pre_tokenizer", nullptr},
                      {"post_processor", post_processor_json(model, bos)},
                      {"decoder",
