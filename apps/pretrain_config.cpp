@@ -2,15 +2,34 @@
 
 #include <filesystem>
 
+#include "core/device.h"
+#include "core/error.h"
 #include "generate/config.h"
 #include "io/model_folder.h"
 #include "text/tokenizer.h"
 
 namespace llmtk {
 
+void SamplesConfig::validate(config::Problems& problems) const {
+  const SamplesConfig defaults;
+  const auto idle = [&](const char* key, bool set) {
+    if (set && !do_sample)
+      problems.add(key, {.what = "has no effect with samples.do_sample false", .hint = "leave it out"});
+  };
+  idle("temperature", temperature != defaults.temperature);
+  idle("top_k", top_k != defaults.top_k);
+  idle("top_p", top_p != defaults.top_p);
+}
+
 void PretrainConfig::validate(config::Problems& problems) const {
+  try {
+    resolve_device(trainer.device);
+  } catch (const Error& error) {
+    problems.add("trainer.device", error.parts());
+  }
   if (!samples.prompts.empty() && tokenizer.name_or_path.empty() && !tokenizer.train && model.name_or_path.empty())
-    problems.add("samples.prompts", {.what = "prompts need a tokenizer", .hint = "set tokenizer.name_or_path or tokenizer.train"});
+    problems.add("samples.prompts",
+                 {.what = "prompts need a tokenizer", .hint = "set tokenizer.name_or_path or tokenizer.train"});
   if (trainer.sample_steps > 0 && samples.prompts.empty())
     problems.add("trainer.sample_steps",
                  {.what = "samples are asked for, but there is no prompt", .hint = "set samples.prompts"});

@@ -21,7 +21,8 @@ struct TokenizerConfig {
   template <class V>
   void fields(V& v) {
     v("name_or_path", name_or_path,
-      "A tokenizer file, or a folder that holds one; empty: that of model.name_or_path. Shards need none");
+      "A tokenizer file, a folder that holds one, or a name in the local Hugging Face cache; empty: that of "
+      "model.name_or_path. Shards need none");
     v("train", train, "Learn one from data.train first (kept in data.cache_dir, so that it is learnt once)");
   }
   void validate(config::Problems& problems) const {
@@ -49,6 +50,7 @@ struct SamplesConfig {
     v("top_p", top_p, "Draw among the most probable tokens that have this probability together", config::above(0),
       config::at_most(1));
   }
+  void validate(config::Problems& problems) const;
 };
 
 struct PretrainConfig {

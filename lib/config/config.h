@@ -15,7 +15,8 @@
 //
 // and that list drives reading, `key=value` overrides, error messages, help, the resolved config and the JSON Schema.
 // A member is a bool, int64_t, double, std::string, another such struct (a section), or a std::vector, std::optional or
-// std::map<std::string, ...> of them; or a nlohmann::ordered_json, which takes any value. Relative paths in a config are plain strings, relative to the current folder.
+// std::map<std::string, ...> of them; or a nlohmann::ordered_json, which takes any value. Relative paths in a config
+// are plain strings, relative to the current folder.
 
 #include <concepts>
 #include <cstdint>
@@ -76,8 +77,8 @@ T parse(std::string_view yaml, const std::string& name, const std::vector<std::s
   return config;
 }
 
-/// Every field with its value, defaults included, in the order of the field lists: a nlohmann::ordered_json (include its
-/// header to use it).
+/// Every field with its value, defaults included, in the order of the field lists: a nlohmann::ordered_json (include
+/// its header to use it).
 template <class T>
 auto to_json(const T& config) {
   return detail::to_json(detail::type_of<T>(), &config);

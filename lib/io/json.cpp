@@ -49,7 +49,9 @@ Json read_json(const std::filesystem::path& path) { return parse_json(read_file(
 
 void write_json(const std::filesystem::path& path, const Json& json) { write_file_atomic(path, json.dump(2) + "\n"); }
 
-ObjectReader::ObjectReader(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
+ObjectReader::ObjectReader(const Json& object, std::string where, const TypedKeys* typed)
+    : object_(object), where_(std::move(where)), typed_(typed) {
+  if (typed_ && typed_->contains("")) exit_ = Exit::usage;
   if (!object_.is_object())
     throw Error(Exit::file,
                 {.what = "unexpected content", .where = where_, .got = shown(object_), .expected = "a JSON object"});
@@ -67,15 +69,17 @@ bool ObjectReader::has(const std::string& key) const {
 }
 
 void ObjectReader::fail(const std::string& key, const std::string& expected, const std::string& hint) const {
+  Error::Parts parts{.where = where_, .expected = expected, .hint = hint};
+  const bool typed = typed_ && typed_->contains(prefix_ + key);
+  const Exit exit = typed ? Exit::usage : exit_;
+  if (typed) parts.where = typed_->at(prefix_ + key);
   const auto found = object_.find(key);
-  if (found == object_.end() || found->is_null())
-    throw Error(Exit::file,
-                {.what = "key '" + key + "' is missing", .where = where_, .expected = expected, .hint = hint});
-  throw Error(Exit::file, {.what = "key '" + key + "' has a value that cannot be used",
-                           .where = where_,
-                           .got = shown(*found),
-                           .expected = expected,
-                           .hint = hint});
+  const bool missing = found == object_.end() || found->is_null();
+  // A file's place says where in it the object is; a place in a config does not.
+  parts.what = "key '" + (exit == Exit::usage ? prefix_ : "") + key +
+               (missing ? "' is missing" : "' has a value that cannot be used");
+  if (!missing) parts.got = shown(*found);
+  throw Error(exit, std::move(parts));
 }
 
 int64_t ObjectReader::integer(const std::string& key, int64_t least, int64_t most) {
@@ -137,7 +141,13 @@ std::optional<ObjectReader> ObjectReader::object(const std::string& key) {
   const Json* value = find(key);
   if (!value) return std::nullopt;
   if (!value->is_object()) fail(key, "a JSON object");
-  return ObjectReader(*value, where_ + ": " + key);
+  ObjectReader inner(*value, where_ + ": " + key, typed_);
+  inner.prefix_ = prefix_ + key + ".";
+  if (typed_ && typed_->contains(prefix_ + key)) {
+    inner.where_ = typed_->at(prefix_ + key);
+    inner.exit_ = Exit::usage;
+  }
+  return inner;
 }
 
 void ObjectReader::only(const std::string& key, const Json& supported, const std::string& hint) {

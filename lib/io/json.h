@@ -3,12 +3,15 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "core/error.h"
 
 namespace llmtk::io {
 
@@ -24,13 +27,19 @@ Json read_json(const std::filesystem::path& path);
 /// Indented by two, one newline at the end, atomically.
 void write_json(const std::filesystem::path& path, const Json& json);
 
+/// Keys of an object that a user typed in a config, each with its place ("my.yaml:12:3"): what is wrong with them is
+/// said there, as a usage error. A nested object's keys are "outer.inner"; an entry "" says that no file is behind the
+/// others.
+using TypedKeys = std::map<std::string, std::string>;
+
 /// Reads the keys of one JSON object, such as config.json: every error names the file and the key. A key whose value is
 /// null counts as absent, as Hugging Face's configs mean it. Remembers what was asked for, so that the rest can be
 /// named.
 class ObjectReader {
  public:
-  /// Throws Error(file) unless `object` is a JSON object. `object` must outlive the reader.
-  ObjectReader(const Json& object, std::string where);
+  /// Throws Error(file) unless `object` is a JSON object. `object` and `typed` must outlive the reader. Where this
+  /// class says Error(file), it is Error(usage) for typed keys.
+  ObjectReader(const Json& object, std::string where, const TypedKeys* typed = nullptr);
 
   bool has(const std::string& key) const;
   /// Beyond this a product of two sizes of a model would overflow.
@@ -66,6 +75,9 @@ class ObjectReader {
 
   const Json& object_;
   std::string where_;
+  const TypedKeys* typed_;
+  Exit exit_ = Exit::file;  // of keys that nobody typed
+  std::string prefix_;      // of a nested object's keys among the typed ones
   std::set<std::string> read_;
 };
 

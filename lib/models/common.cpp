@@ -5,45 +5,49 @@
 #include "core/suggest.h"
 
 namespace llmtk::models {
+namespace {
+
+/// What only other programs act on, and what has its effect here.
+constexpr std::pair<const char*, const char*> kOfOtherPrograms[] = {
+    {"torch_dtype", "set trainer.dtype"},
+    {"dtype", "set trainer.dtype"},
+    {"gradient_checkpointing", "set trainer.gradient_checkpointing"},
+    {"n_ctx", "set n_positions or max_position_embeddings"},
+    {"attn_implementation", ""},
+    {"_attn_implementation_autoset", ""},
+    {"use_cache", ""},
+    {"output_attentions", ""},
+    {"output_hidden_states", ""},
+    {"return_dict", ""},
+    {"is_encoder_decoder", ""},
+    {"is_decoder", ""},
+    {"chunk_size_feed_forward", ""},
+    {"torchscript", ""},
+    {"tf_legacy_loss", ""},
+};
+
+}  // namespace
 
 void read_common(io::ObjectReader& config) {
-  config.ignore({"model_type",
-                 "architectures",
-                 "transformers_version",
-                 "torch_dtype",
-                 "dtype",
-                 "_name_or_path",
-                 "use_cache",
-                 "bos_token_id",
-                 "eos_token_id",
-                 "pad_token_id",
-                 "task_specific_params",
-                 "id2label",
-                 "label2id",
-                 "output_attentions",
-                 "output_hidden_states",
-                 "return_dict",
-                 "problem_type",
-                 "n_ctx",
-                 "_attn_implementation_autoset",
-                 "attn_implementation",
-                 "gradient_checkpointing",
-                 "finetuning_task",
-                 "is_encoder_decoder",
-                 "chunk_size_feed_forward",
-                 "torchscript",
-                 "is_decoder",
-                 "tf_legacy_loss"});
+  config.ignore({"model_type", "architectures", "transformers_version", "_name_or_path", "bos_token_id", "eos_token_id",
+                 "pad_token_id", "task_specific_params", "id2label", "label2id", "problem_type", "finetuning_task"});
+  for (const auto& [key, hint] : kOfOtherPrograms) config.ignore({key});
   config.only("quantization_config", nullptr, "load the weights as they were before quantization");
   config.only("pruned_heads", io::Json::object());
 }
 
-void refuse_unread(const io::ObjectReader& config, const std::set<std::string>* typed_keys) {
+void refuse_unread(const io::ObjectReader& config, const io::TypedKeys* typed_keys) {
+  const auto is_typed = [&](const std::string& key) { return typed_keys && typed_keys->contains(key); };
+  for (const auto& [key, hint] : kOfOtherPrograms)
+    if (is_typed(key))
+      throw Error(Exit::usage, {.what = "key 'model.config." + std::string(key) + "' has no effect in this program",
+                                .where = typed_keys->at(key),
+                                .hint = *hint ? hint : "leave it out"});
   for (const std::string& key : config.unread()) {
-    if (typed_keys && typed_keys->contains(key)) {
+    if (is_typed(key)) {
       const std::string near = nearest(key, config.known());
       throw Error(Exit::usage, {.what = "unknown key 'model.config." + key + "'",
-                                .where = config.where(),
+                                .where = typed_keys->at(key),
                                 .hint = near.empty() ? "" : "did you mean '" + near + "'?"});
     }
     log::warn(config.where() + ": key '" + key + "' is not known to this program; it has no effect");
@@ -115,11 +119,12 @@ void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, const RopeShap
   rope.original_max_position_embeddings = shape.original_positions.value_or(inside);
   const bool inferred = (rope.type == RopeType::yarn || rope.type == RopeType::longrope) && !reader.has("factor");
   if (inferred) {
+    reader.ignore({"factor"});  // it may be there as null
     rope.factor = static_cast<double>(shape.max_positions) / static_cast<double>(rope.original_max_position_embeddings);
   } else {
     rope.factor = rope.type == RopeType::proportional ? reader.number_or("factor", 1) : reader.number("factor");
+    at_least(reader, "factor", rope.factor, 1);
   }
-  at_least(reader, "factor", rope.factor, 1);
   if (rope.type == RopeType::longrope) {
     const auto count = static_cast<size_t>(shape.head_dim / 2);
     rope.short_factor = reader.positive_numbers("short_factor", count);
@@ -177,7 +182,8 @@ void write_rope(const nn::RopeConfig& rope, io::Json& config) {
   const auto put = [&](const char* key, const auto& value) {
     if (value) parameters[key] = *value;
   };
-  if (rope.type != nn::RopeType::plain) parameters["factor"] = rope.factor;
+  // Below 1 only where it follows from the lengths: null tells every reader to infer it again.
+  if (rope.type != nn::RopeType::plain) parameters["factor"] = rope.factor < 1 ? io::Json() : io::Json(rope.factor);
   if (rope.type == nn::RopeType::llama3) {
     parameters["low_freq_factor"] = rope.low_freq_factor;
     parameters["high_freq_factor"] = rope.high_freq_factor;
@@ -193,7 +199,9 @@ void write_rope(const nn::RopeConfig& rope, io::Json& config) {
   if (rope.type == nn::RopeType::longrope) {
     parameters["short_factor"] = rope.short_factor;
     parameters["long_factor"] = rope.long_factor;
-    put("attention_factor", rope.attention_factor);
+    // Version 4 of transformers looks for the original length here alone, and infers the attention factor from it.
+    parameters["attention_factor"] = nn::attention_factor(rope);
+    config["original_max_position_embeddings"] = rope.original_max_position_embeddings;
   }
   if (rope.type == nn::RopeType::proportional) parameters["partial_rotary_factor"] = rope.partial_rotary_factor;
   if (rope.type == nn::RopeType::llama3 || rope.type == nn::RopeType::yarn || rope.type == nn::RopeType::longrope)

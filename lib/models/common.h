@@ -2,7 +2,6 @@
 // What the families' configs and loading share.
 
 #include <optional>
-#include <set>
 #include <string>
 
 #include "io/json.h"
@@ -18,8 +17,8 @@ inline constexpr int64_t kMostLayers = 10'000;
 /// do (quantization_config). Throws Error(file).
 void read_common(io::ObjectReader& config);
 /// Says aloud which keys nobody knows. Those among `typed_keys` (what the user wrote, not what a folder brought) throw
-/// Error(usage) with the nearest key.
-void refuse_unread(const io::ObjectReader& config, const std::set<std::string>* typed_keys);
+/// Error(usage) with the nearest key; so do typed keys that only other programs act on.
+void refuse_unread(const io::ObjectReader& config, const io::TypedKeys* typed_keys);
 
 nn::Activation read_activation(io::ObjectReader& config, const std::string& key, const std::string& otherwise);
 

@@ -12,6 +12,11 @@ void ModelConfig::validate(config::Problems& problems) const {
   if (!config.is_object()) return problems.add("config", {.what = "not a section", .got = config.dump()});
   if (!preset.empty() && !name_or_path.empty())
     problems.add("preset", {.what = "given together with model.name_or_path", .expected = "one of the two"});
+  try {
+    if (!preset.empty()) models::preset(preset);
+  } catch (const Error& error) {
+    problems.add("preset", error.parts());
+  }
   if (!preset.empty() || !name_or_path.empty()) {
     if (config.contains("model_type"))
       problems.add("config", {.what = "model_type is the preset's or the model's own", .hint = "leave it out"});
@@ -21,11 +26,13 @@ void ModelConfig::validate(config::Problems& problems) const {
   }
 }
 
-ResolvedModel resolve_model(const ModelConfig& section) {
+ResolvedModel resolve_model(const ModelConfig& section, const config::Places& places) {
   ResolvedModel model;
+  model.typed_keys = places.below("model.config");
   if (!section.preset.empty()) {
     model.config = preset(section.preset);
-    model.where = "model.preset " + section.preset;
+    model.where = places.of("model.preset");
+    model.typed_keys[""] = model.where;
   } else if (!section.name_or_path.empty() && fs::is_regular_file(section.name_or_path)) {
     model.config = io::read_json(section.name_or_path);
     model.where = section.name_or_path;
@@ -36,12 +43,10 @@ ResolvedModel resolve_model(const ModelConfig& section) {
     model.where = (*model.weights / "config.json").string();
     model.vocab_size_given = true;
   } else {
-    model.where = "model.config";
+    model.where = places.of("model.config");
+    model.typed_keys[""] = model.where;
   }
-  for (const auto& [key, value] : section.config.items()) {
-    model.config[key] = value;
-    model.typed_keys.insert(key);
-  }
+  for (const auto& [key, value] : section.config.items()) model.config[key] = value;
   model.vocab_size_given |= section.config.contains("vocab_size");
   return model;
 }

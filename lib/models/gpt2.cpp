@@ -16,9 +16,8 @@ using nn::LayerContext;
 using nn::Linear;
 using nn::Residual;
 
-GPT2Config GPT2Config::from_hf(const io::Json& json, const std::string& where,
-                            const std::set<std::string>* typed_keys) {
-  io::ObjectReader config(json, where);
+GPT2Config GPT2Config::from_hf(const io::Json& json, const std::string& where, const io::TypedKeys* typed_keys) {
+  io::ObjectReader config(json, where, typed_keys);
   read_common(config);
   GPT2Config c;
   c.vocab_size = config.integer("vocab_size");

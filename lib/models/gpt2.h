@@ -28,8 +28,7 @@ struct GPT2Config {
   io::Json raw;  ///< config.json itself: what is saved again
 
   /// Throws Error(file) naming `where` and the key.
-  static GPT2Config from_hf(const io::Json& json, const std::string& where,
-                            const std::set<std::string>* typed_keys = nullptr);
+  static GPT2Config from_hf(const io::Json& json, const std::string& where, const io::TypedKeys* typed_keys = nullptr);
 };
 
 std::shared_ptr<nn::CausalModel> make_gpt2(const io::Json& config, const std::string& where, const nn::Build& build);

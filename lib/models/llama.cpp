@@ -16,9 +16,8 @@ using nn::LayerContext;
 using nn::Linear;
 using nn::Residual;
 
-LlamaConfig LlamaConfig::from_hf(const io::Json& json, const std::string& where,
-                                 const std::set<std::string>* typed_keys) {
-  io::ObjectReader config(json, where);
+LlamaConfig LlamaConfig::from_hf(const io::Json& json, const std::string& where, const io::TypedKeys* typed_keys) {
+  io::ObjectReader config(json, where, typed_keys);
   read_common(config);
   LlamaConfig c;
   c.vocab_size = config.integer("vocab_size");

@@ -31,8 +31,7 @@ struct LlamaConfig {
   io::Json raw;  ///< config.json itself: what is saved again
 
   /// Throws Error(file) naming `where` and the key.
-  static LlamaConfig from_hf(const io::Json& json, const std::string& where,
-                            const std::set<std::string>* typed_keys = nullptr);
+  static LlamaConfig from_hf(const io::Json& json, const std::string& where, const io::TypedKeys* typed_keys = nullptr);
 };
 
 std::shared_ptr<nn::CausalModel> make_llama(const io::Json& config, const std::string& where, const nn::Build& build);

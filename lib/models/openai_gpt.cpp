@@ -16,8 +16,8 @@ using nn::Linear;
 using nn::Residual;
 
 OpenAIGPTConfig OpenAIGPTConfig::from_hf(const io::Json& json, const std::string& where,
-                            const std::set<std::string>* typed_keys) {
-  io::ObjectReader config(json, where);
+                                         const io::TypedKeys* typed_keys) {
+  io::ObjectReader config(json, where, typed_keys);
   read_common(config);
   OpenAIGPTConfig c;
   c.vocab_size = config.integer("vocab_size");

@@ -27,7 +27,7 @@ struct OpenAIGPTConfig {
 
   /// Throws Error(file) naming `where` and the key.
   static OpenAIGPTConfig from_hf(const io::Json& json, const std::string& where,
-                            const std::set<std::string>* typed_keys = nullptr);
+                                 const io::TypedKeys* typed_keys = nullptr);
 };
 
 std::shared_ptr<nn::CausalModel> make_openai_gpt(const io::Json& config, const std::string& where,

@@ -7,6 +7,7 @@
 
 #include "core/device.h"
 #include "core/error.h"
+#include "core/suggest.h"
 #include "models/gpt2.h"
 #include "models/llama.h"
 #include "models/openai_gpt.h"
@@ -39,8 +40,8 @@ const Family* find_family(const std::string& model_type) {
   return found == std::end(kFamilies) ? nullptr : found;
 }
 
-const Family& family_of(const io::Json& config, const std::string& where) {
-  io::ObjectReader reader(config, where);
+const Family& family_of(const io::Json& config, const std::string& where, const io::TypedKeys* typed = nullptr) {
+  io::ObjectReader reader(config, where, typed);
   if (const Family* family = find_family(reader.string("model_type"))) return *family;
   reader.fail("model_type", joined(model_types()));
 }
@@ -90,12 +91,15 @@ io::Json preset(const std::string& name) {
     auto presets = family.presets();
     if (const auto found = presets.find(name); found != presets.end()) return found->second;
   }
-  throw Error(Exit::usage,
-              {.what = "unknown model shape", .got = "'" + name + "'", .expected = joined(preset_names(), 100)});
+  const std::string near = nearest(name, preset_names());
+  throw Error(Exit::usage, {.what = "unknown model shape",
+                            .got = "'" + name + "'",
+                            .expected = joined(preset_names(), 100),
+                            .hint = near.empty() ? "" : "did you mean '" + near + "'?"});
 }
 
 std::shared_ptr<nn::CausalModel> make(const io::Json& config, const std::string& where, const nn::Build& build) {
-  return family_of(config, where).make(config, where, build);
+  return family_of(config, where, build.typed_keys).make(config, where, build);
 }
 
 std::shared_ptr<nn::CausalModel> create(const io::Json& config, const nn::Build& build, uint64_t seed,

@@ -17,10 +17,11 @@ namespace llmtk::models {
 std::vector<std::string> model_types();
 /// Names that stand for a shape: gpt2, gpt2-medium, ...
 std::vector<std::string> preset_names();
-/// config.json of a preset. Throws Error(usage) naming the nearest ones.
+/// config.json of a preset. Throws Error(usage) naming the nearest one.
 io::Json preset(const std::string& name);
 
-/// A model with uninitialised weights. config: as config.json; where: what errors name. Throws Error(file).
+/// A model with uninitialised weights. config: as config.json; where: what errors name. Throws Error(file),
+/// and Error(usage) for keys that the user typed (build.typed_keys).
 std::shared_ptr<nn::CausalModel> make(const io::Json& config, const std::string& where, const nn::Build& build);
 /// A model with random weights as published for the family.
 std::shared_ptr<nn::CausalModel> create(const io::Json& config, const nn::Build& build, uint64_t seed,

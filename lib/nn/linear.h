@@ -4,8 +4,8 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include <map>
 #include <memory>
-#include <set>
 #include <string>
 
 namespace llmtk::nn {
@@ -16,8 +16,9 @@ class Linear;
 struct Build {
   c10::ScalarType dtype = c10::kFloat;
   c10::Device device = c10::kCPU;
-  /// Keys of the model's config that the user typed: one that the family doesn't know is an error, not a warning.
-  const std::set<std::string>* typed_keys = nullptr;
+  /// Keys of the model's config that the user typed, each with its place: one that the family doesn't know is an error,
+  /// not a warning.
+  const std::map<std::string, std::string>* typed_keys = nullptr;
 
   at::Tensor empty(at::IntArrayRef shape) const;
 };

@@ -80,11 +80,15 @@ at::Tensor proportional_frequencies(const RopeConfig& c, int64_t dim) {
 
 }  // namespace
 
+double attention_factor(const RopeConfig& config) {
+  if (config.type == RopeType::yarn) return yarn_attention_factor(config);
+  if (config.type == RopeType::longrope) return longrope_attention_factor(config);
+  return 1;
+}
+
 Rotary::Rotary(const RopeConfig& config, int64_t head_dim, int64_t max_positions)
-    : config_(config), dim_(head_dim), max_positions_(max_positions) {
+    : config_(config), dim_(head_dim), max_positions_(max_positions), attention_factor_(attention_factor(config)) {
   LLMTK_CHECK(dim_ % 2 == 0, "head_dim ", dim_, " is odd");
-  if (config_.type == RopeType::yarn) attention_factor_ = yarn_attention_factor(config_);
-  if (config_.type == RopeType::longrope) attention_factor_ = longrope_attention_factor(config_);
 }
 
 at::Tensor Rotary::inverse_frequencies(int64_t sequence_length) const {

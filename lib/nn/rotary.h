@@ -36,6 +36,9 @@ struct RopeConfig {
   double partial_rotary_factor = 1;                                ///< proportional
 };
 
+/// What cosines and sines are multiplied with: as given, or as the papers of yarn and longrope infer it; else 1.
+double attention_factor(const RopeConfig& config);
+
 /// The cosines and sines of the positions that occur.
 class Rotary {
  public:
@@ -53,7 +56,7 @@ class Rotary {
 
   RopeConfig config_;
   int64_t dim_, max_positions_;
-  double attention_factor_ = 1;
+  double attention_factor_;
   at::Tensor cos_, sin_;  // [positions, head_dim]: made once, grown when needed
 };
 

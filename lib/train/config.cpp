@@ -56,6 +56,9 @@ void TrainerConfig::validate(config::Problems& problems) const {
                   .expected = "save_steps equal to eval_steps"});
   if (early_stopping_patience > 0 && eval_steps == 0)
     problems.add("early_stopping_patience", {.what = "needs evaluations", .hint = "set trainer.eval_steps"});
+  if (early_stopping_threshold > 0 && early_stopping_patience == 0)
+    problems.add("early_stopping_threshold",
+                 {.what = "has no effect without early stopping", .hint = "set trainer.early_stopping_patience"});
 }
 
 }  // namespace llmtk::train

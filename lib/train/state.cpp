@@ -45,11 +45,17 @@ void flatten(const Json& json, const std::string& prefix, std::map<std::string, 
 }
 
 /// Where files go, how often something is said, which machine does the work: nothing of it changes the run.
-constexpr std::array<std::string_view, 11> kFree = {
-    "trainer.output_dir",      "trainer.overwrite_output_dir",       "trainer.resume_from_checkpoint",
-    "trainer.logging_steps",   "trainer.save_steps",                 "trainer.save_total_limit",
-    "trainer.device",          "trainer.sample_steps",               "data.cache_dir",
-    "data.dataloader_prefetch_factor", "data.preprocessing_num_workers"};
+constexpr std::array<std::string_view, 11> kFree = {"trainer.output_dir",
+                                                    "trainer.overwrite_output_dir",
+                                                    "trainer.resume_from_checkpoint",
+                                                    "trainer.logging_steps",
+                                                    "trainer.save_steps",
+                                                    "trainer.save_total_limit",
+                                                    "trainer.device",
+                                                    "trainer.sample_steps",
+                                                    "data.cache_dir",
+                                                    "data.dataloader_prefetch_factor",
+                                                    "data.preprocessing_num_workers"};
 constexpr std::array<std::string_view, 1> kFreeSections = {"samples."};
 
 /// Another model, other data: the checkpoint does not fit.

@@ -48,8 +48,8 @@ struct ConfigChange {
 };
 
 /// Compares two resolved configs (objects of sections of leaves). Keys that only say where files lie, how often
-/// something is reported or which machine does the work are left out: that the data is the same is told by its checksums.
-/// A key that is null is one that is not there.
+/// something is reported or which machine does the work are left out: that the data is the same is told by its
+/// checksums. A key that is null is one that is not there.
 std::vector<ConfigChange> compare_configs(const nlohmann::ordered_json& before, const nlohmann::ordered_json& after);
 
 }  // namespace llmtk::train

@@ -164,7 +164,8 @@ TEST_CASE("where keys were given can be asked later") {
   CHECK(places.of("model.rope.beta") == "x.yaml:3:3");  // its section's
   CHECK(places.of("model.heads") == "argument 'model.heads=4'");
   CHECK(places.of("steps") == "x.yaml");
-  CHECK(places.below("model.rope") == std::map<std::string, std::string>{{"factor", "x.yaml:4:5"}, {"type", "x.yaml:3:10"}});
+  CHECK(places.below("model.rope") ==
+        std::map<std::string, std::string>{{"factor", "x.yaml:4:5"}, {"type", "x.yaml:3:10"}});
   config::parse<Open>("model: {width: 3}\n", "x.yaml", {"model={depth: 1}"}, &places);
   CHECK(places.below("model") == std::map<std::string, std::string>{{"depth", "argument 'model={depth: 1}'"}});
 }

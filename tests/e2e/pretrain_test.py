@@ -113,8 +113,9 @@ def test_goes_on_with_a_named_model(folder, first):
     done, _ = pretrain(config, *from_it, "model.config={hidden_size: 64}", "trainer.output_dir=" + str(folder / "misfit"),
                        env=env, check=5)
     assert "has another shape than config.json says" in done.stderr, done.stderr
+    # Before the corpus is looked at, which may be large.
     done, _ = pretrain(config, *from_it, changed, "samples.prompts=['" + "the quick brown fox " * 20 + "']", "--dry-run",
-                       "trainer.output_dir=" + str(folder / "long"), env=env, check=3)
+                       "trainer.output_dir=" + str(folder / "long"), "data.train.0.path=nowhere.txt", env=env, check=3)
     assert "prompt" in done.stderr, done.stderr
     done, _ = pretrain(config, f"model.name_or_path={first}", "model.config={}", "tokenizer.train=null",
                        f"trainer.output_dir={first}", "trainer.overwrite_output_dir=true", check=2)
@@ -162,11 +163,12 @@ def test_dry_run(folder):
     assert plan["bytes_to_write"] == 9 * plan["bytes_of_a_checkpoint"] + 4 * plan["parameters"], plan
     _, plan = pretrain(config, "--dry-run", "trainer.save_total_limit=2")
     assert plan["bytes_to_write"] == 3 * plan["bytes_of_a_checkpoint"] + 4 * plan["parameters"], plan
-    # More than any machine has, of memory.
-    done, _ = pretrain(config, "--dry-run", "model.config={model_type: llama, hidden_size: 65536, intermediate_size: 65536, "
-                       "num_hidden_layers: 100, num_attention_heads: 64, max_position_embeddings: 64, rms_norm_eps: 1e-5}",
-                       check=1)
-    assert "do not fit into memory" in done.stderr, done.stderr
+    # More than any machine has, of memory; a real run says so too, and leaves no trace.
+    for how in (["--dry-run"], []):
+        done, _ = pretrain(config, *how, "model.config={model_type: llama, hidden_size: 65536, intermediate_size: 65536, "
+                           "num_hidden_layers: 100, num_attention_heads: 64, max_position_embeddings: 64, "
+                           "rms_norm_eps: 1e-5}", check=1)
+        assert "do not fit into memory" in done.stderr and not output.exists(), done.stderr
 
 
 def test_dry_run_resumes(folder, first):
@@ -176,6 +178,8 @@ def test_dry_run_resumes(folder, first):
     assert plan["resume_from"].endswith("checkpoint-60"), plan
     done, _ = pretrain(config, "--dry-run", "trainer.resume_from_checkpoint=auto", "model.config.hidden_size=64", check=2)
     assert "cannot go on from this checkpoint with another config" in done.stderr, done.stderr
+    done, _ = pretrain(config, "--dry-run", "trainer.resume_from_checkpoint=auto", "trainer.seed=7", check=2)
+    assert "trainer.seed was 42, is 7" in done.stderr, done.stderr
     # The same text at another place is the same text.
     moved = folder / "moved"
     moved.mkdir()
@@ -192,20 +196,31 @@ def test_refuses(folder):
         (["scheduler.num_decay_steps=5"], 2, "has no effect with lr_scheduler_type cosine"),
         (["scheduler.warmup_ratio=0.1"], 2, "given together with warmup_steps"),
         (["model.config.hidden_sise=3"], 2, "did you mean 'hidden_size'"),
-        (["model.config.num_hidden_layers=100000000"], 5, "at most 10000"),
-        (["model.config.vocab_size=9000000000000000000"], 5, "at most 2147483648"),
+        (["model.config.num_hidden_layers=100000000"], 2, "argument 'model.config.num_hidden_layers=100000000': key"),
+        (["model.config.vocab_size=9000000000000000000"], 2, "at most 2147483648"),
+        (["model.config.torch_dtype=bfloat16"], 2, "set trainer.dtype"),
+        # Before a tokenizer is learnt from text, or the text is looked for.
+        (["model.config.hidden_size=33", "data.train.0.path=nowhere.txt"], 2, "refused.yaml:8:5: key 'num_attention_heads'"),
+        (["trainer.early_stopping_threshold=0.1"], 2, "has no effect without early stopping"),
+        (["samples.top_k=5"], 2, "has no effect with samples.do_sample false"),
         (["optimizer.learning_rate=fast"], 2, "a number above 0"),
         (["data.train.0.path=nowhere.txt"], 5, "no such file"),
-        (["data.max_length=1000"], 2, "more than the model can see"),
+        (["data.max_length=1000"], 2, "argument 'data.max_length=1000': data.max_length is more than the model can see"),
         (["model.config.vocab_size=100"], 2, "more tokens than the model's vocab_size"),
-        (["model.config.hidden_sise=3", "model.config.model_type=lama"], 5, "llama"),
-        (["trainer.device=cuda:99"], 2, "cuda"),
-        (["model.config={}", "model.preset=gpt3"], 2, "gpt3-small"),
+        (["model.config.hidden_sise=3", "model.config.model_type=lama"], 2, "llama"),
+        (["trainer.device=cuda:99"], 2, "argument 'trainer.device=cuda:99': trainer.device: "),
+        (["model.config={}", "model.preset=gpt2-meduim"], 2, "did you mean 'gpt2-medium'"),
+        (["model.config={}", "model.preset=gpt3"], 2, "argument 'model.preset=gpt3': model.preset: unknown model shape"),
     ]
     for overrides, code, words in cases:
         done, answer = pretrain(config, *overrides, check=code)
         assert words in done.stderr, (overrides, done.stderr)
         assert answer["exit_code"] == code, answer
+    _, answer = pretrain(config, "optimizer.learning_rte=1", "trainer.max_steps=ten", check=2)
+    assert answer["error"]["what"] == "2 problems", answer
+    problems = answer["error"]["problems"]
+    assert [problem["hint"] for problem in problems] == ["did you mean 'learning_rate'?", ""], answer
+    assert problems[1]["where"] == "argument 'trainer.max_steps=ten'" and problems[1]["got"] == "'ten'", answer
     broken = folder / "broken.jsonl"
     broken.write_bytes(b'{"text": "fine"}\n{"text": "bad \xff"}\n' * 200)
     done, _ = pretrain(config, f"data.train.0.path={broken}", check=3)

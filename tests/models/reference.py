@@ -49,6 +49,12 @@ CASES = {
                                               attention_factor=1.0, **LONGROPE)),
     "llama_rope_longrope_short": dict(LLAMA, **rope("longrope", factor=4.0,
                                                     original_max_position_embeddings=512, **LONGROPE)),
+    # Factor and attention factor from the two lengths; the original length beside the other sizes, as Phi-3 has it.
+    "llama_rope_longrope_inferred": dict(LLAMA, **rope("longrope", original_max_position_embeddings=16, **LONGROPE)),
+    "llama_rope_longrope_outside": dict(LLAMA, original_max_position_embeddings=16, **rope("longrope", **LONGROPE)),
+    "llama_rope_longrope_inferred_short": dict(LLAMA, **rope("longrope", original_max_position_embeddings=512,
+                                                             **LONGROPE)),
+    "llama_rope_yarn_inferred": dict(LLAMA, **rope("yarn", factor=None, original_max_position_embeddings=128)),
     "llama_rope_proportional": dict(LLAMA, **rope("proportional", factor=2.0, partial_rotary_factor=0.5)),
 }
 

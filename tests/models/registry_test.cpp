@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "core/error.h"
+#include "models/config.h"
 #include "nn/linear.h"
 #include "test.h"
 
@@ -23,6 +24,14 @@ io::Json small_llama() {
       {"num_hidden_layers", 2}, {"num_attention_heads", 3}, {"num_key_value_heads", 1}, {"max_position_embeddings", 16},
       {"rms_norm_eps", 1e-5}};
 }
+
+struct WholeConfig {
+  ModelConfig model;
+  template <class V>
+  void fields(V& v) {
+    v("model", model, "What is trained");
+  }
+};
 
 template <class Body>
 std::string error_of(Body body) {
@@ -55,7 +64,8 @@ TEST_CASE("the published sizes have their published numbers of parameters") {
     if (counts.contains(name)) CHECK(model->num_parameters() == counts.at(name));
     CHECK(model->training_flops_per_token(1) > 5.0 * 0.6 * static_cast<double>(model->num_parameters()));
   }
-  CHECK(says(error_of([] { preset("gpt5"); }), "gpt2-medium"));
+  CHECK(says(error_of([] { preset("gpt2-large-v2"); }), "gpt2-medium"));
+  CHECK(says(error_of([] { preset("smollm-135m"); }), "did you mean 'smollm2-135m'?"));
 }
 
 TEST_CASE("the seed alone decides the weights") {
@@ -118,6 +128,67 @@ TEST_CASE("a config that cannot be computed is refused by key") {
   CHECK(says(with(small_llama(), "rope_scaling", {{"type", "linear"}, {"factor", 2}, {"extra", 1}}), "key 'extra'"));
   CHECK(says(with(small_llama(), "rope_parameters", {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}),
              "partial_rotary_factor"));
+}
+
+TEST_CASE("what the user typed is refused as usage, where it was typed") {
+  const auto refusal = [](io::Json config, const io::TypedKeys& typed, const io::Json& changes) {
+    config.update(changes);
+    try {
+      make(config, "m/config.json", {at::kFloat, c10::kMeta, &typed});
+    } catch (const Error& error) {
+      return std::to_string(static_cast<int>(error.exit())) + " " + error.what();
+    }
+    return std::string("none");
+  };
+  const io::TypedKeys typed = {{"n_layer", "x.yaml:3:5"}, {"n_ctx", "x.yaml:4:5"}, {"nlayer", "x.yaml:5:5"}};
+  CHECK(says(refusal(small_gpt2(), typed, {{"n_layer", 0}}), "2 x.yaml:3:5: key 'n_layer' has a value"));
+  CHECK(says(refusal(small_gpt2(), typed, {{"n_head", 0}}), "5 m/config.json: key 'n_head'"));
+  CHECK(says(refusal(small_gpt2(), {{"", "x.yaml:2:3"}}, {{"n_head", 0}}), "2 m/config.json: key 'n_head'"));
+  CHECK(says(refusal(small_gpt2(), {{"nlayer", "x.yaml:5:5"}}, {{"nlayer", 2}}),
+             "2 x.yaml:5:5: unknown key 'model.config.nlayer' (did you mean 'n_layer'?)"));
+  CHECK(says(refusal(small_gpt2(), typed, {{"n_ctx", 16}}),
+             "2 x.yaml:4:5: key 'model.config.n_ctx' has no effect in this program (set n_positions"));
+  CHECK(refusal(small_gpt2(), {}, {{"n_ctx", 16}, {"torch_dtype", "float32"}}) == "none");
+  CHECK(
+      says(refusal(small_gpt2(), {{"torch_dtype", "x.yaml:4:5"}}, {{"torch_dtype", "bfloat16"}}), "set trainer.dtype"));
+  CHECK(says(refusal(small_llama(), {{"factor", "x.yaml:9:1"}},  // another key of that name
+                     {{"rope_parameters", {{"rope_type", "linear"}, {"factor", 0.5}}}}),
+             "5 m/config.json: rope_parameters: key 'factor' has a value that cannot be used"));
+  const io::TypedKeys rope = {{"rope_parameters", "x.yaml:6:3"}, {"rope_parameters.factor", "x.yaml:7:5"}};
+  CHECK(says(refusal(small_llama(), rope, {{"rope_parameters", {{"rope_type", "linear"}, {"factor", 0.5}}}}),
+             "2 x.yaml:7:5: key 'rope_parameters.factor' has a value that cannot be used: got 0.5"));
+  CHECK(says(
+      refusal(small_llama(), {{"rope_parameters", "x.yaml:6:3"}}, {{"rope_parameters", {{"rope_type", "linear"}}}}),
+      "2 x.yaml:6:3: key 'rope_parameters.factor' is missing"));
+}
+
+TEST_CASE("a model section knows where its keys were typed, and a preset by its nearest name") {
+  config::Places places;
+  const auto whole =
+      config::parse<WholeConfig>("model:\n  preset: gpt2\n  config:\n    n_layer: 3\n", "x.yaml", {}, &places);
+  const ResolvedModel model = resolve_model(whole.model, places);
+  CHECK(model.typed_keys == io::TypedKeys{{"", "x.yaml:2:11"}, {"n_layer", "x.yaml:4:5"}});
+  CHECK(model.config["n_layer"] == 3);
+  CHECK(says(error_of([] { config::parse<WholeConfig>("model: {preset: gpt2-xxl}", "x.yaml"); }),
+             "x.yaml:1:17: model.preset: unknown model shape: got 'gpt2-xxl'"));
+}
+
+TEST_CASE("longrope is saved so that both versions of transformers read the same numbers") {
+  io::Json config = small_llama();
+  config["max_position_embeddings"] = 64;
+  config["rope_parameters"] = {{"rope_type", "longrope"},
+                               {"short_factor", {1, 1, 1, 1}},
+                               {"long_factor", {2, 2, 2, 2}},
+                               {"original_max_position_embeddings", 16}};
+  const io::Json saved = make(config, "m/config.json", {at::kFloat, c10::kMeta})->config();
+  CHECK(saved["original_max_position_embeddings"] == 16);  // version 4 looks here, and takes the factor from it
+  CHECK(saved["rope_scaling"]["attention_factor"].get<double>() == Approx(std::sqrt(1.5)));  // 1 + log(4) / log(16)
+  CHECK(saved["rope_scaling"]["factor"] == 4.0);
+  // An original length above the model's own: the factor is inferred, here and by whoever reads what is saved.
+  config["rope_parameters"]["original_max_position_embeddings"] = 128;
+  const io::Json shorter = make(config, "m/config.json", {at::kFloat, c10::kMeta})->config();
+  CHECK(shorter["rope_parameters"]["factor"].is_null());
+  CHECK(make(shorter, "m/config.json", {at::kFloat, c10::kMeta})->config() == shorter);
 }
 
 TEST_CASE("loading is strict, and names what is wrong") {

@@ -134,7 +134,8 @@ TEST_CASE("A curve keeps its shape and its mean in bounded memory") {
 
 TEST_CASE("A curve reaches its newest value") {
   Curve curve;
-  const auto count = static_cast<int>(Curve::kMost) + 3;  // of two values to a point, the last three make one and a half
+  const auto count =
+      static_cast<int>(Curve::kMost) + 3;  // of two values to a point, the last three make one and a half
   for (int step = 1; step <= count; ++step) curve.add(step, step);
   CHECK(curve.points().size() == Curve::kMost / 2 + 2);
   CHECK(curve.points().back().step == count);

@@ -379,8 +379,9 @@ TEST_CASE("going back to an older checkpoint moves the later ones aside") {
 
 TEST_CASE("a checkpoint from before a setting existed counts as made with its default") {
   test::TemporaryFolder folder;
-  write_file_atomic(folder / "trainer_state.json",
-                    R"({"format": "llmtk-trainer-state", "version": 1, "loop": {}, "data": {}, "config": {"data": {}}})");
+  write_file_atomic(
+      folder / "trainer_state.json",
+      R"({"format": "llmtk-trainer-state", "version": 1, "loop": {}, "data": {}, "config": {"data": {}}})");
   const CheckpointFolder checkpoint{.step = 1, .path = folder.path()};
   const AddDefaults add_defaults = [](Json& config) { config["data"]["shuffle"] = true; };
   CHECK_NOTHROW(read_trainer_state(checkpoint, {{"data", {{"shuffle", true}}}}, add_defaults));
