@@ -19,8 +19,13 @@ from runs import PRETRAIN, final_state, pretrain, require_equal, write_config
 from small_disk import become_able_to_mount, resize, small_disk
 
 STEPS = 400
-LONG = [f"trainer.max_steps={STEPS}", "trainer.eval_steps=50"]
+LONG = [f"trainer.max_steps={STEPS}", "trainer.eval_steps=50", "trainer.num_threads=2"]
+SHORT_STEPS = 60  # of three micro-batches each, in bfloat16 with masters
+SHORT = [f"trainer.max_steps={SHORT_STEPS}", "trainer.eval_steps=20", "trainer.num_threads=2", "trainer.dtype=bfloat16",
+         "trainer.gradient_accumulation_steps=3", "trainer.per_device_train_batch_size=2"]
 RESUME = "trainer.resume_from_checkpoint=auto"
+# Two threads that wait for each other by spinning take ten times as long where something else runs on their processors.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def start(config, *overrides):
@@ -28,13 +33,21 @@ def start(config, *overrides):
                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def test_kill(folder, expected, seconds, kills):
-    output = folder / "killed"
-    config = write_config(folder, output, "killed.yaml")
+def reference(folder, name, settings, steps):
+    """What the run that nobody disturbs ends with, and its seconds."""
+    config = write_config(folder, folder / name, name + ".yaml")
+    begin = time.monotonic()
+    pretrain(config, *settings)
+    return final_state(folder / name, steps), time.monotonic() - begin
+
+
+def test_kill(folder, expected, seconds, kills, name="killed", settings=LONG, steps=STEPS):
+    output = folder / name
+    config = write_config(folder, output, name + ".yaml")
     rng = random.Random(11)
     landed = finished = 0
     while landed < kills:
-        process = start(config, *LONG, RESUME)
+        process = start(config, *settings, RESUME)
         try:
             process.wait(timeout=rng.uniform(0.2, 0.9) * seconds)
         except subprocess.TimeoutExpired:
@@ -43,11 +56,11 @@ def test_kill(folder, expected, seconds, kills):
             landed += 1
             continue
         assert process.returncode == 0, process.stderr.read()
-        require_equal(expected, final_state(output, STEPS), f"after {landed} kills")
+        require_equal(expected, final_state(output, steps), f"after {landed} kills")
         finished += 1
         shutil.rmtree(output)
-    pretrain(config, *LONG, RESUME)
-    require_equal(expected, final_state(output, STEPS), f"after {landed} kills")
+    pretrain(config, *settings, RESUME)
+    require_equal(expected, final_state(output, steps), f"after {landed} kills")
     left = [p.name for p in output.iterdir() if "tmp" in p.name]
     assert not left, f"left behind: {left}"
     print(f"{landed} kills, {finished + 1} runs that got to their end, all with the same bits")
@@ -70,10 +83,10 @@ def test_damage(folder, expected):
     require_equal(expected, final_state(output, STEPS), "after damage")
 
 
-def test_signal(folder, expected, number):
-    output = folder / f"signal{number}"
-    config = write_config(folder, output, f"signal{number}.yaml")
-    process = start(config, *LONG, "trainer.save_steps=0")
+def test_signal(folder, expected, number, name="signal", settings=LONG, steps=STEPS):
+    output = folder / f"{name}{number}"
+    config = write_config(folder, output, f"{name}{number}.yaml")
+    process = start(config, *settings, "trainer.save_steps=0")
     while not (output / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.02)
     time.sleep(0.3)
@@ -82,17 +95,25 @@ def test_signal(folder, expected, number):
     assert process.returncode == 75, (process.returncode, process.stderr.read())
     saved = [p.name for p in output.iterdir() if p.name.startswith("checkpoint-")]
     assert len(saved) == 1, saved
-    pretrain(config, *LONG, "trainer.save_steps=7", RESUME)
-    require_equal(expected, final_state(output, STEPS), f"after signal {number} at {saved[0]}")
+    pretrain(config, *settings, "trainer.save_steps=7", RESUME)
+    require_equal(expected, final_state(output, steps), f"after signal {number} at {saved[0]}")
 
 
 def test_full_disk(folder):
-    """On a tmpfs of 12 MB: exit code 5, the checkpoints before are whole, and with room the run goes on from them."""
+    """A run that a tmpfs has no room for does not begin. One whose disk fills up on the way ends with exit code 5, the
+    checkpoints before are whole, and with room it goes on from them."""
     with small_disk(folder / "disk", "12m") as disk:
         output = disk / "run"
         config = write_config(folder, output, "disk.yaml")
         done, _ = pretrain(config, *LONG, check=5)
-        assert "disk" in done.stderr or "space" in done.stderr, done.stderr
+        assert "no room for the run's checkpoints" in done.stderr and not output.exists(), done.stderr
+        resize(disk, "200m")
+        process = start(config, *LONG)
+        while not (output / "checkpoint-14").exists() and process.poll() is None:
+            time.sleep(0.01)
+        resize(disk, shutil.disk_usage(disk).used + (6 << 20))
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 5 and "not enough disk space" in said, (process.returncode, said)
         steps = sorted(int(p.name.split("-")[1]) for p in output.iterdir() if p.name.startswith("checkpoint-")
                        and p.name.split("-")[1].isdigit())
         assert steps, "no checkpoint before the disk was full"
@@ -126,18 +147,16 @@ def main():
             return test_full_disk(Path(folder))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        reference = folder / "reference"
-        config = write_config(folder, reference, "reference.yaml")
-        pretrain(config, "trainer.max_steps=1", "trainer.output_dir=" + str(folder / "warm"))  # tokenizes into the cache
-        begin = time.monotonic()
-        pretrain(config, *LONG)
-        seconds = time.monotonic() - begin
-        expected = final_state(reference, STEPS)
+        pretrain(write_config(folder, folder / "warm", "warm.yaml"), "trainer.max_steps=1")  # tokenizes into the cache
+        expected, seconds = reference(folder, "reference", LONG, STEPS)
         test_kill(folder, expected, seconds, args.kills)
         test_damage(folder, expected)
         test_signal(folder, expected, signal.SIGTERM)
         test_signal(folder, expected, signal.SIGINT)
         test_two_runs(folder)
+        expected, seconds = reference(folder, "bfloat16", SHORT, SHORT_STEPS)
+        test_kill(folder, expected, seconds, 3, "bfloat16-killed", SHORT, SHORT_STEPS)
+        test_signal(folder, expected, signal.SIGTERM, "bfloat16-signal", SHORT, SHORT_STEPS)
 
 
 main()
