@@ -259,8 +259,11 @@ Json Pretraining::plan() const {
   check_memory(needs);
   check_disk(needs);
   const int64_t parameters = shape_->num_parameters();
-  const int64_t tokens_per_step = config_.trainer.per_device_train_batch_size * config_.data.max_length *
-                                  config_.trainer.gradient_accumulation_steps * parallel_->world_size();
+  const int64_t rows_per_step = config_.trainer.per_device_train_batch_size *
+                                config_.trainer.gradient_accumulation_steps * parallel_->world_size();
+  uint64_t rows = 0;
+  for (const auto& source : data_.description.at("sources"))
+    if (source.at("role") == "train") rows += source.at("rows").get<uint64_t>();
   Json plan = {{"model_type", model_config_.config.value("model_type", "")},
                {"parameters", parameters},
                {"device", device_.str()},
@@ -268,10 +271,8 @@ Json Pretraining::plan() const {
                {"train_tokens", data_.train_tokens},
                {"validation_tokens", data_.validation_tokens},
                {"steps", needs.steps},
-               {"tokens_per_step", tokens_per_step},
-               {"epochs", data_.train_tokens == 0 ? 0.0
-                                                  : static_cast<double>(needs.steps * tokens_per_step) /
-                                                        static_cast<double>(data_.train_tokens)},
+               {"tokens_per_step", rows_per_step * config_.data.max_length},
+               {"epochs", static_cast<double>(needs.steps * rows_per_step) / static_cast<double>(rows)},
                {"bytes_of_weights_and_optimizer", needs.state_bytes},
                {"bytes_of_activations", needs.activation_bytes},
                {"bytes_of_a_checkpoint", parameters * needs.per_parameter.saved()},

@@ -8,7 +8,7 @@
 namespace llmtk::io {
 namespace {
 
-constexpr int kMaxDepth = 64;
+constexpr size_t kMaxDepth = 64;
 
 /// A value on one line, cut to a length that fits a message.
 std::string shown(const Json& value) {
@@ -18,24 +18,50 @@ std::string shown(const Json& value) {
   return text;
 }
 
+/// The parser's events: what the library accepts and this program doesn't.
+struct KeyCheck : nlohmann::json_sax<SortedJson> {
+  std::string where;
+  std::vector<std::set<std::string>> open;  // the keys of the objects, and nothing for the arrays, that are open now
+
+  bool enter() {
+    open.emplace_back();
+    if (open.size() > kMaxDepth)
+      throw Error(Exit::file, {.what = "JSON is nested too deep", .where = where, .expected = "at most 64 levels"});
+    return true;
+  }
+  bool leave() {
+    open.pop_back();
+    return true;
+  }
+  bool start_object(size_t) override { return enter(); }
+  bool end_object() override { return leave(); }
+  bool start_array(size_t) override { return enter(); }
+  bool end_array() override { return leave(); }
+  bool key(std::string& name) override {
+    if (open.back().insert(name).second) return true;
+    throw Error(Exit::file, {.what = "key '" + name + "' is given twice", .where = where});
+  }
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception&) override { return false; }
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(int64_t) override { return true; }
+  bool number_unsigned(uint64_t) override { return true; }
+  bool number_float(double, const std::string&) override { return true; }
+  bool string(std::string&) override { return true; }
+  bool binary(SortedJson::binary_t&) override { return true; }
+};
+
 }  // namespace
 
 template <class J>
 J parse_json(std::string_view text, const std::string& where) {
-  std::vector<std::set<std::string>> keys;  // of the objects that are open now
-  const auto watch = [&](int depth, typename J::parse_event_t event, J& parsed) {
-    if (depth > kMaxDepth)
-      throw Error(Exit::file, {.what = "JSON is nested too deep", .where = where, .expected = "at most 64 levels"});
-    if (event == J::parse_event_t::object_start) keys.emplace_back();
-    if (event == J::parse_event_t::object_end) keys.pop_back();
-    if (event == J::parse_event_t::key && !keys.back().insert(parsed.template get<std::string>()).second)
-      throw Error(Exit::file,
-                  {.what = "key '" + parsed.template get<std::string>() + "' is given twice", .where = where});
-    return true;
-  };
   try {
-    return J::parse(text.begin(), text.end(), watch);
-  } catch (const typename J::exception& error) {
+    // Twice: the library's parser is linear, but no longer with a callback that watches the keys.
+    KeyCheck check;
+    check.where = where;
+    SortedJson::sax_parse(text, &check);
+    return J::parse(text);
+  } catch (const Json::exception& error) {
     std::string reason = error.what();
     if (const auto bracket = reason.find("] "); bracket != std::string::npos) reason = reason.substr(bracket + 2);
     throw Error(Exit::file, {.what = "not valid JSON: " + reason, .where = where});

@@ -29,7 +29,7 @@ def dry_run(path, *overrides):
 
 def missing(answer):
     """Whether an error says that something is not there; other errors of exit 5 are the config's."""
-    return answer["error"]["what"].startswith("no such f")
+    return answer["error"]["what"].startswith(("no such file", "no such folder", "no such tokenizer"))
 
 
 def stand_in_text(folder):

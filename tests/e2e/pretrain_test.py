@@ -163,6 +163,12 @@ def test_dry_run(folder):
     assert plan["bytes_to_write"] == 9 * plan["bytes_of_a_checkpoint"] + 4 * plan["parameters"], plan
     _, plan = pretrain(config, "--dry-run", "trainer.save_total_limit=2")
     assert plan["bytes_to_write"] == 3 * plan["bytes_of_a_checkpoint"] + 4 * plan["parameters"], plan
+    # Epochs count rows: these are shorter than max_length.
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"input_ids": [i % 7 + t for t in range(10)]}) + "\n" for i in range(40)))
+    _, plan = pretrain(config, "--dry-run", f"data.train=[{{path: {rows}}}]", "tokenizer.train=null", "trainer.eval_steps=0",
+                       "data.validation_fraction=0", "model.config.vocab_size=32", "trainer.max_steps=20")
+    assert plan["train_tokens"] == 400 and plan["epochs"] == 2.0, plan
     # More than any machine has, of memory; a real run says so too, and leaves no trace.
     for how in (["--dry-run"], []):
         done, _ = pretrain(config, *how, "model.config={model_type: llama, hidden_size: 65536, intermediate_size: 65536, "

@@ -1,5 +1,6 @@
 #include "io/safetensors.h"
 
+#include <chrono>
 #include <cstring>
 
 #include "core/error.h"
@@ -143,6 +144,14 @@ TEST_CASE("a config's errors name file and key") {
   CHECK(fails([&] { parse_json("{\"a\": 1,}", "c.json"); }, "not valid JSON"));
   CHECK(fails([&] { parse_json("{\"a\": 1, \"a\": 2}", "c.json"); }, "key 'a' is given twice"));
   CHECK(reader.integer_or("none", 5) == 5);
+}
+
+TEST_CASE("JSON of very many objects is parsed in no time") {
+  std::string text = "{\"k\": {}";
+  for (int i = 0; i < 200000; ++i) text += ", \"layers." + std::to_string(i) + "\": {\"shape\": [1]}";
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(parse_json<SortedJson>(text + "}", "c.json").size() == 200001);
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));  // with a watching callback: minutes
 }
 
 TEST_CASE("keys that nobody read are known") {

@@ -87,6 +87,8 @@ def targets():
             for word in words:
                 if word == "TORCH":
                     target["torch"] = True
+                elif word == "UNITY":
+                    pass
                 elif word in target:
                     into = word
                 else:
