@@ -138,10 +138,24 @@ class Bootstrap(unittest.TestCase):
             self.assertEqual(self.bootstrap("--print", "libtorch", **env).strip(), str(own))
         self.assertIn("libtorch_cpu.so", self.bootstrap(code=2, LLMTK_LIBTORCH=str(self.folder)))
 
-    def test_packages_that_are_missing_are_installed_and_no_others(self):
+    def needs_debian(self):
         release = pathlib.Path("/etc/os-release").read_text()
         if "VERSION_ID=\"12\"" not in release or "ID=debian" not in release:
             self.skipTest("not Debian 12")
+
+    def test_python_itself_may_come_with_the_packages(self):
+        self.needs_debian()
+        late = self.bin / "python-late"  # a link to python9 once it is installed
+        self.fake("sudo", '#!/bin/sh\nexec "$@"\n')
+        self.fake("apt-get", f'#!/bin/sh\ncase "$*" in *install*) ln -s "{self.bin}/python9" "{late}";; esac\n')
+        self.fake("dpkg-query", f'#!/bin/bash\nshift 2\nfor p; do [[ $p == python3 && ! -e "{late}" ]] || '
+                                'echo "$p installed"; done\n')
+        self.bootstrap(LLMTK_PACKAGES="", LLMTK_PYTHON=str(late))
+        self.assertEqual(self.bootstrap("--print", "libtorch", LLMTK_PYTHON=str(late)).strip(),
+                         str(self.venv / "lib/python3.11/site-packages/torch"))
+
+    def test_packages_that_are_missing_are_installed_and_no_others(self):
+        self.needs_debian()
         self.fake("sudo", '#!/bin/sh\nexec "$@"\n')
         self.fake("apt-get", '#!/bin/sh\necho "$*" >>"$FAKE/apt"\ncase $1 in install) touch "$FAKE/have";; esac\n')
         self.fake("dpkg-query", '#!/bin/bash\nshift 2\nfor p; do [[ $p == mold && ! -e $FAKE/have ]] || '
