@@ -163,6 +163,7 @@ uint64_t round(uint64_t lane, uint64_t word) { return std::rotl(lane + word * kP
 }  // namespace
 
 void Checksum::update(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;  // whose address may be null, which memcpy does not take
   const auto* p = reinterpret_cast<const unsigned char*>(bytes.data());
   size_t n = bytes.size();
   total_ += n;

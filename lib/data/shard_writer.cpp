@@ -391,6 +391,7 @@ class Sharder {
 
   size_t append_ids(const std::vector<text::TokenId>& ids, std::string& out) const {
     const size_t begin = out.size();
+    if (ids.empty()) return 0;  // an empty vector's address may be null, which memcpy does not take
     out.resize(begin + ids.size() * token_bytes(type_));
     char* to = out.data() + begin;
     if (type_ == TokenType::uint32) {

@@ -99,10 +99,10 @@ class Scripts(unittest.TestCase):
         code, said = test(400.0)
         self.assertEqual(code, 0, said)
         self.assertIn("OVER ITS SHARE", said)
-        code, said = test(400.0, CI="true")
+        code, said = test(800.0, CI="true")
         self.assertEqual(code, 1, said)
-        self.assertIn("OVER 1.5 TIMES ITS SHARE: A FAILURE", said)
-        self.assertEqual(test(400.0, CI="true", CTEST_STATUS="8")[0], 8)
+        self.assertIn("OVER 3 TIMES ITS SHARE: A FAILURE", said)
+        self.assertEqual(test(800.0, CI="true", CTEST_STATUS="8")[0], 8)
 
 
 unittest.main()
