@@ -14,7 +14,7 @@ import tempfile
 
 SOURCE = pathlib.Path(os.environ["LLMTK_SOURCE"])
 BUILD = pathlib.Path(os.environ["LLMTK_BIN"]).parent
-GLIBC = re.compile(r"linux-vdso|ld-linux|lib(c|m|dl|pthread|rt|util|resolv)\.so")
+MACHINES = re.compile(r"linux-vdso|ld-linux|lib(c|m|dl|pthread|rt|util|resolv|cuda)\.so")  # glibc and the driver
 
 
 def run(*command, code=0, env=None):
@@ -59,7 +59,7 @@ def check(bundle, built, env, torch=None):
             name = name or path
             inside = os.path.realpath(path).startswith(os.path.realpath(bundle) + "/")
             of_torch = torch is not None and os.path.realpath(path).startswith(os.path.realpath(torch.parent.parent) + "/")
-            expect(inside or of_torch or GLIBC.search(name), f"{program.name} takes from outside the bundle: {line.strip()}")
+            expect(inside or of_torch or MACHINES.search(name), f"{program.name} takes from outside the bundle: {line.strip()}")
     documents = bundle / "share" / "doc" / "llmtk"
     for file in (documents / "LICENSE", documents / "THIRD_PARTY_NOTICES.md", bundle / "README"):
         expect(file.stat().st_size > 100, f"{file} is missing")
@@ -79,12 +79,14 @@ def unpacked(folder, *options):
 
 
 def check_carried_libtorch(folder, libtorch):
-    """A build folder as scripts/bundle looks at it, of one program on LibTorch's processor half."""
-    folder.mkdir()
+    """A build folder as scripts/bundle looks at it, of one program on LibTorch's processor half and a GPU's driver."""
+    driver = folder / "driver"
+    driver.mkdir(parents=True)
+    run(cached("CMAKE_CXX_COMPILER"), "-shared", "-x", "c", "/dev/null", "-Wl,-soname,libcuda.so.1", "-o", driver / "libcuda.so.1")
     (folder / "probe.cpp").write_text(PROBE)
     run(cached("CMAKE_CXX_COMPILER"), "-std=c++20", "-idirafter", libtorch / "include", folder / "probe.cpp", "-o",
-        folder / "llmtk-probe", libtorch / "lib/libtorch_cpu.so", libtorch / "lib/libc10.so",
-        f"-Wl,-rpath,{libtorch / 'lib'}")
+        folder / "llmtk-probe", libtorch / "lib/libtorch_cpu.so", libtorch / "lib/libc10.so", "-Wl,--no-as-needed",
+        driver / "libcuda.so.1", f"-Wl,-rpath,{libtorch / 'lib'}:{driver}")
     (folder / "CMakeCache.txt").write_text(f"CMAKE_COMMAND:INTERNAL={cached('CMAKE_COMMAND')}\n"
                                            f"CMAKE_PROJECT_VERSION:STATIC=9.9\nLLMTK_LIBTORCH:PATH={libtorch}\n")
     documents = f'"{SOURCE}/LICENSE" "{SOURCE}/THIRD_PARTY_NOTICES.md"'
@@ -92,9 +94,10 @@ def check_carried_libtorch(folder, libtorch):
         f'file(INSTALL DESTINATION "${{CMAKE_INSTALL_PREFIX}}/bin" TYPE PROGRAM FILES "{folder}/llmtk-probe" "{BUILD}/bin/llmtk")\n'
         f'file(INSTALL DESTINATION "${{CMAKE_INSTALL_PREFIX}}/share/doc/llmtk" TYPE FILE FILES {documents})\n')
     bundle = unpacked(folder, "--cpu", "--build", folder)
-    check(bundle, {"llmtk", "llmtk-probe"}, {})
+    expect(not (bundle / "lib/libcuda.so.1").exists(), "the driver belongs to the machine, not into a bundle")
+    check(bundle, {"llmtk", "llmtk-probe"}, {"LD_LIBRARY_PATH": str(driver)})
     # A library path that leads to another LibTorch changes nothing.
-    for env in ({}, {"LD_LIBRARY_PATH": str(folder / "wrong")}):
+    for env in ({"LD_LIBRARY_PATH": str(driver)}, {"LD_LIBRARY_PATH": f"{folder / 'wrong'}:{driver}"}):
         expect(run(bundle / "bin" / "llmtk-probe", env=env) == "Usage: 300 * 300 * 300 = 27000000\n", "the probe's answer")
         (folder / "wrong").mkdir(exist_ok=True)
         (folder / "wrong" / "libtorch_cpu.so").write_text("nothing that a loader could load")
