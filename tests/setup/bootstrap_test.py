@@ -91,7 +91,8 @@ class Bootstrap(unittest.TestCase):
         self.assertEqual(self.bootstrap(), "")  # the whole is good for the share
         self.bootstrap("--peers")
         self.assertIn(self.version("PEERS"), self.installed()[-1])
-        self.assertEqual(len(self.installed()), 4)
+        self.assertIn("--no-deps " + self.version("PEER_MODELS"), self.installed()[-2])
+        self.assertEqual(len(self.installed()), 5)
         self.assertEqual(self.bootstrap("--peers"), "")
 
     def test_a_failed_download_is_an_error_and_costs_nothing(self):
