@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "core/error.h"
+#include "io/gguf.h"
 
 namespace llmtk::io {
 namespace {
@@ -128,9 +129,12 @@ void WeightFiles::add(std::shared_ptr<const SafetensorsFile> file) {
 fs::path find_model(const std::string& path_or_name) {
   std::error_code ignored;
   if (fs::is_directory(path_or_name, ignored)) return path_or_name;
-  if (fs::exists(path_or_name, ignored))
-    throw Error(Exit::file,
-                {.what = "not a model folder", .where = path_or_name, .expected = "a folder with config.json"});
+  if (fs::exists(path_or_name, ignored)) {
+    if (is_gguf_path(path_or_name)) return path_or_name;
+    throw Error(Exit::file, {.what = "not a model folder",
+                             .where = path_or_name,
+                             .expected = "a folder with config.json, or a .gguf file"});
+  }
   for (const fs::path& repository : cache_folders(path_or_name))
     if (const fs::path found = snapshot(repository); !found.empty()) return found;
   const bool like_a_path =

@@ -37,7 +37,7 @@ class WeightFiles {
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
 };
 
-/// Where a model named on the command line or in a config lies: a folder as it is, else a name ("gpt2",
+/// Where a model named on the command line or in a config lies: a folder or a .gguf file as it is, else a name ("gpt2",
 /// "HuggingFaceTB/SmolLM2-135M") looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME, else
 /// ~/.cache/huggingface). Throws Error(file) that says how to get it. Nothing is ever downloaded.
 fs::path find_model(const std::string& path_or_name);
