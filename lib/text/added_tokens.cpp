@@ -8,16 +8,7 @@
 namespace llmtk::text {
 namespace {
 
-/// The last character that ends at `end`; the first of the text where none is whole.
-Utf8Char character_before(std::string_view text, size_t end) {
-  size_t begin = end - 1;
-  while (begin > 0 && end - begin < 4 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;
-  const Utf8Char c = decode_utf8(text.data() + begin, text.data() + end);
-  if (c.size == end - begin) return c;
-  return {kInvalid, 1};
-}
-
-bool is(char32_t code, uint8_t bits) { return (CharTable::get().of(code) & bits) != 0; }
+bool has_class(char32_t code, uint8_t bits) { return (CharTable::get().of(code) & bits) != 0; }
 
 }  // namespace
 
@@ -75,13 +66,13 @@ TokenFinder::Match TokenFinder::next(std::string_view text, size_t from) const {
 bool TokenFinder::widen(std::string_view text, const AddedToken& token, size_t done, size_t& begin, size_t& end) {
   const auto code_at = [&](size_t at) { return decode_utf8(text.data() + at, text.data() + text.size()); };
   if (token.single_word) {
-    if (begin > 0 && is(character_before(text, begin).code, kWord)) return false;
-    if (end < text.size() && is(code_at(end).code, kWord)) return false;
+    if (begin > 0 && has_class(last_character(text.substr(0, begin)).code, kWord)) return false;
+    if (end < text.size() && has_class(code_at(end).code, kWord)) return false;
   }
   if (token.lstrip) {
     while (begin > done) {
-      const Utf8Char c = character_before(text, begin);
-      if (!is(c.code, kSpace)) break;
+      const Utf8Char c = last_character(text.substr(0, begin));
+      if (!has_class(c.code, kSpace)) break;
       begin -= c.size;
     }
     begin = std::max(begin, done);
@@ -89,7 +80,7 @@ bool TokenFinder::widen(std::string_view text, const AddedToken& token, size_t d
   if (token.rstrip) {
     while (end < text.size()) {
       const Utf8Char c = code_at(end);
-      if (!is(c.code, kSpace)) break;
+      if (!has_class(c.code, kSpace)) break;
       end += c.size;
     }
   }

@@ -1,11 +1,7 @@
 #include "text/bpe.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
-#include <cstring>
-#include <new>
 
 #include "core/error.h"
 #include "text/byte_level.h"
@@ -19,8 +15,24 @@ constexpr std::string_view kBlank = "\xE2\x96\x81";  // U+2581, what sentencepie
 
 }  // namespace
 
+/// Room of the merge loops.
+struct BpeModel::Scratch : WordCache::Scratch {
+  struct Candidate {
+    uint32_t rank, position;
+    TokenId result;
+  };
+  struct Link {
+    TokenId id;
+    int32_t previous, next;
+  };
+  std::vector<TokenId> symbols, results;
+  std::vector<uint32_t> ranks;
+  std::vector<Candidate> heap;
+  std::vector<Link> links;
+};
+
 BpeModel::BpeModel(Vocabulary vocabulary, std::vector<Merge> merges, BpeOptions options)
-    : vocabulary_(std::move(vocabulary)), merges_(std::move(merges)), options_(options) {
+    : TokenModel(std::move(vocabulary), options.unk), merges_(std::move(merges)), options_(options) {
   LLMTK_CHECK(merges_.size() < kNoRank, merges_.size(), " merges");
   const size_t slots = std::bit_ceil(std::max<size_t>(16, merges_.size() * 2));
   slots_.resize(slots);
@@ -35,20 +47,20 @@ BpeModel::BpeModel(Vocabulary vocabulary, std::vector<Merge> merges, BpeOptions 
   }
   byte_ids_.fill(-1);
   if (!options_.byte_level) {
-    blank_begins_part_ = vocabulary_.find(kBlank) >= 0;
+    blank_begins_part_ = this->vocabulary().find(kBlank) >= 0;
     for (const Merge& merge : merges_)
-      if (vocabulary_.token(merge.right).starts_with(kBlank) && !vocabulary_.token(merge.left).ends_with(kBlank))
+      if (this->vocabulary().token(merge.right).starts_with(kBlank) && !this->vocabulary().token(merge.left).ends_with(kBlank))
         blank_begins_part_ = false;
     return;
   }
   for (int b = 0; b < 256; ++b) {
     std::string spelled;
     append_utf8(byte_to_char(static_cast<unsigned char>(b)), spelled);
-    byte_ids_[b] = vocabulary_.find(spelled);
+    byte_ids_[b] = this->vocabulary().find(spelled);
     if (byte_ids_[b] < 0) has_all_bytes_ = false;
   }
   const auto edge = [&](TokenId id, bool last) {
-    const auto bytes = unspell_bytes(vocabulary_.token(id));
+    const auto bytes = unspell_bytes(this->vocabulary().token(id));
     if (!bytes || bytes->empty()) return -1;
     return static_cast<int>(static_cast<unsigned char>(last ? bytes->back() : bytes->front()));
   };
@@ -73,7 +85,7 @@ void BpeModel::symbols_of(std::string_view word, std::vector<TokenId>& symbols) 
     const uint32_t size = decode_utf8(p, end).size;
     const std::string_view character(p, size);
     p += size;
-    if (const TokenId id = vocabulary_.find(character); id >= 0) {
+    if (const TokenId id = vocabulary().find(character); id >= 0) {
       symbols.push_back(id);
       after_unknown = false;
       continue;
@@ -83,7 +95,7 @@ void BpeModel::symbols_of(std::string_view word, std::vector<TokenId>& symbols) 
       for (const char b : character) {
         char name[8];
         std::snprintf(name, sizeof name, "<0x%02X>", static_cast<unsigned char>(b));
-        symbols.push_back(vocabulary_.find(name));
+        symbols.push_back(vocabulary().find(name));
       }
       if (std::find(symbols.begin() + static_cast<ptrdiff_t>(before), symbols.end(), -1) == symbols.end()) {
         after_unknown = false;
@@ -96,60 +108,18 @@ void BpeModel::symbols_of(std::string_view word, std::vector<TokenId>& symbols) 
   }
 }
 
-void BpeModel::encode_word(std::string_view word, const char* readable_end, WordCache& cache,
-                           std::vector<TokenId>& out) const {
-  if (word.size() <= WordCache::kMaxBytes) [[likely]]
-    encode_cached(word, true, readable_end, cache, out);
-  else
-    encode_long(word, readable_end, cache, out);
+void BpeModel::encode_short(std::string_view word, WordCache& cache, std::vector<TokenId>& out) const {
+  if (options_.ignore_merges && encode_as_token(word, out)) return;
+  merge(word, cache, out);
 }
 
-void BpeModel::encode_cached(std::string_view word, bool whole, const char* readable_end, WordCache& cache,
-                             std::vector<TokenId>& out) const {
-  uint64_t low, high;
-  if (word.data() + 16 <= readable_end) [[likely]] {
-    std::memcpy(&low, word.data(), 8);
-    std::memcpy(&high, word.data() + 8, 8);
-    const size_t n = word.size();
-    low = n >= 8 ? low : low & ((uint64_t{1} << (8 * n)) - 1);
-    high = n > 8 ? high & ((uint64_t{1} << (8 * (n - 8))) - 1) : 0;
-  } else {
-    char padded[16] = {};
-    std::memcpy(padded, word.data(), word.size());
-    std::memcpy(&low, padded, 8);
-    std::memcpy(&high, padded + 8, 8);
-  }
-  high |= uint64_t{word.size() | (options_.ignore_merges && !whole ? 0x80u : 0u)} << 56;
-  const uint64_t hash = (low ^ std::rotl(high, 29)) * 0x9E3779B97F4A7C15u ^ high * 0xC2B2AE3D27D4EB4Fu;
-  auto& entries = cache.buckets_[hash >> (64 - std::countr_zero(WordCache::kBuckets))].entries;
-  for (const WordCache::Entry& entry : entries) {
-    if (entry.low != low || entry.high != high) continue;
-    if (entry.count == 1) [[likely]] {
-      out.push_back(entry.ids[0]);
-      return;
-    }
-    const TokenId* ids = entry.count <= WordCache::kInline ? entry.ids : cache.spilled_.data() + entry.ids[0];
-    out.insert(out.end(), ids, ids + entry.count);
-    return;
-  }
-  const size_t before = out.size();
-  encode_uncached(word, whole, cache, out);
-  // The newer entry stands first; the older one of the two gives way.
-  entries[1] = entries[0];
-  WordCache::Entry& entry = entries[0];
-  entry.low = low, entry.high = high, entry.count = static_cast<uint32_t>(out.size() - before);
-  if (entry.count <= WordCache::kInline) {
-    std::copy(out.begin() + static_cast<ptrdiff_t>(before), out.end(), entry.ids);
-    return;
-  }
-  constexpr size_t kMaxSpilled = 1 << 20;
-  if (cache.spilled_.size() > kMaxSpilled) {
-    std::memset(static_cast<void*>(cache.buckets_.get()), 0, WordCache::kBuckets * sizeof(WordCache::Bucket));
-    cache.spilled_.clear();
-    return;
-  }
-  entry.ids[0] = static_cast<TokenId>(cache.spilled_.size());
-  cache.spilled_.insert(cache.spilled_.end(), out.begin() + static_cast<ptrdiff_t>(before), out.end());
+// A part of a longer word: only whole words may skip the merges, so the cache keeps the two apart.
+void BpeModel::encode_part(std::string_view part, const char* readable_end, WordCache& cache,
+                           std::vector<TokenId>& out) const {
+  if (part.size() <= WordCache::kMaxBytes)
+    cache.encode(part, options_.ignore_merges, readable_end, out, [&] { merge(part, cache, out); });
+  else
+    merge(part, cache, out);
 }
 
 // A long word (a run of Chinese is one) falls apart wherever no merge could ever join the two bytes at a place.
@@ -161,7 +131,7 @@ void BpeModel::encode_long(std::string_view word, const char* readable_end, Word
     return;
   }
   if (!options_.byte_level || !has_all_bytes_) {  // a byte without a token vanishes and its neighbours may join
-    encode_uncached(word, false, cache, out);
+    merge(word, cache, out);
     return;
   }
   size_t begin = 0;
@@ -170,12 +140,8 @@ void BpeModel::encode_long(std::string_view word, const char* readable_end, Word
       const auto a = static_cast<unsigned char>(word[i - 1]), b = static_cast<unsigned char>(word[i]);
       if (joins_[a][b >> 6] >> (b & 63) & 1) continue;
     }
-    const std::string_view part = word.substr(begin, i - begin);
+    encode_part(word.substr(begin, i - begin), readable_end, cache, out);
     begin = i;
-    if (part.size() <= WordCache::kMaxBytes)
-      encode_cached(part, false, readable_end, cache, out);
-    else
-      encode_uncached(part, false, cache, out);
   }
 }
 
@@ -186,37 +152,34 @@ void BpeModel::encode_parts_of_blanks(std::string_view word, const char* readabl
     size_t end = begin;
     while (word.substr(end).starts_with(kBlank)) end += kBlank.size();
     end = std::min(word.find(kBlank, end), word.size());
-    const std::string_view part = word.substr(begin, end - begin);
+    encode_part(word.substr(begin, end - begin), readable_end, cache, out);
     begin = end;
-    if (part.size() <= WordCache::kMaxBytes)
-      encode_cached(part, false, readable_end, cache, out);
-    else
-      encode_uncached(part, false, cache, out);
   }
 }
 
 bool BpeModel::encode_as_token(std::string_view word, std::vector<TokenId>& out) const {
-  const TokenId id = vocabulary_.find(options_.byte_level ? spell_bytes(word) : std::string(word));
+  const TokenId id = vocabulary().find(options_.byte_level ? spell_bytes(word) : std::string(word));
   if (id >= 0) out.push_back(id);
   return id >= 0;
 }
 
-void BpeModel::encode_uncached(std::string_view word, bool whole, WordCache& cache, std::vector<TokenId>& out) const {
-  if (whole && options_.ignore_merges && encode_as_token(word, out)) return;
-  symbols_of(word, cache.symbols_);
+void BpeModel::merge(std::string_view word, WordCache& cache, std::vector<TokenId>& out) const {
+  if (!cache.scratch) cache.scratch = std::make_unique<Scratch>();
+  auto& scratch = static_cast<Scratch&>(*cache.scratch);
+  symbols_of(word, scratch.symbols);
   constexpr size_t kScan = 128;  // beyond it the heap is faster
-  if (merges_.empty() || cache.symbols_.size() < 2)
-    out.insert(out.end(), cache.symbols_.begin(), cache.symbols_.end());
-  else if (cache.symbols_.size() <= kScan)
-    merge_scanning(cache, out);
+  if (merges_.empty() || scratch.symbols.size() < 2)
+    out.insert(out.end(), scratch.symbols.begin(), scratch.symbols.end());
+  else if (scratch.symbols.size() <= kScan)
+    merge_scanning(scratch, out);
   else
-    merge_with_heap(cache, out);
+    merge_with_heap(scratch, out);
 }
 
-void BpeModel::merge_scanning(WordCache& cache, std::vector<TokenId>& out) const {
-  auto& ids = cache.symbols_;
-  auto& ranks = cache.ranks_;
-  auto& results = cache.results_;
+void BpeModel::merge_scanning(Scratch& scratch, std::vector<TokenId>& out) const {
+  auto& ids = scratch.symbols;
+  auto& ranks = scratch.ranks;
+  auto& results = scratch.results;
   size_t pairs = ids.size() - 1;
   ranks.resize(pairs);
   results.resize(pairs);
@@ -246,17 +209,17 @@ void BpeModel::merge_scanning(WordCache& cache, std::vector<TokenId>& out) const
   out.insert(out.end(), ids.begin(), ids.begin() + static_cast<ptrdiff_t>(pairs + 1));
 }
 
-void BpeModel::merge_with_heap(WordCache& cache, std::vector<TokenId>& out) const {
-  LLMTK_CHECK(cache.symbols_.size() < (size_t{1} << 31), "a word of ", cache.symbols_.size(), " bytes");
-  auto& links = cache.links_;
-  auto& heap = cache.heap_;
-  const auto n = static_cast<int32_t>(cache.symbols_.size());
+void BpeModel::merge_with_heap(Scratch& scratch, std::vector<TokenId>& out) const {
+  LLMTK_CHECK(scratch.symbols.size() < (size_t{1} << 31), "a word of ", scratch.symbols.size(), " bytes");
+  auto& links = scratch.links;
+  auto& heap = scratch.heap;
+  const auto n = static_cast<int32_t>(scratch.symbols.size());
   links.resize(static_cast<size_t>(n));
   heap.clear();
-  const auto later = [](const WordCache::Candidate& a, const WordCache::Candidate& b) {
+  const auto later = [](const Scratch::Candidate& a, const Scratch::Candidate& b) {
     return a.rank != b.rank ? a.rank > b.rank : a.position > b.position;
   };
-  for (int32_t i = 0; i < n; ++i) links[i] = {cache.symbols_[i], i - 1, i + 1 < n ? i + 1 : -1};
+  for (int32_t i = 0; i < n; ++i) links[i] = {scratch.symbols[i], i - 1, i + 1 < n ? i + 1 : -1};
   for (int32_t i = 0; i + 1 < n; ++i) {
     const Found found = find_merge(links[i].id, links[i + 1].id);
     if (found.rank != kNoRank) heap.push_back({found.rank, static_cast<uint32_t>(i), found.result});
@@ -269,12 +232,12 @@ void BpeModel::merge_with_heap(WordCache& cache, std::vector<TokenId>& out) cons
     std::push_heap(heap.begin(), heap.end(), later);
   };
   while (!heap.empty()) {
-    const WordCache::Candidate top = heap.front();
+    const Scratch::Candidate top = heap.front();
     std::pop_heap(heap.begin(), heap.end(), later);
     heap.pop_back();
-    WordCache::Link& left = links[top.position];
+    Scratch::Link& left = links[top.position];
     if (left.id < 0 || left.next < 0) continue;  // swallowed, or nothing to its right any more
-    WordCache::Link& right = links[left.next];
+    Scratch::Link& right = links[left.next];
     const Found found = find_merge(left.id, right.id);
     if (found.rank != top.rank) continue;  // one of the two has changed since
     left.id = top.result;
@@ -287,15 +250,6 @@ void BpeModel::merge_with_heap(WordCache& cache, std::vector<TokenId>& out) cons
     if (left.previous >= 0) push(left.previous);
   }
   for (int32_t i = 0; i >= 0; i = links[i].next) out.push_back(links[i].id);
-}
-
-void WordCache::Release::operator()(Bucket* buckets) const { ::munmap(buckets, kBuckets * sizeof(Bucket)); }
-
-WordCache::WordCache() {
-  // Zeroed pages on demand: a short text touches few.
-  void* memory = ::mmap(nullptr, kBuckets * sizeof(Bucket), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  buckets_.reset(static_cast<Bucket*>(memory));
 }
 
 }  // namespace llmtk::text

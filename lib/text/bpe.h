@@ -4,18 +4,13 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "text/vocabulary.h"
+#include "text/token_model.h"
 
 namespace llmtk::text {
-
-/// What one thread needs for encoding and keeps between words. Not shared.
-class WordCache;
 
 struct BpeOptions {
   bool byte_level = true;      ///< symbols are bytes, spelled as in byte_level.h; else characters
@@ -25,7 +20,7 @@ struct BpeOptions {
   TokenId unk = -1;            ///< characters only; where -1 an unknown character vanishes, as it does elsewhere
 };
 
-class BpeModel {
+class BpeModel : public TokenModel {
  public:
   struct Merge {
     TokenId left, right, result;
@@ -33,15 +28,11 @@ class BpeModel {
   /// `merges` in order of rank; of a pair that stands there twice the later counts.
   BpeModel(Vocabulary vocabulary, std::vector<Merge> merges, BpeOptions options);
 
-  const Vocabulary& vocabulary() const { return vocabulary_; }
   const std::vector<Merge>& merges() const { return merges_; }
   const BpeOptions& options() const { return options_; }
-
-  /// Appends the ids of one pre-tokenized word. `readable_end`: memory may be read up to here (>= word's end).
-  void encode_word(std::string_view word, const char* readable_end, WordCache& cache, std::vector<TokenId>& out) const;
+  bool may_be_cleaned_up() const override { return false; }
 
  private:
-  friend class WordCache;
   struct Found {
     uint32_t rank;
     TokenId result;
@@ -60,19 +51,19 @@ class BpeModel {
       if (slots_[slot].key == kEmpty) return {kNoRank, -1};
     }
   }
-  /// `whole`: the word as the pre-tokenizer gave it, not a part of it (only whole words may skip the merges).
-  void encode_cached(std::string_view word, bool whole, const char* readable_end, WordCache& cache,
-                     std::vector<TokenId>& out) const;
-  void encode_long(std::string_view word, const char* readable_end, WordCache& cache, std::vector<TokenId>& out) const;
+  void encode_short(std::string_view word, WordCache& cache, std::vector<TokenId>& out) const override;
+  void encode_long(std::string_view word, const char* readable_end, WordCache& cache,
+                   std::vector<TokenId>& out) const override;
+  void encode_part(std::string_view part, const char* readable_end, WordCache& cache, std::vector<TokenId>& out) const;
   void encode_parts_of_blanks(std::string_view word, const char* readable_end, WordCache& cache,
                               std::vector<TokenId>& out) const;
   bool encode_as_token(std::string_view word, std::vector<TokenId>& out) const;
-  void encode_uncached(std::string_view word, bool whole, WordCache& cache, std::vector<TokenId>& out) const;
+  struct Scratch;
+  void merge(std::string_view word, WordCache& cache, std::vector<TokenId>& out) const;
   void symbols_of(std::string_view word, std::vector<TokenId>& symbols) const;
-  void merge_scanning(WordCache& cache, std::vector<TokenId>& out) const;
-  void merge_with_heap(WordCache& cache, std::vector<TokenId>& out) const;
+  void merge_scanning(Scratch& scratch, std::vector<TokenId>& out) const;
+  void merge_with_heap(Scratch& scratch, std::vector<TokenId>& out) const;
 
-  Vocabulary vocabulary_;
   std::vector<Merge> merges_;
   BpeOptions options_;
   std::vector<Slot> slots_;
@@ -83,45 +74,6 @@ class BpeModel {
   bool blank_begins_part_ = false;  // characters only: no merge joins what stands before a U+2581 with it
   std::array<std::array<uint64_t, 4>, 256>
       joins_{};  // [a] bit b: some merge joins a symbol ending in a with one beginning in b
-};
-
-class WordCache {
- public:
-  WordCache();
-
- private:
-  friend class BpeModel;
-  static constexpr size_t kMaxBytes = 15;  // of a word that is cached
-  static constexpr size_t kInline = 3;     // ids that stand in the entry itself
-  static constexpr size_t kBuckets = 1 << 14;
-  /// The word's bytes and its length; its ids, or where they stand in `spilled_`.
-  struct Entry {
-    uint64_t low = 0, high = 0;
-    uint32_t count = 0;
-    TokenId ids[kInline] = {};
-  };
-  struct alignas(64) Bucket {
-    Entry entries[2];
-  };
-  struct Candidate {
-    uint32_t rank, position;
-    TokenId result;
-  };
-  struct Link {
-    TokenId id;
-    int32_t previous, next;
-  };
-  struct Release {
-    void operator()(Bucket* buckets) const;
-  };
-  std::unique_ptr<Bucket[], Release> buckets_;
-  std::vector<TokenId> spilled_;
-  // Scratch of the merge loops.
-  std::vector<TokenId> symbols_;
-  std::vector<uint32_t> ranks_;
-  std::vector<TokenId> results_;
-  std::vector<Candidate> heap_;
-  std::vector<Link> links_;
 };
 
 }  // namespace llmtk::text

@@ -51,6 +51,21 @@ std::string stripped(std::string_view token, const DecoderStep& step) {
   return std::string(token);
 }
 
+/// Hugging Face's own list, which is not quite clean_up_blanks().
+std::string cleaned_up(std::string token) {
+  constexpr std::pair<std::string_view, std::string_view> kReplaced[] = {
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [pattern, content] : kReplaced)
+    if (token.find(pattern) != token.npos) token = replace_all(token, pattern, content);
+  return token;
+}
+
+std::string word_piece(std::string token, bool first, const DecoderStep& step) {
+  if (!first) token = token.starts_with(step.pattern) ? token.substr(step.pattern.size()) : ' ' + token;
+  return step.cleanup ? cleaned_up(std::move(token)) : token;
+}
+
 std::string joined(const std::vector<std::string>& tokens, std::string_view between) {
   std::string out;
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -84,6 +99,9 @@ void apply(const DecoderStep& step, std::vector<std::string>& tokens) {
       for (size_t i = 0; i < tokens.size(); ++i)
         tokens[i] = replace_all(tokens[i], step.pattern, i == 0 && step.drop_first ? "" : " ");
       break;
+    case Kind::wordpiece:
+      for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = word_piece(std::move(tokens[i]), i == 0, step);
+      break;
   }
 }
 
@@ -94,27 +112,38 @@ std::string Decoder::decode(std::vector<std::string> tokens) const {
   return joined(tokens, joins_with_blanks() ? " " : "");
 }
 
-std::string Decoder::bytes_of(std::string token) const {
+std::string Decoder::bytes_of(std::string token, bool first) const {
+  bool fused = false;
   for (const DecoderStep& step : steps_) {
-    if (step.kind == Kind::byte_level) token = unspell_bytes(token).value_or(token);
-    if (step.kind == Kind::replace) token = replace_all(token, step.pattern, step.content);
-    if (step.kind == Kind::metaspace) token = replace_all(token, step.pattern, " ");
-    if (step.kind == Kind::byte_fallback)
-      if (const auto byte = named_byte(token)) return std::string(1, *byte);
+    switch (step.kind) {
+      case Kind::byte_level:
+        token = unspell_bytes(token).value_or(token);
+        break;
+      case Kind::replace:
+        token = replace_all(token, step.pattern, step.content);
+        break;
+      case Kind::metaspace:
+        token = replace_all(token, step.pattern, first && step.drop_first ? "" : " ");
+        break;
+      case Kind::byte_fallback:
+        if (const auto byte = named_byte(token)) token = std::string(1, *byte);
+        break;
+      case Kind::wordpiece:
+        token = word_piece(std::move(token), first, step);
+        break;
+      case Kind::strip:  // of the whole text where all tokens are one
+        if (first || !fused) token = stripped(token, step);
+        break;
+      case Kind::fuse:
+        fused = true;
+        break;
+    }
   }
-  return token;
+  return joins_with_blanks() && !first ? ' ' + token : token;
 }
 
 bool Decoder::is_concatenation() const {
   return steps_.size() == 1 && (steps_[0].kind == Kind::byte_level || steps_[0].kind == Kind::fuse);
-}
-
-bool Decoder::drops_leading_blank() const {
-  for (const DecoderStep& step : steps_) {
-    if (step.kind == Kind::strip && step.start > 0 && step.content == " ") return true;
-    if (step.kind == Kind::metaspace && step.drop_first) return true;
-  }
-  return false;
 }
 
 }  // namespace llmtk::text

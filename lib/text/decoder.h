@@ -15,11 +15,13 @@ struct DecoderStep {
     fuse,           ///< all tokens become one
     strip,          ///< up to `start` times the character `content` off the front, up to `stop` times off the end
     metaspace,      ///< a blank for every `pattern`; those of the first token vanish where `drop_first`
+    wordpiece,      ///< a blank before every token but the first and those that begin with `pattern`, which vanishes
   };
   Kind kind = Kind::fuse;
-  std::string pattern, content;
+  std::string pattern = {}, content = {};
   size_t start = 0, stop = 0;
   bool drop_first = false;
+  bool cleanup = false;  ///< wordpiece: takes the blank out that punctuation and contractions stand behind
 };
 
 /// Steps one after another, each on the list of tokens that the one before leaves. Without any, tokens are joined by
@@ -31,14 +33,12 @@ class Decoder {
 
   /// The text of the tokens; bytes that are no UTF-8 may be in it only where byte_level is the one step.
   std::string decode(std::vector<std::string> tokens) const;
-  /// What a token stands for without regard to its place: raw bytes, a leading blank kept.
-  std::string bytes_of(std::string token) const;
+  /// What a token stands for, as the first of a text or inside it: raw bytes.
+  std::string bytes_of(std::string token, bool first) const;
 
   bool joins_with_blanks() const { return steps_.empty(); }
   /// Whether byte_level or fuse is the one step: then a text is its tokens' bytes in a row.
   bool is_concatenation() const;
-  /// Whether a blank at the front of a text is dropped.
-  bool drops_leading_blank() const;
 
  private:
   std::vector<DecoderStep> steps_;

@@ -48,8 +48,9 @@ HfTokenizer::HfTokenizer(Parts parts)
 HfTokenizer::~HfTokenizer() = default;
 
 void HfTokenizer::encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens) const {
-  const auto& post = parts_.post_processor;
-  if (add_special_tokens) out.insert(out.end(), post.before.begin(), post.before.end());
+  const auto& before = parts_.post_processor.before();
+  const auto& after = parts_.post_processor.after();
+  if (add_special_tokens) out.insert(out.end(), before.begin(), before.end());
   std::unique_ptr<WordCache> cache = caches_.take();
   const auto words = [&](std::string_view part, bool at_start) {
     parts_.pre_tokenizer.for_each_word(part, at_start, [&](std::string_view word, const char* readable_end) {
@@ -76,7 +77,15 @@ void HfTokenizer::encode(std::string_view text, std::vector<TokenId>& out, bool 
     }
   });
   caches_.give_back(std::move(cache));
-  if (add_special_tokens) out.insert(out.end(), post.after.begin(), post.after.end());
+  if (add_special_tokens) out.insert(out.end(), after.begin(), after.end());
+}
+
+Encoding HfTokenizer::encode_pair(std::string_view text, std::optional<std::string_view> pair,
+                                  bool add_special_tokens) const {
+  std::vector<TokenId> first, second;
+  encode(text, first, false);
+  if (pair) encode(*pair, second, false);
+  return parts_.post_processor.apply(first, pair ? &second : nullptr, add_special_tokens);
 }
 
 const AddedToken* HfTokenizer::added(TokenId id) const {
@@ -89,7 +98,13 @@ std::string_view HfTokenizer::spelled(TokenId id) const {
   return parts_.model->vocabulary().token(id);
 }
 
-std::string HfTokenizer::token_bytes(TokenId id) const { return parts_.decoder.bytes_of(std::string(spelled(id))); }
+std::string HfTokenizer::token_bytes(TokenId id) const {
+  return parts_.decoder.bytes_of(std::string(spelled(id)), false);
+}
+
+std::string HfTokenizer::first_token_bytes(TokenId id) const {
+  return parts_.decoder.bytes_of(std::string(spelled(id)), true);
+}
 
 std::string HfTokenizer::decode(std::span<const TokenId> ids, bool skip_special_tokens) const {
   std::vector<std::string> tokens;
@@ -104,7 +119,8 @@ std::string HfTokenizer::decode(std::span<const TokenId> ids, bool skip_special_
       tokens.emplace_back(spelled(id));
   }
   if (!in_a_row) bytes = parts_.decoder.decode(std::move(tokens));
-  return find_invalid_utf8(bytes) == bytes.npos ? bytes : replace_invalid_utf8(bytes);
+  if (find_invalid_utf8(bytes) != bytes.npos) bytes = replace_invalid_utf8(bytes);
+  return parts_.cleans_up_blanks ? clean_up_blanks(std::move(bytes)) : bytes;
 }
 
 std::optional<TokenId> HfTokenizer::token_to_id(std::string_view token) const {

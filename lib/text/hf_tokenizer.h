@@ -1,7 +1,7 @@
 #pragma once
 // A tokenizer as Hugging Face's tokenizer.json describes it: added tokens -> normalizer -> pre-tokenizer -> model ->
-// post-processor, and a decoder for the way back. Read by hf_read.cpp, put together from GPT-2's vocab.json and
-// merges.txt, or trained.
+// post-processor, and a decoder for the way back. Read by hf_read.cpp, put together from older files
+// (hf_read_files.cpp), or trained.
 
 #include <array>
 #include <atomic>
@@ -11,18 +11,14 @@
 #include <vector>
 
 #include "text/added_tokens.h"
-#include "text/bpe.h"
 #include "text/decoder.h"
 #include "text/normalizer.h"
+#include "text/post_processor.h"
 #include "text/split.h"
+#include "text/token_model.h"
 #include "text/tokenizer.h"
 
 namespace llmtk::text {
-
-/// What the post-processor puts around one sequence.
-struct PostProcessor {
-  std::vector<TokenId> before, after;
-};
 
 /// A file of the folder that the tokenizer came from, kept so that save() gives back what was read.
 using KeptFile = std::pair<std::string, std::string>;
@@ -30,14 +26,15 @@ using KeptFile = std::pair<std::string, std::string>;
 class HfTokenizer : public Tokenizer {
  public:
   struct Parts {
-    std::unique_ptr<BpeModel> model;
+    std::unique_ptr<TokenModel> model;
     Normalizer normalizer;
     PreTokenizer pre_tokenizer;
     PostProcessor post_processor;
     Decoder decoder;
     std::vector<AddedToken> added;
     SpecialTokens special;
-    std::vector<KeptFile> files;  ///< tokenizer.json and what stood beside it
+    bool cleans_up_blanks = false;  ///< clean_up_tokenization_spaces
+    std::vector<KeptFile> files;    ///< tokenizer.json and what stood beside it
   };
   explicit HfTokenizer(Parts parts);
   ~HfTokenizer() override;
@@ -45,16 +42,19 @@ class HfTokenizer : public Tokenizer {
   size_t vocab_size() const override { return vocab_size_; }
   SpecialTokens special_tokens() const override { return parts_.special; }
   void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens) const override;
-  std::vector<TokenId> prefix() const override { return parts_.post_processor.before; }
+  Encoding encode_pair(std::string_view text, std::optional<std::string_view> pair,
+                       bool add_special_tokens) const override;
+  std::vector<TokenId> prefix() const override { return parts_.post_processor.before(); }
   std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const override;
   std::string token_bytes(TokenId id) const override;
+  std::string first_token_bytes(TokenId id) const override;
   std::optional<TokenId> token_to_id(std::string_view token) const override;
   std::string id_to_token(TokenId id) const override;
   bool is_special(TokenId id) const override;
-  bool drops_leading_blank() const override { return parts_.decoder.drops_leading_blank(); }
+  bool cleans_up_blanks() const override { return parts_.cleans_up_blanks; }
   void save(const std::filesystem::path& folder) const override;
 
-  const BpeModel& model() const { return *parts_.model; }
+  const TokenModel& model() const { return *parts_.model; }
 
  private:
   /// Word caches wait here between calls, so that a thread finds a warm one; taking one is a single atomic exchange.
@@ -81,9 +81,14 @@ class HfTokenizer : public Tokenizer {
 
 /// tokenizer.json (and tokenizer_config.json, special_tokens_map.json beside it where they are).
 std::unique_ptr<HfTokenizer> read_tokenizer_json(const std::filesystem::path& file);
-/// GPT-2's own files: its pattern, "<|endoftext|>" as beginning and end.
-std::unique_ptr<HfTokenizer> read_gpt2_files(const std::filesystem::path& vocab_json,
-                                             const std::filesystem::path& merges_txt);
+/// The byte-level files of GPT-2 and RoBERTa. Which of the two rules hold say tokenizer_config.json and config.json
+/// beside them, as they do for transformers: GPT-2's ("<|endoftext|>" as beginning and end) unless a RobertaTokenizer
+/// or a model_type roberta is named.
+std::unique_ptr<HfTokenizer> read_vocab_and_merges(const std::filesystem::path& vocab_json,
+                                                   const std::filesystem::path& merges_txt);
+/// BERT's own file, a token a line. What tokenizer_config.json beside it may say: do_lower_case, strip_accents,
+/// tokenize_chinese_chars, the special tokens.
+std::unique_ptr<HfTokenizer> read_vocab_txt(const std::filesystem::path& vocab_txt);
 /// From the text of a tokenizer.json; `where` names it in errors. `files` are kept beside it.
 std::unique_ptr<HfTokenizer> parse_tokenizer_json(const std::string& json, const std::string& where,
                                                   std::vector<KeptFile> files);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "text/unicode.h"
 #include "text/vocabulary.h"
 
 namespace llmtk::text {
@@ -10,6 +11,8 @@ namespace llmtk::text {
 Json parse_json(const std::string& text, const std::string& where) {
   try {
     return Json::parse(text);
+  } catch (const Json::out_of_range& e) {  // a number of 1e999
+    throw Error(Exit::file, {.what = std::string("JSON with a number that is too large: ") + e.what(), .where = where});
   } catch (const Json::parse_error& e) {
     const size_t at = std::min<size_t>(e.byte > 0 ? e.byte - 1 : 0, text.size());
     const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(at), '\n');
@@ -57,6 +60,29 @@ std::string JsonObject::string(const char* key) {
   const Json& value = need(key);
   if (!value.is_string()) fail(std::string("wrong type of '") + key + "'", shown(value), "a string");
   return value.get<std::string>();
+}
+
+std::string JsonObject::character(const char* key) {
+  const std::string text = string(key);
+  if (text.empty() || decode_utf8(text.data(), text.data() + text.size()).size != text.size())
+    fail(std::string("wrong '") + key + "'", shown(text), "one character");
+  return text;
+}
+
+const Json& JsonObject::list(const char* key) {
+  const Json& value = need(key);
+  if (!value.is_array()) fail(std::string("wrong type of '") + key + "'", shown(value), "a list");
+  return value;
+}
+
+size_t JsonObject::count(const char* key) {
+  const Json& value = need(key);
+  if (!value.is_number_unsigned()) fail(std::string("wrong type of '") + key + "'", shown(value), "a whole number");
+  return value.get<size_t>();
+}
+
+void JsonObject::unsupported(const std::string& role, const std::string& type, const std::string& known) const {
+  fail("the " + role + " '" + type + "' is not supported", {}, known);
 }
 
 void JsonObject::finish() const {

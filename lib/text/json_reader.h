@@ -23,13 +23,21 @@ class JsonObject {
   const Json& need(const char* key);
   bool flag(const char* key, bool otherwise);
   std::string string(const char* key);
+  /// A string of one character.
+  std::string character(const char* key);
   std::string type() { return string("type"); }
+  /// A list.
+  const Json& list(const char* key);
+  /// A whole number of 0 or more.
+  size_t count(const char* key);
   /// Counts a key as read whose value does not matter to the ids.
   void skip(const char* key) { seen_.insert(key); }
   void finish() const;
 
   const std::string& where() const { return where_; }
   std::string at(const std::string& key) const { return path_.empty() ? key : path_ + "." + key; }
+  /// Of a section whose type is not one of `known`.
+  [[noreturn]] void unsupported(const std::string& role, const std::string& type, const std::string& known) const;
   [[noreturn]] void fail(const std::string& what, const std::string& got = {}, const std::string& expected = {}) const;
 
  private:

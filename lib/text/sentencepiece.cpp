@@ -14,7 +14,6 @@
 namespace llmtk::text {
 namespace {
 
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, what spaces are spelled with
 constexpr size_t kMaxSentenceBytes = 1 << 15;
 
 class SentencePieceTokenizer : public Tokenizer {
@@ -82,7 +81,14 @@ class SentencePieceTokenizer : public Tokenizer {
       return std::string(1, static_cast<char>(byte));
     }
     std::string bytes = id_to_token(id);
-    for (size_t at = 0; (at = bytes.find(kSpaceMark, at)) != bytes.npos; ++at) bytes.replace(at, kSpaceMark.size(), " ");
+    for (size_t at = 0; (at = bytes.find(kSpaceMark, at)) != bytes.npos; ++at)
+      bytes.replace(at, kSpaceMark.size(), " ");
+    return bytes;
+  }
+
+  std::string first_token_bytes(TokenId id) const override {
+    std::string bytes = token_bytes(id);
+    if (adds_space_ && bytes.starts_with(' ')) bytes.erase(0, 1);
     return bytes;
   }
 
@@ -97,8 +103,6 @@ class SentencePieceTokenizer : public Tokenizer {
   bool is_special(TokenId id) const override {
     return id >= 0 && static_cast<size_t>(id) < vocab_size() && (processor_.IsControl(id) || processor_.IsUnknown(id));
   }
-
-  bool drops_leading_blank() const override { return adds_space_; }
 
   void save(const std::filesystem::path& folder) const override {
     std::filesystem::create_directories(folder);

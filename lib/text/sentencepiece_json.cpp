@@ -13,8 +13,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kMark = "\xE2\x96\x81";  // U+2581, what spaces are spelled with
-
 /// A field in protobuf's wire format: a number, or the bytes of a string, a message or a float.
 struct Field {
   uint64_t id = 0, number = 0;
@@ -173,24 +171,25 @@ std::optional<std::string> sentencepiece_json(std::string_view bytes, const std:
                        {"rstrip", false},
                        {"normalized", false},
                        {"special", true}});
-  const Json blank = {{"String", " "}}, spelled = {{"String", kMark}};
-  const Json json = {{"version", "1.0"},
-                     {"truncation", nullptr},
-                     {"padding", nullptr},
-                     {"added_tokens", added},
-                     {"normalizer",
-                      {{"type", "Sequence"},
-                       {"normalizers", Json::array({{{"type", "Prepend"}, {"prepend", kMark}},
-                                                    {{"type", "Replace"}, {"pattern", blank}, {"content", kMark}}})}}},
-                     {"pre_tokenizer", nullptr},
-                     {"post_processor", post_processor_json(model, bos)},
-                     {"decoder",
-                      {{"type", "Sequence"},
-                       {"decoders", Json::array({{{"type", "Replace"}, {"pattern", spelled}, {"content", " "}},
-                                                 {{"type", "ByteFallback"}},
-                                                 {{"type", "Fuse"}},
-                                                 {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}})}}},
-                     {"model", model_json(model, static_cast<size_t>(unknown - model.pieces.begin()))}};
+  const Json blank = {{"String", " "}}, spelled = {{"String", kSpaceMark}};
+  const Json json = {
+      {"version", "1.0"},
+      {"truncation", nullptr},
+      {"padding", nullptr},
+      {"added_tokens", added},
+      {"normalizer",
+       {{"type", "Sequence"},
+        {"normalizers", Json::array({{{"type", "Prepend"}, {"prepend", kSpaceMark}},
+                                     {{"type", "Replace"}, {"pattern", blank}, {"content", kSpaceMark}}})}}},
+      {"pre_tokenizer", nullptr},
+      {"post_processor", post_processor_json(model, bos)},
+      {"decoder",
+       {{"type", "Sequence"},
+        {"decoders", Json::array({{{"type", "Replace"}, {"pattern", spelled}, {"content", " "}},
+                                  {{"type", "ByteFallback"}},
+                                  {{"type", "Fuse"}},
+                                  {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}})}}},
+      {"model", model_json(model, static_cast<size_t>(unknown - model.pieces.begin()))}};
   return json.dump() + "\n";
 }
 

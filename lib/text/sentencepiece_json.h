@@ -7,6 +7,8 @@
 
 namespace llmtk::text {
 
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  ///< U+2581, what spaces are spelled with
+
 /// `model`: the bytes of a .model file. Encoding with `add_special_tokens` puts `bos` (a piece; empty: nothing) in
 /// front. Nothing for models that tokenizer.json cannot give the same ids: those that normalize, and types other than
 /// BPE and unigram. Two things differ on purpose: control pieces are found in the text, as Hugging Face's tokenizers

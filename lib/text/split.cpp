@@ -1,11 +1,7 @@
 #include "text/split.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <algorithm>
 
-#include "core/error.h"
 #include "text/normalizer.h"
 
 namespace llmtk::text {
@@ -17,8 +13,8 @@ struct Part {
 };
 
 /// Hugging Face's rules for what a split keeps: `parts` cover the text.
-void emit_parts(std::string_view text, std::vector<Part> parts, SplitBehavior behavior, bool invert,
-                std::vector<std::string>& pieces) {
+void emit_parts(std::string_view text, std::vector<Part> parts, SplitBehavior behavior, bool invert, bool at_front,
+                Pieces& pieces) {
   if (invert)
     for (Part& part : parts) part.match = !part.match;
   std::vector<Part> kept;
@@ -63,7 +59,7 @@ void emit_parts(std::string_view text, std::vector<Part> parts, SplitBehavior be
     }
   }
   for (const Part& part : kept)
-    if (part.end > part.begin) pieces.emplace_back(text.substr(part.begin, part.end - part.begin));
+    if (part.end > part.begin) pieces.add(text.substr(part.begin, part.end - part.begin), at_front && part.begin == 0);
 }
 
 /// Adds the match and the gap before it.
@@ -80,70 +76,32 @@ void add_rest(std::vector<Part>& parts, size_t size) {
 
 class RegexSplit : public SplitStage {
  public:
-  RegexSplit(const std::string& regex, SplitBehavior behavior, bool invert, std::string where)
-      : behavior_(behavior), invert_(invert), where_(std::move(where)), regex_(regex) {
-    int error = 0;
-    PCRE2_SIZE offset = 0;
-    constexpr uint32_t kOptions = PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C;
-    code_.reset(
-        pcre2_compile(reinterpret_cast<PCRE2_SPTR>(regex.data()), regex.size(), kOptions, &error, &offset, nullptr));
-    if (!code_)
-      throw Error(Exit::file, {.what = "the pre-tokenizer's pattern does not compile: " + message(error),
-                               .where = where_,
-                               .got = "'" + regex + "' (at character " + std::to_string(offset) + ")"});
-    pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);
-  }
-
-  void apply(std::string_view text, bool /*at_start*/, std::vector<std::string>& pieces) const override {
-    struct FreeMatch {
-      void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
-    };
-    std::unique_ptr<pcre2_match_data, FreeMatch> match(pcre2_match_data_create_from_pattern(code_.get(), nullptr));
-    if (!match) throw std::bad_alloc();
+  RegexSplit(Regex regex, SplitBehavior behavior, bool invert)
+      : regex_(std::move(regex)), behavior_(behavior), invert_(invert) {}
+  void apply(std::string_view text, bool at_front, Pieces& pieces) const override {
     std::vector<Part> parts;
-    for (size_t at = 0; at < text.size();) {
-      const int rc =
-          pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, 0, match.get(), nullptr);
-      if (rc == PCRE2_ERROR_NOMATCH) break;
-      if (rc < 0)
-        throw Error(Exit::data, {.what = "the pre-tokenizer's pattern cannot be matched: " + message(rc),
-                                 .where = where_,
-                                 .got = "'" + regex_ + "' on a text of " + std::to_string(text.size()) + " bytes"});
-      const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match.get());
-      if (range[1] > range[0]) add_match(parts, range[0], range[1]);
-      at = range[1];
-      if (range[1] <= range[0]) at += decode_utf8(text.data() + at, text.data() + text.size()).size;
-    }
+    for (const auto& [begin, end] : regex_.matches(text)) add_match(parts, begin, end);
     add_rest(parts, text.size());
-    emit_parts(text, std::move(parts), behavior_, invert_, pieces);
+    emit_parts(text, std::move(parts), behavior_, invert_, at_front, pieces);
   }
 
  private:
-  static std::string message(int error) {
-    PCRE2_UCHAR text[256];
-    pcre2_get_error_message(error, text, sizeof text);
-    return reinterpret_cast<const char*>(text);
-  }
-  struct FreeCode {
-    void operator()(pcre2_code* p) const { pcre2_code_free(p); }
-  };
-  std::unique_ptr<pcre2_code, FreeCode> code_;
+  Regex regex_;
   SplitBehavior behavior_;
   bool invert_;
-  std::string where_, regex_;
 };
 
 class StringSplit : public SplitStage {
  public:
   StringSplit(std::string text, SplitBehavior behavior, bool invert)
       : text_(std::move(text)), behavior_(behavior), invert_(invert) {}
-  void apply(std::string_view text, bool /*at_start*/, std::vector<std::string>& pieces) const override {
+  void apply(std::string_view text, bool at_front, Pieces& pieces) const override {
     std::vector<Part> parts;
     if (!text_.empty())
       for (size_t at = 0; (at = text.find(text_, at)) != text.npos; at += text_.size())
         add_match(parts, at, at + text_.size());
     add_rest(parts, text.size());
-    emit_parts(text, std::move(parts), behavior_, invert_, pieces);
+    emit_parts(text, std::move(parts), behavior_, invert_, at_front, pieces);
   }
 
  private:
@@ -152,32 +110,49 @@ class StringSplit : public SplitStage {
   bool invert_;
 };
 
-class DigitsSplit : public SplitStage {
+class ClassSplit : public SplitStage {
  public:
-  explicit DigitsSplit(bool individual) : individual_(individual) {}
-  void apply(std::string_view text, bool /*at_start*/, std::vector<std::string>& pieces) const override {
+  ClassSplit(uint8_t bits, SplitBehavior behavior) : bits_(bits), behavior_(behavior) {}
+  void apply(std::string_view text, bool at_front, Pieces& pieces) const override {
     const CharTable& table = CharTable::get();
     std::vector<Part> parts;
     for (const char *p = text.data(), *end = p + text.size(); p < end;) {
       const auto c = detail::class_at(p, end, table);
       const auto at = static_cast<size_t>(p - text.data());
-      if (c.bits & kNumeric) add_match(parts, at, at + c.size);
+      if (c.bits & bits_) add_match(parts, at, at + c.size);
       p += c.size;
     }
     add_rest(parts, text.size());
-    emit_parts(text, std::move(parts), individual_ ? SplitBehavior::isolated : SplitBehavior::contiguous, false,
-               pieces);
+    emit_parts(text, std::move(parts), behavior_, false, at_front, pieces);
   }
 
  private:
-  bool individual_;
+  uint8_t bits_;
+  SplitBehavior behavior_;
+};
+
+class WordsAndSigns : public SplitStage {
+ public:
+  void apply(std::string_view text, bool at_front, Pieces& pieces) const override {
+    using namespace detail;
+    const CharTable& table = CharTable::get();
+    const char *const begin = text.data(), *const end = begin + text.size();
+    for (const char* p = begin; (p = run_end<kSpace, kSpace>(p, end, table)) < end;) {
+      const bool is_word = class_at(p, end, table).bits & kWord;
+      const char* const q = is_word ? run_end<kWord, kWord>(p, end, table) : run_end<kWord | kSpace, 0>(p, end, table);
+      pieces.add(std::string_view(p, static_cast<size_t>(q - p)), at_front && p == begin);
+      p = q;
+    }
+  }
 };
 
 class PatternSplit : public SplitStage {
  public:
   explicit PatternSplit(Pattern pattern) : words_({}, pattern) {}
-  void apply(std::string_view text, bool /*at_start*/, std::vector<std::string>& pieces) const override {
-    words_.for_each_word(text, false, [&](std::string_view word, const char*) { pieces.emplace_back(word); });
+  void apply(std::string_view text, bool at_front, Pieces& pieces) const override {
+    words_.for_each_word(text, at_front, [&](std::string_view word, const char*) {
+      pieces.add(word, at_front && word.data() == text.data());
+    });
   }
 
  private:
@@ -186,9 +161,11 @@ class PatternSplit : public SplitStage {
 
 class PrefixSpace : public SplitStage {
  public:
-  void apply(std::string_view text, bool /*at_start*/, std::vector<std::string>& pieces) const override {
-    pieces.emplace_back(text.starts_with(' ') ? "" : " ");
-    pieces.back() += text;
+  void apply(std::string_view text, bool at_front, Pieces& pieces) const override {
+    if (text.starts_with(' '))
+      pieces.add(text, at_front);
+    else
+      pieces.add(' ' + std::string(text), at_front);
   }
 };
 
@@ -196,18 +173,18 @@ class Metaspace : public SplitStage {
  public:
   Metaspace(std::string replacement, PrependScheme scheme, bool split)
       : replacement_(std::move(replacement)), scheme_(scheme), split_(split) {}
-  void apply(std::string_view text, bool at_start, std::vector<std::string>& pieces) const override {
+  void apply(std::string_view text, bool at_front, Pieces& pieces) const override {
     std::string spelled = replace_all(text, " ", replacement_);
-    const bool prepends = scheme_ == PrependScheme::always || (scheme_ == PrependScheme::first && at_start);
+    const bool prepends = scheme_ == PrependScheme::always || (scheme_ == PrependScheme::first && at_front);
     if (prepends && !spelled.starts_with(replacement_)) spelled.insert(0, replacement_);
     if (!split_) {
-      pieces.push_back(std::move(spelled));
+      pieces.add(spelled, at_front);
       return;
     }
     for (size_t at = 0; at < spelled.size();) {
       // Of several in a row each but the last is a piece of its own.
       const size_t end = std::min(spelled.find(replacement_, at + 1), spelled.size());
-      pieces.push_back(spelled.substr(at, end - at));
+      pieces.add(std::string_view(spelled).substr(at, end - at), at_front && at == 0);
       at = end;
     }
   }
@@ -240,14 +217,16 @@ std::optional<SplitBehavior> parse_split_behavior(std::string_view name) {
   return std::nullopt;
 }
 
-std::unique_ptr<SplitStage> make_regex_split(const std::string& regex, SplitBehavior behavior, bool invert,
-                                             const std::string& where) {
-  return std::make_unique<RegexSplit>(regex, behavior, invert, where);
+std::unique_ptr<SplitStage> make_regex_split(Regex regex, SplitBehavior behavior, bool invert) {
+  return std::make_unique<RegexSplit>(std::move(regex), behavior, invert);
 }
 std::unique_ptr<SplitStage> make_string_split(std::string text, SplitBehavior behavior, bool invert) {
   return std::make_unique<StringSplit>(std::move(text), behavior, invert);
 }
-std::unique_ptr<SplitStage> make_digits_split(bool individual) { return std::make_unique<DigitsSplit>(individual); }
+std::unique_ptr<SplitStage> make_class_split(uint8_t bits, SplitBehavior behavior) {
+  return std::make_unique<ClassSplit>(bits, behavior);
+}
+std::unique_ptr<SplitStage> make_words_and_signs() { return std::make_unique<WordsAndSigns>(); }
 std::unique_ptr<SplitStage> make_pattern_split(Pattern pattern) { return std::make_unique<PatternSplit>(pattern); }
 std::unique_ptr<SplitStage> make_prefix_space() { return std::make_unique<PrefixSpace>(); }
 
@@ -262,13 +241,14 @@ std::unique_ptr<SplitStage> make_metaspace(std::string replacement, PrependSchem
   return std::make_unique<Metaspace>(std::move(replacement), scheme, split);
 }
 
-std::vector<std::string> PreTokenizer::run_stages(std::string_view text, bool at_start) const {
-  std::vector<std::string> pieces = {std::string(text)};
+Pieces PreTokenizer::run_stages(std::string_view text, bool at_start) const {
+  Pieces pieces, next;
+  pieces.add(text, at_start);
   for (const auto& stage : stages_) {
-    std::vector<std::string> next;
+    next.clear();
     for (size_t i = 0; i < pieces.size(); ++i)
-      if (!pieces[i].empty()) stage->apply(pieces[i], at_start && i == 0, next);
-    pieces = std::move(next);
+      if (!pieces[i].empty()) stage->apply(pieces[i], pieces.at_front(i), next);
+    std::swap(pieces, next);
   }
   return pieces;
 }

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "text/regex.h"
 #include "text/unicode.h"
 
 namespace llmtk::text {
@@ -22,6 +23,7 @@ enum class Pattern {
   llama3,       ///< (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|
                 ///< ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|...
   qwen2,        ///< llama3 with \p{N} for \p{N}{1,3}
+  bert,         ///< [^\s\p{P}]+|\p{P}, ASCII's signs among \p{P}; white space is in no word
 };
 
 /// The end of the word that begins at `p` (p < end); all of the text up to `end` is there to be looked at.
@@ -29,30 +31,59 @@ template <bool kDigits>
 const char* next_gpt2(const char* p, const char* end, const CharTable& table);
 template <int kMaxDigits>
 const char* next_llama3(const char* p, const char* end, const CharTable& table);
+/// No white space stands at `p`.
+const char* next_bert(const char* p, const char* end, const CharTable& table);
 
 /// The pattern that Hugging Face's `Split` spells as `regex`, where it is a known one.
 std::optional<Pattern> known_split_pattern(std::string_view regex);
+
+/// Pieces of a text, one behind the other in one string.
+class Pieces {
+ public:
+  /// `at_front`: nothing of the text stood before it (of the first piece alone).
+  void add(std::string_view piece, bool at_front) {
+    if (ends_.empty()) at_front_ = at_front;
+    bytes_ += piece;
+    ends_.push_back(bytes_.size());
+  }
+  void clear() {
+    bytes_.clear();
+    ends_.clear();
+  }
+  size_t size() const { return ends_.size(); }
+  std::string_view operator[](size_t i) const {
+    const size_t begin = i == 0 ? 0 : ends_[i - 1];
+    return std::string_view(bytes_).substr(begin, ends_[i] - begin);
+  }
+  bool at_front(size_t i) const { return i == 0 && at_front_; }
+  const char* readable_end() const { return bytes_.data() + bytes_.size(); }
+
+ private:
+  std::string bytes_;
+  std::vector<size_t> ends_;
+  bool at_front_ = false;
+};
 
 /// A step that no state machine covers.
 class SplitStage {
  public:
   virtual ~SplitStage() = default;
-  /// `at_start`: nothing stands before `text`.
-  virtual void apply(std::string_view text, bool at_start, std::vector<std::string>& pieces) const = 0;
+  /// Adds the pieces of `text`, which is not empty. `at_front`: nothing stands before it.
+  virtual void apply(std::string_view text, bool at_front, Pieces& pieces) const = 0;
 };
 
 /// What becomes of the parts that match: Hugging Face's SplitDelimiterBehavior.
 enum class SplitBehavior { isolated, removed, merged_with_previous, merged_with_next, contiguous };
 std::optional<SplitBehavior> parse_split_behavior(std::string_view name);
 
-/// `Split` by a regular expression (PCRE2 with Unicode classes). `where` names the file in errors: Error(file) for a
-/// pattern that does not compile.
-std::unique_ptr<SplitStage> make_regex_split(const std::string& regex, SplitBehavior behavior, bool invert,
-                                             const std::string& where);
+/// `Split` by a regular expression.
+std::unique_ptr<SplitStage> make_regex_split(Regex regex, SplitBehavior behavior, bool invert);
 /// `Split` by a fixed string.
 std::unique_ptr<SplitStage> make_string_split(std::string text, SplitBehavior behavior, bool invert);
-/// `Digits`.
-std::unique_ptr<SplitStage> make_digits_split(bool individual);
+/// By every character of a class (bits of CharClass): `Digits`, `Punctuation`, `WhitespaceSplit`.
+std::unique_ptr<SplitStage> make_class_split(uint8_t bits, SplitBehavior behavior);
+/// `Whitespace`: \w+|[^\w\s]+
+std::unique_ptr<SplitStage> make_words_and_signs();
 /// One of the known patterns as a step among others.
 std::unique_ptr<SplitStage> make_pattern_split(Pattern pattern);
 /// A space before every piece that begins with none: ByteLevel's add_prefix_space.
@@ -74,10 +105,11 @@ class PreTokenizer {
   template <class Word>
   void for_each_word(std::string_view text, bool at_start, Word&& word) const {
     if (stages_.empty()) {
-      run_pattern(text, word);
+      run_pattern(text, text.data() + text.size(), word);
       return;
     }
-    for (const std::string& piece : run_stages(text, at_start)) run_pattern(piece, word);
+    const Pieces pieces = run_stages(text, at_start);
+    for (size_t i = 0; i < pieces.size(); ++i) run_pattern(pieces[i], pieces.readable_end(), word);
   }
 
   /// Whether a text may be cut between a newline and an ASCII character that is no space without changing its words.
@@ -85,8 +117,8 @@ class PreTokenizer {
 
  private:
   template <class Word>
-  void run_pattern(std::string_view text, Word&& word) const;
-  std::vector<std::string> run_stages(std::string_view text, bool at_start) const;
+  void run_pattern(std::string_view text, const char* readable_end, Word&& word) const;
+  Pieces run_stages(std::string_view text, bool at_start) const;
 
   std::vector<std::unique_ptr<SplitStage>> stages_;
   Pattern last_ = Pattern::none;
@@ -207,21 +239,28 @@ inline const char* next_llama3(const char* p, const char* end, const CharTable& 
   return space_end(p, run, end);
 }
 
+inline const char* next_bert(const char* p, const char* end, const CharTable& table) {
+  using namespace detail;
+  const ClassAt first = class_at(p, end, table);
+  const char* const q = p + first.size;
+  return first.bits & kPunctuation ? q : run_end<kSpace | kPunctuation, 0>(q, end, table);
+}
+
 template <class Word>
-inline void PreTokenizer::run_pattern(std::string_view text, Word&& word) const {
+inline void PreTokenizer::run_pattern(std::string_view text, const char* readable_end, Word&& word) const {
   const CharTable& table = CharTable::get();
   const char* p = text.data();
   const char* const end = p + text.size();
   const auto walk = [&](auto next) {
     while (p < end) {
       const char* const q = next(p, end, table);
-      word(std::string_view(p, static_cast<size_t>(q - p)), end);
+      word(std::string_view(p, static_cast<size_t>(q - p)), readable_end);
       p = q;
     }
   };
   switch (last_) {
     case Pattern::none:
-      if (!text.empty()) word(text, end);
+      if (!text.empty()) word(text, readable_end);
       break;
     case Pattern::gpt2:
       walk([](const auto&... a) { return next_gpt2<false>(a...); });
@@ -234,6 +273,13 @@ inline void PreTokenizer::run_pattern(std::string_view text, Word&& word) const 
       break;
     case Pattern::qwen2:
       walk([](const auto&... a) { return next_llama3<1>(a...); });
+      break;
+    case Pattern::bert:
+      for (; (p = detail::run_end<kSpace, kSpace>(p, end, table)) < end;) {
+        const char* const q = next_bert(p, end, table);
+        word(std::string_view(p, static_cast<size_t>(q - p)), readable_end);
+        p = q;
+      }
       break;
   }
 }

@@ -16,7 +16,12 @@ using TokenId = int32_t;
 
 /// Ids of the tokens with a role; -1 where the tokenizer has none.
 struct SpecialTokens {
-  TokenId bos = -1, eos = -1, pad = -1, unk = -1;
+  TokenId bos = -1, eos = -1, pad = -1, unk = -1, cls = -1, sep = -1, mask = -1;
+};
+
+/// Ids, and for each the text that it belongs to as the tokenizer counts them (BERT's token_type_ids: 0 and 1).
+struct Encoding {
+  std::vector<TokenId> ids, type_ids;
 };
 
 /// Text to ids and back. Immutable once loaded: one object serves all threads.
@@ -30,19 +35,25 @@ class Tokenizer {
 
   /// Appends the ids of `text` to `out`. `add_special_tokens`: what the tokenizer's post-processor adds (bos, eos).
   virtual void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens = false) const = 0;
+  /// The ids of a text, or of a pair of texts in one sequence, as the tokenizer's post-processor puts them together
+  /// (where it has none: one encoded text after the other, of types 0 and 1).
+  virtual Encoding encode_pair(std::string_view text, std::optional<std::string_view> pair,
+                               bool add_special_tokens = true) const;
   /// What encode() with `add_special_tokens` puts before a text (bos); mostly nothing.
   virtual std::vector<TokenId> prefix() const { return {}; }
   /// The text of `ids`; a byte sequence that is not UTF-8 comes out as U+FFFD.
   virtual std::string decode(std::span<const TokenId> ids, bool skip_special_tokens = false) const = 0;
-  /// The raw bytes that `id` stands for, with no context (a leading space kept); what streaming puts together.
+  /// The raw bytes that `id` stands for inside a text (a leading space kept); what streaming puts together.
   virtual std::string token_bytes(TokenId id) const = 0;
+  /// The same at the front of a text, where sentencepiece's tokenizers drop the blank that encode() put there.
+  virtual std::string first_token_bytes(TokenId id) const { return token_bytes(id); }
 
   virtual std::optional<TokenId> token_to_id(std::string_view token) const = 0;
   /// As the vocabulary spells it ("Ġhello", "▁hello").
   virtual std::string id_to_token(TokenId id) const = 0;
   virtual bool is_special(TokenId id) const = 0;
-  /// Whether decode() drops the blank that encode() put in front of a text, as sentencepiece's tokenizers do.
-  virtual bool drops_leading_blank() const { return false; }
+  /// Whether decode() takes out the blanks before punctuation and contractions (clean_up_tokenization_spaces).
+  virtual bool cleans_up_blanks() const { return false; }
 
   /// Writes the tokenizer's files into `folder`, so that Hugging Face's libraries open it.
   virtual void save(const std::filesystem::path& folder) const = 0;
@@ -54,6 +65,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path_or_n
 
 /// Whether a folder has files of a tokenizer that load_tokenizer reads.
 bool holds_tokenizer(const std::filesystem::path& folder);
+
+/// `text` without the blanks that stand before punctuation and English contractions in it: transformers'
+/// clean_up_tokenization.
+std::string clean_up_blanks(std::string text);
 
 /// Turns a stream of ids into pieces of text that never cut a character in half.
 class StreamDecoder {
@@ -70,10 +85,12 @@ class StreamDecoder {
   std::string finish();
 
  private:
+  std::string take(size_t size);
+
   const Tokenizer& tokenizer_;
   bool skip_special_tokens_;
   Begins begins_;
-  std::string pending_;
+  std::string pending_;  // bytes
   bool first_ = true;
 };
 

@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <new>
 
+#include "core/error.h"
 #include "core/utf8.h"
+#include "text/unicode_versions.h"
 
 namespace llmtk::text {
 namespace {
@@ -26,6 +29,7 @@ constexpr Range kNewNumbers[] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF
                                  {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
 // Numbers of Unicode 17: the Digits pre-tokenizer follows a newer table than the patterns do.
 constexpr Range kNewestNumbers[] = {{0x11DE0, 0x11DE9}, {0x16FF4, 0x16FF6}};
+constexpr Range kAsciiSigns[] = {{'!', '/'}, {':', '@'}, {'[', '`'}, {'{', '~'}};
 constexpr Range kSpaces[] = {{0x09, 0x0D},     {0x20, 0x20},     {0x85, 0x85},     {0xA0, 0xA0},     {0x1680, 0x1680},
                              {0x2000, 0x200A}, {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}};
 // Word characters outside the categories L, M, Nd, Nl and Pc: joiners and the circled letters.
@@ -48,6 +52,7 @@ uint8_t category_class(char32_t c) {
     case UTF8PROC_CATEGORY_MN:
     case UTF8PROC_CATEGORY_MC:
     case UTF8PROC_CATEGORY_ME:
+      return kWord;
     case UTF8PROC_CATEGORY_PC:
       return kWord;
     default:
@@ -66,7 +71,8 @@ CharTable::CharTable() {
   std::string all(kEnd, '\0');
   // Planes 4 to 13 and above 14 hold no letters, numbers or marks.
   const auto fill = [&](char32_t first, char32_t end) {
-    for (char32_t c = first; c < end; ++c) all[c] = static_cast<char>(category_class(c));
+    for (char32_t c = first; c < end; ++c)
+      all[c] = static_cast<char>(category_class(c) | (is_old_punctuation(c) ? kPunctuation : 0));
   };
   fill(0, 0x3400);
   for (char32_t c = 0x3400; c < 0x4DC0; ++c)
@@ -86,6 +92,7 @@ CharTable::CharTable() {
   add(kNewNumbers, kNumber | kNumeric);
   add(kNewestNumbers, kNumeric);
   add(kSpaces, kSpace);
+  add(kAsciiSigns, kPunctuation);
   add(kOtherWord, kWord);
 
   std::map<std::string_view, uint16_t> seen;
@@ -121,6 +128,14 @@ Utf8Char decode_utf8(const char* p, const char* end) {
     if (c < 0x10000 || c >= 0x110000) return {kInvalid, 1};
     return {c, 4};
   }
+  return {kInvalid, 1};
+}
+
+Utf8Char last_character(std::string_view text) {
+  size_t begin = text.size() - 1;
+  while (begin > 0 && text.size() - begin < 4 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;
+  const Utf8Char c = decode_utf8(text.data() + begin, text.data() + text.size());
+  if (c.size == text.size() - begin) return c;
   return {kInvalid, 1};
 }
 
@@ -192,16 +207,48 @@ size_t incomplete_utf8_suffix(std::string_view text) {
   return 0;
 }
 
-bool to_nfc(std::string_view text, std::string& out) {
+namespace {
+
+void append_form(UnicodeForm form, std::string_view text, std::string& out) {
+  const bool composes = form == UnicodeForm::nfc || form == UnicodeForm::nfkc;
+  const bool compatible = form == UnicodeForm::nfkc || form == UnicodeForm::nfkd;
+  int options = UTF8PROC_STABLE | (composes ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE);
+  if (compatible) options |= UTF8PROC_COMPAT;
+  utf8proc_uint8_t* mapped = nullptr;
+  const auto size =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
+                   &mapped, static_cast<utf8proc_option_t>(options));
+  if (size == UTF8PROC_ERROR_NOMEM) throw std::bad_alloc();
+  LLMTK_CHECK(size >= 0, utf8proc_errmsg(size));
+  out.append(reinterpret_cast<const char*>(mapped), static_cast<size_t>(size));
+  std::free(mapped);
+}
+
+}  // namespace
+
+bool to_unicode_form(UnicodeForm form, std::string_view text, std::string& out) {
   if (std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; })) return false;
-  utf8proc_uint8_t* composed = nullptr;
-  const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-  const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                 static_cast<utf8proc_ssize_t>(text.size()), &composed, options);
-  if (size < 0) return false;
-  out.assign(reinterpret_cast<const char*>(composed), static_cast<size_t>(size));
-  std::free(composed);
+  // What is left alone begins a text of its own: none of it is a mark.
+  out.clear();
+  size_t begin = 0;
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Char c = decode_utf8(text.data() + at, text.data() + text.size());
+    if (c.code == kInvalid || has_new_decomposition(c.code)) {
+      if (at > begin) append_form(form, text.substr(begin, at - begin), out);
+      out += text.substr(at, c.size);
+      begin = at + c.size;
+    }
+    at += c.size;
+  }
+  if (begin < text.size()) append_form(form, text.substr(begin), out);
   return out != text;
+}
+
+void append_lowercase(char32_t code, std::string& out) {
+  if (code == 0x130)  // the one character whose lower case is two: i and a dot above
+    out += "i\xCC\x87";
+  else
+    append_utf8(lowercase_of(code), out);
 }
 
 }  // namespace llmtk::text

@@ -12,11 +12,12 @@ namespace llmtk::text {
 /// Bits of a character's class. Letters and numbers as Unicode 16 has them (what Hugging Face's tokenizers 0.23 matches
 /// with).
 enum CharClass : uint8_t {
-  kLetter = 1,   ///< \p{L}
-  kNumber = 2,   ///< \p{N}
-  kSpace = 4,    ///< \s, the property White_Space
-  kNumeric = 8,  ///< what the Digits pre-tokenizer splits off: \p{N} of Unicode 17
-  kWord = 16,    ///< \w as the flag single_word means it: letters, marks, digits, connectors, joiners
+  kLetter = 1,        ///< \p{L}
+  kNumber = 2,        ///< \p{N}
+  kSpace = 4,         ///< \s, the property White_Space
+  kNumeric = 8,       ///< what the Digits pre-tokenizer splits off: \p{N} of Unicode 17
+  kWord = 16,         ///< \w as the flag single_word means it: letters, marks, digits, connectors, joiners
+  kPunctuation = 32,  ///< ASCII's signs and \p{P}, what the Punctuation and BERT's pre-tokenizer split off
 };
 
 /// Classes of all code points in two stages, made once from utf8proc (about 2 ms) when first asked for.
@@ -46,11 +47,19 @@ struct Utf8Char {
 constexpr char32_t kInvalid = 0xFFFFFFFF;
 Utf8Char decode_utf8(const char* p, const char* end);
 
+/// The last character of `text`, which is not empty.
+Utf8Char last_character(std::string_view text);
+
 void append_utf8(char32_t code, std::string& out);
 
-/// Writes `text` in Unicode's normalization form C to `out`; false, and nothing written, where it is in that form
-/// already (any ASCII text is) or not UTF-8.
-bool to_nfc(std::string_view text, std::string& out);
+/// Unicode's normalization forms: canonical or compatible, decomposed or composed.
+enum class UnicodeForm { nfc, nfd, nfkc, nfkd };
+/// Writes `text` in that form to `out`; false where it is in that form already (any ASCII text is). Bytes that are no
+/// UTF-8 stay.
+bool to_unicode_form(UnicodeForm form, std::string_view text, std::string& out);
+
+/// Appends the lower case of a character, which does not depend on its neighbours.
+void append_lowercase(char32_t code, std::string& out);
 
 /// With every ill-formed sequence (its longest part that could have begun a character) as one U+FFFD.
 std::string replace_invalid_utf8(std::string_view text);

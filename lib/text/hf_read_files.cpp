@@ -1,0 +1,275 @@
+// The files that tokenizers had before tokenizer.json: vocab.json with merges.txt, and vocab.txt. They are put together
+// as transformers does it, and kept with the tokenizer.json that says the same.
+
+#include <algorithm>
+#include <iterator>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "text/hf_read.h"
+#include "text/hf_write.h"
+
+namespace llmtk::text {
+namespace {
+
+/// What the files beside a vocabulary say of it.
+struct OlderConfig {
+  explicit OlderConfig(const fs::path& vocabulary)
+      : files(read_files_beside(vocabulary)), folder(vocabulary.parent_path()), config(Json::object()) {
+    for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {
+      const Json read = json_of(name);
+      for (const auto& [key, value] : read.items()) config[key] = value;
+    }
+  }
+
+  /// An object, empty where the file is not there.
+  Json json_of(const std::string& name) const {
+    if (!fs::exists(folder / name)) return Json::object();
+    Json read = parse_json(read_file(folder / name), (folder / name).string());
+    if (!read.is_object())
+      throw Error(
+          Exit::file,
+          {.what = "wrong type", .where = (folder / name).string(), .got = shown(read), .expected = "an object"});
+    return read;
+  }
+  JsonObject object() const { return JsonObject(config, (folder / "tokenizer_config.json").string(), ""); }
+
+  std::vector<KeptFile> files;
+  fs::path folder;
+  Json config;
+};
+
+AddedToken read_added_token(const Json& value, const OlderConfig& config, const std::string& path) {
+  AddedToken token{.special = true};
+  if (value.is_string()) {
+    token.content = value.get<std::string>();
+    return token;
+  }
+  JsonObject object(value, config.object().where(), path);
+  token.content = object.string("content");
+  token.single_word = object.flag("single_word", false);
+  token.lstrip = object.flag("lstrip", false);
+  token.rstrip = object.flag("rstrip", false);
+  token.normalized = object.flag("normalized", false);
+  token.special = object.flag("special", true);
+  object.skip("__type");
+  object.finish();
+  return token;
+}
+
+/// The tokens that are found in the text itself: those listed with their ids, then those with a role.
+class AddedTokens {
+ public:
+  AddedTokens(OlderConfig& config, const Vocabulary& vocabulary)
+      : config_(config), vocabulary_(vocabulary), next_(static_cast<TokenId>(vocabulary.size())) {
+    JsonObject object = config.object();
+    if (const Json* listed = object.find("added_tokens_decoder")) {
+      JsonObject(*listed, object.where(), "added_tokens_decoder");  // is an object
+      for (const auto& [id, value] : listed->items()) add_listed(id, value);
+    }
+    const Json added = config.json_of("added_tokens.json");
+    for (const auto& [content, id] : added.items()) {
+      AddedToken token{.id = read_id(id, (config.folder / "added_tokens.json").string(), json_string(content)),
+                       .content = content};
+      token.normalized = true;
+      add(std::move(token));
+    }
+  }
+
+  /// The token with a role: as the config says, or else `otherwise` (null: none). The config then says it too.
+  std::optional<AddedToken> role(const char* key, const char* otherwise) {
+    JsonObject object = config_.object();
+    const Json* value = object.find(key);
+    if (!value && (!otherwise || config_.config.contains(key))) return std::nullopt;
+    AddedToken token =
+        value ? read_added_token(*value, config_, key) : AddedToken{.content = otherwise, .special = true};
+    if (!value) config_.config[key] = otherwise;
+    const auto known = std::ranges::find(tokens_, token.content, &AddedToken::content);
+    if (known != tokens_.end()) return *known;
+    token.id = vocabulary_.find(token.content);
+    return add(std::move(token));
+  }
+  AddedToken needed_role(const char* key, const char* otherwise) {
+    auto token = role(key, otherwise);
+    if (!token) config_.object().fail(std::string("the key '") + key + "' is null", {}, "a token");
+    return *token;
+  }
+
+  const std::vector<AddedToken>& tokens() const { return tokens_; }
+
+ private:
+  void add_listed(const std::string& id, const Json& value) {
+    const std::string path = "added_tokens_decoder." + id;
+    AddedToken token = read_added_token(value, config_, path);
+    const bool is_number = !id.empty() && id.size() < 9 && id.find_first_not_of("0123456789") == id.npos;
+    if (!is_number) config_.object().fail(path + ": not a token's id");
+    token.id = read_id(std::stoi(id), config_.object().where(), path);
+    add(std::move(token));
+  }
+
+  AddedToken& add(AddedToken token) {
+    if (token.id < 0) token.id = next_;
+    next_ = std::max(next_, token.id + 1);
+    return tokens_.emplace_back(std::move(token));
+  }
+
+  OlderConfig& config_;
+  const Vocabulary& vocabulary_;
+  TokenId next_;
+  std::vector<AddedToken> tokens_;
+};
+
+/// The lines of a file, without what ends them, and the number of each.
+template <class Line>
+void for_each_line(std::string_view text, Line&& line) {
+  for (size_t at = 0, number = 1; at < text.size(); ++number) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    line(text.substr(at, end - at), number);
+    at = end + 1;
+  }
+}
+
+std::vector<BpeModel::Merge> read_merges_txt(const std::string& text, const Vocabulary& vocabulary,
+                                             const std::string& where) {
+  std::vector<BpeModel::Merge> merges;
+  for_each_line(text, [&](std::string_view line, size_t number) {
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (line.starts_with("#version") || line.empty()) return;
+    const std::string place = "line " + std::to_string(number);
+    const auto [left, right] = split_merge(line, where, place);
+    merges.push_back(find_merge_tokens(vocabulary, left, right, where, place));
+  });
+  return merges;
+}
+
+bool is_roberta(const OlderConfig& config) {
+  JsonObject object = config.object();
+  if (object.find("tokenizer_class")) return object.string("tokenizer_class").starts_with("Roberta");
+  const Json model = config.json_of("config.json");
+  return model.value("model_type", Json()) == "roberta";
+}
+
+Json roberta_post_processor(const AddedToken& cls, const AddedToken& sep, bool add_prefix_space) {
+  return {{"type", "RobertaProcessing"},
+          {"sep", Json::array({sep.content, sep.id})},
+          {"cls", Json::array({cls.content, cls.id})},
+          {"trim_offsets", true},
+          {"add_prefix_space", add_prefix_space}};
+}
+
+/// vocab.txt: a token a line. Of a token that stands there twice the later line counts.
+Vocabulary read_lines_of_tokens(const std::string& text, const std::string& where) {
+  std::vector<std::string_view> tokens;
+  for_each_line(text, [&](std::string_view line, size_t) {
+    while (!line.empty()) {
+      const Utf8Char c = last_character(line);
+      if ((CharTable::get().of(c.code) & kSpace) == 0) break;
+      line.remove_suffix(c.size);
+    }
+    tokens.push_back(line);
+  });
+  if (tokens.size() > Vocabulary::kMaxId)
+    throw Error(Exit::file, {.what = "too many lines for a vocabulary", .where = where});
+  Vocabulary vocabulary;
+  vocabulary.reserve(tokens.size(), text.size());
+  for (size_t id = tokens.size(); id-- > 0;) vocabulary.add(tokens[id], static_cast<TokenId>(id));
+  return vocabulary;
+}
+
+Json bert_template(const AddedToken& cls, const AddedToken& sep) {
+  const auto token = [](const AddedToken& t, int type) {
+    return Json{{"SpecialToken", {{"id", t.content}, {"type_id", type}}}};
+  };
+  const auto text = [](const char* id, int type) { return Json{{"Sequence", {{"id", id}, {"type_id", type}}}}; };
+  Json specials = Json::object();
+  for (const AddedToken* t : {&cls, &sep})
+    specials[t->content] = {{"id", t->content}, {"ids", Json::array({t->id})}, {"tokens", Json::array({t->content})}};
+  return {{"type", "TemplateProcessing"},
+          {"single", Json::array({token(cls, 0), text("A", 0), token(sep, 0)})},
+          {"pair", Json::array({token(cls, 0), text("A", 0), token(sep, 0), text("B", 1), token(sep, 1)})},
+          {"special_tokens", specials}};
+}
+
+Json bert_normalizer(const OlderConfig& config) {
+  JsonObject object = config.object();
+  const bool lowercase = object.flag("do_lower_case", true);
+  Json json = {{"type", "BertNormalizer"},
+               {"clean_text", true},
+               {"handle_chinese_chars", object.flag("tokenize_chinese_chars", true)},
+               {"strip_accents", nullptr},
+               {"lowercase", lowercase}};
+  if (object.find("strip_accents")) json["strip_accents"] = object.flag("strip_accents", lowercase);
+  return json;
+}
+
+/// The tokenizer that `json` says, with the files to be kept: `json` itself, the config with what was taken for
+/// granted, and `sources`.
+std::unique_ptr<HfTokenizer> with_files(const std::string& json, const OlderConfig& config, const std::string& where,
+                                        std::vector<KeptFile> sources) {
+  std::vector<KeptFile> files = {{"tokenizer.json", json}, {"tokenizer_config.json", config.config.dump(2) + "\n"}};
+  for (const auto& file : config.files)
+    if (file.first == "chat_template.jinja") files.push_back(file);
+  std::ranges::move(sources, std::back_inserter(files));
+  return parse_tokenizer_json(json, where, std::move(files));
+}
+
+}  // namespace
+
+std::unique_ptr<HfTokenizer> read_vocab_and_merges(const fs::path& vocab_file, const fs::path& merges_file) {
+  const std::string vocab = read_file(vocab_file), merges = read_file(merges_file);
+  const Vocabulary vocabulary = read_vocab(parse_json(vocab, vocab_file.string()), vocab_file.string(), "");
+  OlderConfig config(vocab_file);
+  const bool roberta = is_roberta(config);
+  config.config.emplace("tokenizer_class", roberta ? "RobertaTokenizer" : "GPT2Tokenizer");
+  AddedTokens added(config, vocabulary);
+  TokenizerSketch sketch{.vocabulary = &vocabulary,
+                         .merges = read_merges_txt(merges, vocabulary, merges_file.string())};
+  sketch.add_prefix_space = config.object().flag("add_prefix_space", false);
+  if (roberta) {
+    for (const auto& [key, token] : {std::pair("bos_token", "<s>"),
+                                     {"pad_token", "<pad>"},
+                                     {"eos_token", "</s>"},
+                                     {"unk_token", "<unk>"},
+                                     {"mask_token", "<mask>"}})
+      added.role(key, token);
+    const AddedToken cls = added.needed_role("cls_token", "<s>"), sep = added.needed_role("sep_token", "</s>");
+    sketch.post_processor = roberta_post_processor(cls, sep, sketch.add_prefix_space).dump();
+  } else {
+    const char* const end_of_text = vocabulary.find("<|endoftext|>") >= 0 ? "<|endoftext|>" : nullptr;
+    for (const char* key : {"bos_token", "eos_token", "unk_token"}) added.role(key, end_of_text);
+    added.role("pad_token", nullptr);
+  }
+  sketch.added = added.tokens();
+  return with_files(write_tokenizer_files(sketch, false).front().second, config, vocab_file.string(),
+                    {{"vocab.json", vocab}, {"merges.txt", merges}});
+}
+
+std::unique_ptr<HfTokenizer> read_vocab_txt(const fs::path& file) {
+  const std::string text = read_file(file);
+  const Vocabulary vocabulary = read_lines_of_tokens(text, file.string());
+  OlderConfig config(file);
+  config.config.emplace("tokenizer_class", "BertTokenizer");
+  AddedTokens added(config, vocabulary);
+  added.role("pad_token", "[PAD]");
+  const AddedToken unk = added.needed_role("unk_token", "[UNK]");
+  const AddedToken cls = added.needed_role("cls_token", "[CLS]"), sep = added.needed_role("sep_token", "[SEP]");
+  added.role("mask_token", "[MASK]");
+  const Json model_head = {{"type", "WordPiece"},
+                           {"unk_token", unk.content},
+                           {"continuing_subword_prefix", "##"},
+                           {"max_input_chars_per_word", 100}};
+  std::string model = model_head.dump();
+  model.pop_back();
+  model += ", \"vocab\": " + vocab_json(vocabulary, "    ") + "}";
+  const Json decoder = {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}};
+  std::string json = "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n";
+  json += "  \"added_tokens\": " + added_tokens_json(added.tokens()) + ",\n";
+  json += "  \"normalizer\": " + bert_normalizer(config).dump() + ",\n";
+  json += "  \"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"},\n";
+  json += "  \"post_processor\": " + bert_template(cls, sep).dump() + ",\n";
+  json += "  \"decoder\": " + decoder.dump() + ",\n";
+  json += "  \"model\": " + model + "\n}\n";
+  return with_files(json, config, file.string(), {{"vocab.txt", text}});
+}
+
+}  // namespace llmtk::text
