@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <fstream>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -23,18 +24,19 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct EncodeOptions {
-  std::string tokenizer, show = "ids";
+  std::string tokenizer, show = "ids", pair_field;
   std::vector<std::string> texts, files;
   ReadFlags read;
   bool add_special_tokens = false, json = false;
   int threads = 1;
 };
 
-std::string encoded_line(const text::Tokenizer& tokenizer, const EncodeOptions& options, std::string_view text) {
-  std::vector<text::TokenId> ids;
-  tokenizer.encode(text, ids, options.add_special_tokens);
+/// One line of output for the ids of a text; `type_ids` where they are asked for.
+std::string line_of(const text::Tokenizer& tokenizer, const EncodeOptions& options,
+                    const std::vector<text::TokenId>& ids, const std::vector<text::TokenId>* type_ids = nullptr) {
   if (options.json) {
     Json row = {{"count", ids.size()}, {"ids", ids}};
+    if (type_ids) row["type_ids"] = *type_ids;
     Json& tokens = row["tokens"] = Json::array();
     for (const auto id : ids) tokens.push_back(tokenizer.id_to_token(id));
     return row.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n';
@@ -45,6 +47,12 @@ std::string encoded_line(const text::Tokenizer& tokenizer, const EncodeOptions& 
     line += options.show == "ids" ? std::to_string(id) : tokenizer.id_to_token(id);
   }
   return line + '\n';
+}
+
+std::string encoded_line(const text::Tokenizer& tokenizer, const EncodeOptions& options, std::string_view text) {
+  std::vector<text::TokenId> ids;
+  tokenizer.encode(text, ids, options.add_special_tokens);
+  return line_of(tokenizer, options, ids);
 }
 
 /// A document's line of output; or, where it reaches into other blocks, what this block holds of its text.
@@ -141,7 +149,52 @@ void encode_arguments(const text::Tokenizer& tokenizer, const EncodeOptions& opt
   }
 }
 
+/// Rows with two texts, a line of JSON each.
+void encode_pairs(const text::Tokenizer& tokenizer, const EncodeOptions& options, std::istream& rows,
+                  const std::string& name) {
+  std::string line;
+  for (size_t number = 1; std::getline(rows, line); ++number) {
+    const auto fail = [&](const std::string& what, const std::string& expected) {
+      throw Error(Exit::data, {.what = what, .where = name + ":" + std::to_string(number), .expected = expected});
+    };
+    if (line.find_first_not_of(" \t\r") == line.npos) continue;
+    const auto row = nlohmann::json::parse(line, nullptr, false);
+    if (!row.is_object()) fail("not a row of JSON", "an object a line");
+    const auto text_of = [&](const std::string& key) {
+      const auto found = row.find(key);
+      if (found == row.end() || !found->is_string()) fail("a row without the text '" + key + "'", "a string");
+      return found->get<std::string>();
+    };
+    const text::Encoding encoding = tokenizer.encode_pair(text_of(options.read.text_field), text_of(options.pair_field),
+                                                          options.add_special_tokens);
+    std::cout << line_of(tokenizer, options, encoding.ids, &encoding.type_ids);
+  }
+}
+
+void encode_pairs(const text::Tokenizer& tokenizer, const EncodeOptions& options) {
+  if (!options.texts.empty())
+    throw Error(Exit::usage, {.what = "--pair-field names a key of rows; the command line has texts",
+                              .expected = "-f FILE.jsonl, or rows on standard input"});
+  if (options.files.empty()) {
+    say_if_typed();
+    encode_pairs(tokenizer, options, std::cin, "stdin");
+  }
+  for (const data::SourceFile& file : data::find_text_files(options.files)) {
+    if (file.kind != data::FileKind::jsonl)
+      throw Error(Exit::usage, {.what = "pairs of texts are rows of JSON lines",
+                                .where = file.path.string(),
+                                .expected = "a .jsonl or .ndjson file"});
+    std::ifstream rows(file.path);
+    if (!rows) throw Error(Exit::file, {.what = "cannot open the file", .where = file.path.string()});
+    encode_pairs(tokenizer, options, rows, file.path.string());
+  }
+}
+
 int encode(const EncodeOptions& options) {
+  if (!options.pair_field.empty()) {
+    encode_pairs(*text::load_tokenizer(options.tokenizer), options);
+    return 0;
+  }
   data::ReadOptions read = options.read.options();
   read.keep_empty = true;  // a line of output for every row
   const auto tokenizer = text::load_tokenizer(options.tokenizer);
@@ -228,11 +281,15 @@ void add_encode_command(CLI::App& app, TokenizeContext& context) {
       ->check(CLI::IsMember({"ids", "tokens"}))
       ->capture_default_str();
   sub->add_flag("--add-special-tokens", options->add_special_tokens, "With what the post-processor adds (bos, eos)");
+  sub->add_option("--pair-field", options->pair_field,
+                  "The key of a second text in rows of .jsonl: the two are encoded together, and --json shows their\n"
+                  "type_ids (token_type_ids)");
   sub->footer(
       "Examples:\n"
       "  llmtk tokenize encode -t gpt2-folder \"Hello, 世界\"\n"
       "  llmtk tokenize encode -t gpt2-folder --show tokens \"Hello, 世界\"\n"
-      "  llmtk tokenize encode -t gpt2-folder --json -f rows.jsonl");
+      "  llmtk tokenize encode -t gpt2-folder --json -f rows.jsonl\n"
+      "  llmtk tokenize encode -t bert-folder --json -f pairs.jsonl --pair-field text_pair --add-special-tokens");
   sub->callback([&context, options] {
     context.run = [&context, options] {
       options->json = context.common.json;

@@ -27,6 +27,10 @@ constexpr Range kNewLetters[] = {{0x1C89, 0x1C8A},   {0xA7CB, 0xA7CD},   {0xA7DA
                                  {0x1E5F0, 0x1E5F0}, {0x2EBF0, 0x2EE5D}};
 constexpr Range kNewNumbers[] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x16130, 0x16139},
                                  {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
+constexpr Range kNewMarks[] = {{0x0897, 0x0897},   {0x10D69, 0x10D6D}, {0x10EFC, 0x10EFC}, {0x113B8, 0x113C0},
+                               {0x113C2, 0x113C2}, {0x113C5, 0x113C5}, {0x113C7, 0x113CA}, {0x113CC, 0x113D0},
+                               {0x113D2, 0x113D2}, {0x113E1, 0x113E2}, {0x11F5A, 0x11F5A}, {0x1611E, 0x1612F},
+                               {0x1E5EE, 0x1E5EF}};
 // Numbers of Unicode 17: the Digits pre-tokenizer follows a newer table than the patterns do.
 constexpr Range kNewestNumbers[] = {{0x11DE0, 0x11DE9}, {0x16FF4, 0x16FF6}};
 constexpr Range kAsciiSigns[] = {{'!', '/'}, {':', '@'}, {'[', '`'}, {'{', '~'}};
@@ -89,7 +93,8 @@ CharTable::CharTable() {
       for (char32_t c = range.first; c <= range.last; ++c) all[c] = static_cast<char>(all[c] | bits);
   };
   add(kNewLetters, kLetter | kWord);
-  add(kNewNumbers, kNumber | kNumeric);
+  add(kNewNumbers, kNumber | kNumeric | kWord);
+  add(kNewMarks, kWord);
   add(kNewestNumbers, kNumeric);
   add(kSpaces, kSpace);
   add(kAsciiSigns, kPunctuation);

@@ -22,7 +22,7 @@ constexpr CodeRange kNewPunctuation[] = {
     {0x11EF7, 0x11EF8}, {0x11F43, 0x11F4F}, {0x11FFF, 0x11FFF}, {0x12FF1, 0x12FF2}, {0x16E97, 0x16E9A},
     {0x16FE2, 0x16FE2}, {0x1E95E, 0x1E95F}};
 constexpr CodeRange kNoMorePunctuation[] = {{0x166D, 0x166D}, {0x111C9, 0x111C9}};
-constexpr CodeRange kNewMarks[] = {
+constexpr CodeRange kMarksSince9[] = {
     {0x07FD, 0x07FD},   {0x0898, 0x089F},   {0x08CA, 0x08D3},   {0x09FE, 0x09FE},   {0x0AFA, 0x0AFF},
     {0x0B55, 0x0B55},   {0x0C04, 0x0C04},   {0x0C3C, 0x0C3C},   {0x0CF3, 0x0CF3},   {0x0D00, 0x0D00},
     {0x0D3B, 0x0D3C},   {0x0D81, 0x0D81},   {0x0EBA, 0x0EBA},   {0x0ECE, 0x0ECE},   {0x1715, 0x1715},
@@ -95,7 +95,7 @@ bool is_old_punctuation(char32_t code) {
 bool is_old_combining_mark(char32_t code) {
   const auto category = category_of(code);
   const bool now = category >= UTF8PROC_CATEGORY_MN && category <= UTF8PROC_CATEGORY_ME;
-  return now ? !is_among(kNewMarks, code) : is_among(kMarksThen, code);
+  return now ? !is_among(kMarksSince9, code) : is_among(kMarksThen, code);
 }
 
 bool is_old_nonspacing_mark(char32_t code) {
