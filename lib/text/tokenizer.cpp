@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "io/model_folder.h"
+#include "text/gguf_read.h"
 #include "text/hf_tokenizer.h"
 #include "text/normalizer.h"
 #include "text/sentencepiece.h"
@@ -57,6 +58,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path_or_name) {
   if (path.filename() == "vocab.json") return read_vocab_and_merges(path, path.parent_path() / "merges.txt");
   if (path.filename() == "vocab.txt") return read_vocab_txt(path);
   if (path.extension() == ".model") return read_sentencepiece(path);
+  if (io::is_gguf_path(path)) return read_gguf_tokenizer(io::GgufFile(path));
   return read_tokenizer_json(path);
 }
 
