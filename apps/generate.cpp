@@ -7,17 +7,16 @@
 
 #include <chrono>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <random>
 
 #include "app.h"
 #include "core/error.h"
-#include "core/file.h"
 #include "core/log.h"
 #include "core/utf8.h"
+#include "generate_fill_mask.h"
+#include "generate_flags.h"
+#include "generate_prompts.h"
 #include "io/model_folder.h"
 #include "open_model.h"
 
@@ -32,32 +31,21 @@ constexpr const char* kExamples =
     "  llmtk generate runs/poems --prompt 床前明月光 --do-sample --top-p 0.9 --temperature 0.8 --seed 1\n"
     "  llmtk generate gpt2 --prompts-file prompts.txt --batch-size 16 --json > answers.jsonl\n"
     "  echo -n \"The capital of France is\" | llmtk generate gpt2 --stop-strings . --device cpu\n"
-    "  llmtk generate gpt2 --prompt Hello --do-sample --num-return-sequences 3";
-
-/// The flags that set a value of the config; what was not given leaves the model's generation_config.json in force.
-struct Flags {
-  std::optional<int64_t> max_new_tokens, max_length, min_new_tokens, top_k, num_return_sequences;
-  std::optional<double> temperature, top_p, min_p, typical_p, repetition_penalty;
-  std::optional<bool> do_sample;
-  std::optional<uint64_t> seed;
-  std::vector<std::string> stop_strings;
-  std::vector<text::TokenId> eos_token_ids;
-};
+    "  llmtk generate gpt2 --prompt Hello --do-sample --num-return-sequences 3\n"
+    "  llmtk generate t5-small --prompt \"translate English to German: Good morning.\" --num-beams 4\n"
+    "  llmtk generate bert-base-uncased --fill-mask --prompt \"Paris is the [MASK] of France.\"";
 
 struct Options {
   CommonOptions common;
   ModelOptions model;
-  Flags flags;
+  GenerationFlags flags;
   std::vector<std::string> prompts;
   std::string prompts_file;
   bool add_special_tokens = true;
   bool full_text = false;
   bool timings = false;
+  bool fill_mask = false;
   int64_t batch_size = 8;
-};
-
-struct Prompt {
-  std::string text, where;
 };
 
 void add_options(CLI::App& app, Options& o) {
@@ -76,129 +64,12 @@ void add_options(CLI::App& app, Options& o) {
       ->capture_default_str();
   app.add_flag("--return-full-text", o.full_text, "Print the prompt before its continuation");
   app.add_flag("--timings", o.timings, "Say on stderr where the time went");
+  app.add_flag("--fill-mask", o.fill_mask,
+               "What an encoder would write in place of each mask of a prompt: --top-k (5) candidates");
   add_common_options(app, o.common, kExamples);
-
-  Flags& f = o.flags;
-  const char* how_long = "How long";
-  app.add_option("--max-new-tokens", f.max_new_tokens,
-                 "Tokens to write at most; 20 where neither this nor "
-                 "--max-length nor the model says anything")
-      ->group(how_long);
-  app.add_option("--max-length", f.max_length, "Prompt and continuation together, in tokens")->group(how_long);
-  app.add_option("--min-new-tokens", f.min_new_tokens, "No end of sequence before so many")->group(how_long);
-  app.add_option("--stop-strings,--stop", f.stop_strings, "End where this is written; may be given several times")
-      ->allow_extra_args(false)
-      ->group(how_long);
-  app.add_option("--eos-token-id", f.eos_token_ids, "End at this token; may be given several times")
-      ->allow_extra_args(false)
-      ->group(how_long);
-  const char* which = "Which token comes next";
-  // Not bound to the member: CLI11 would set it to false where the flag is not given, over the model's own setting.
-  app.add_flag_function(
-         "--do-sample,!--no-do-sample", [&f](int64_t count) { f.do_sample = count > 0; },
-         "Draw the next token; otherwise the most probable one comes")
-      ->group(which);
-  app.add_option("--temperature", f.temperature, "Below 1: safer, above 1: wilder")->group(which);
-  app.add_option("--top-k", f.top_k, "Among the k most probable; 0: all")->group(which);
-  app.add_option("--top-p", f.top_p, "Among the most probable that together have this probability")->group(which);
-  app.add_option("--min-p", f.min_p, "Among those at least so many times as probable as the best")->group(which);
-  app.add_option("--typical-p", f.typical_p, "Locally typical sampling")->group(which);
-  app.add_option("--repetition-penalty", f.repetition_penalty, "Above 1: less of what was already there")->group(which);
-  app.add_option("--num-return-sequences", f.num_return_sequences, "Continuations of each prompt")->group(which);
-  app.add_option("--seed", f.seed, "The same seed gives the same text; default: another one each time")->group(which);
+  add_generation_flags(app, o.flags);
   app.footer("Defaults are those of the model's generation_config.json, else of transformers.\n\nExamples:\n" +
              std::string(kExamples));
-}
-
-/// A flag that would have no influence is a mistake of its user.
-void refuse_idle_flags(const Flags& f, const generate::GenerationConfig& config) {
-  if (config.do_sample) return;
-  const std::pair<const char*, bool> idle[] = {{"--temperature", f.temperature.has_value()},
-                                               {"--top-k", f.top_k.has_value()},
-                                               {"--top-p", f.top_p.has_value()},
-                                               {"--min-p", f.min_p.has_value()},
-                                               {"--typical-p", f.typical_p.has_value()},
-                                               {"--seed", f.seed.has_value()}};
-  for (const auto& [flag, given] : idle)
-    if (given)
-      throw Error(Exit::usage,
-                  {.what = std::string(flag) + " has no effect without sampling", .hint = "add --do-sample"});
-}
-
-void apply(const Flags& f, generate::GenerationConfig& config) {
-  const auto set = [](const auto& flag, auto& value) {
-    if (flag) value = *flag;
-  };
-  if (f.max_length && !f.max_new_tokens) config.max_new_tokens.reset();  // the model's own must not win over the user's
-  set(f.max_new_tokens, config.max_new_tokens);
-  set(f.max_length, config.max_length);
-  set(f.min_new_tokens, config.min_new_tokens);
-  set(f.do_sample, config.do_sample);
-  set(f.temperature, config.temperature);
-  set(f.top_k, config.top_k);
-  set(f.top_p, config.top_p);
-  set(f.min_p, config.min_p);
-  set(f.typical_p, config.typical_p);
-  set(f.repetition_penalty, config.repetition_penalty);
-  set(f.num_return_sequences, config.num_return_sequences);
-  if (!f.stop_strings.empty()) config.stop_strings = f.stop_strings;
-  if (!f.eos_token_ids.empty()) config.eos_token_ids = f.eos_token_ids;
-  refuse_idle_flags(f, config);
-  config.seed = f.seed.value_or(config.do_sample ? std::random_device{}() : 0);
-  config.validate();
-}
-
-std::string prompt_of_json(const std::string& line, const std::string& where) {
-  const auto row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  for (const char* key : {"prompt", "text"})
-    if (row.is_object() && row.contains(key) && row[key].is_string()) return row[key].get<std::string>();
-  throw Error(Exit::data,
-              {.what = "a row without a prompt",
-               .where = where,
-               .got = row.is_discarded() ? "not JSON" : std::string(cut_to_width(line, 60)),
-               .expected = R"({"prompt": "..."} or {"text": "..."})",
-               .hint = "a prompt that itself begins with { goes in a .txt file, or as a JSON string in such a row"});
-}
-
-enum class Lines { plain, json, either };  // either: JSON where a line begins with {
-
-std::vector<Prompt> read_lines(std::istream& in, const std::string& name, Lines kind) {
-  std::vector<Prompt> prompts;
-  int64_t number = 0;
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (line.find_first_not_of(" \t") == std::string::npos) continue;
-    const std::string where = name + ":" + std::to_string(number);
-    const bool json = kind == Lines::json || (kind == Lines::either && line.starts_with('{'));
-    prompts.push_back({json ? prompt_of_json(line, where) : line, where});
-  }
-  if (prompts.empty()) throw Error(Exit::data, {.what = "no prompts", .where = name, .expected = "one a line"});
-  return prompts;
-}
-
-/// A terminal says nothing of its own while a program waits for input.
-void say_what_is_awaited(const std::string& what) {
-  if (::isatty(STDIN_FILENO)) log::info("reading " + what + " from standard input; end with Ctrl-D");
-}
-
-std::vector<Prompt> read_prompts(const Options& o) {
-  std::vector<Prompt> prompts;
-  for (size_t i = 0; i < o.prompts.size(); ++i) prompts.push_back({o.prompts[i], "--prompt " + std::to_string(i + 1)});
-  if (!prompts.empty()) return prompts;
-  if (o.prompts_file == "-") {
-    say_what_is_awaited("prompts, one a line");
-    return read_lines(std::cin, "standard input", Lines::either);
-  }
-  if (!o.prompts_file.empty()) {
-    std::ifstream file(o.prompts_file, std::ios::binary);
-    if (!file || fs::is_directory(o.prompts_file))
-      throw Error(Exit::file, {.what = "cannot read the prompts", .where = o.prompts_file});
-    return read_lines(file, o.prompts_file,
-                      fs::path(o.prompts_file).extension() == ".jsonl" ? Lines::json : Lines::plain);
-  }
-  say_what_is_awaited("the prompt");
-  return {{std::string(std::istreambuf_iterator<char>(std::cin), {}), "standard input"}};
 }
 
 /// Continuations on stdout in order: that of the first unfinished row as it comes, the rows behind it held until then.
@@ -266,6 +137,7 @@ Json to_json(const generate::Completion& completion, const Prompt& prompt, const
   Json& tokens = json["tokens"] = Json::array();
   for (const auto id : completion.ids) tokens.push_back(tokenizer.id_to_token(id));
   json["logprobs"] = completion.logprobs;
+  if (completion.score) json["score"] = *completion.score;
   json["finish_reason"] = to_string(completion.finish_reason);
   if (completion.finish_reason == generate::FinishReason::stop_string) json["stop_string"] = completion.stop_string;
   return json;
@@ -298,8 +170,8 @@ void log_timings(const Json& t) {
 int run(const Options& o) {
   // The flags first: standard input and a large model take their time.
   auto config = generate::load_config(io::find_model(o.model.model), nullptr);
-  apply(o.flags, config);
-  const auto prompts = read_prompts(o);
+  apply_flags(o.flags, config);
+  const auto prompts = read_prompts(o.prompts, o.prompts_file);
   const auto start = Clock::now();
   const OpenModel open = open_model(o.model);
   generate::adopt_special_tokens(config, *open.tokenizer);
@@ -338,11 +210,21 @@ int run(const Options& o) {
   return 0;
 }
 
+int run_fill_mask(const CLI::App& app, const Options& o) {
+  refuse_flags_beside_fill_mask(app);
+  const FillMaskOptions options{.model = o.model,
+                                .top_k = o.flags.top_k.value_or(5),
+                                .batch_size = o.batch_size,
+                                .json = o.common.json};
+  return fill_masks(options, read_prompts(o.prompts, o.prompts_file));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app("Writes text with a model", "llmtk generate");
   Options options;
   add_options(app, options);
-  return run_app(app, options.common, argc, argv, [&] { return run(options); });
+  return run_app(app, options.common, argc, argv,
+                 [&] { return options.fill_mask ? run_fill_mask(app, options) : run(options); });
 }

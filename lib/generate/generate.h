@@ -2,13 +2,16 @@
 // The decode loop: prompts in, continuations out.
 
 #include <functional>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "generate/config.h"
-#include "nn/causal_model.h"
+#include "nn/kv_cache.h"
+#include "nn/model.h"
 #include "text/tokenizer.h"
 
 namespace llmtk::generate {
@@ -23,7 +26,10 @@ struct Completion {
   std::vector<text::TokenId> ids;  ///< new tokens only; the eos or what completed a stop string is the last one
   std::vector<float> logprobs;  ///< per id, natural logarithm, of the model's own distribution: before the repetition
                                 ///< penalty, the temperature and every filter. Empty unless asked for.
-  std::string text;             ///< decoded ids without special tokens, ending before the stop string
+  /// Of a beam: the sum of the log-probabilities after all penalties, divided by the length to the length_penalty
+  /// (transformers' sequences_scores).
+  std::optional<float> score;
+  std::string text;  ///< decoded ids without special tokens, ending before the stop string
   FinishReason finish_reason = FinishReason::length;
   std::string stop_string;  ///< the one that was found
 };
@@ -38,13 +44,22 @@ struct Timings {
   int64_t decode_new_tokens = 0;
 };
 
+/// What a decoder has read, kept for a text that begins alike: the next turn of a chat. Empty at first.
+struct Prefix {
+  std::vector<text::TokenId> ids;
+  std::unique_ptr<nn::KVCache> cache;
+};
+
 struct GenerateOptions {
-  int64_t batch_size = 8;  ///< rows (prompts x num_return_sequences) that run together
+  /// Rows that run together: prompts x num_return_sequences, or prompts x num_beams (at least one prompt's beams).
+  int64_t batch_size = 8;
   size_t first_prompt =
       0;  ///< index of prompts[0] in the whole work: random streams and Completion::prompt count from it
   std::vector<std::string> places;  ///< what errors call each prompt (file:line); empty: "prompt 1", "prompt 2", ...
   bool logprobs = false;
-  /// Called with every piece of text as it becomes certain, whole characters only: (row within the call, piece).
+  Prefix* prefix = nullptr;  ///< with one prompt and one sequence, without beams: what is there is not read again
+  /// Called with every piece of text as it becomes certain, whole characters only: (row within the call, piece). A
+  /// row is one of a prompt's num_return_sequences. Of beams nothing is certain until the end: each text comes whole.
   std::function<void(size_t, std::string_view)> on_text;
   /// Called with each completion in order, as soon as it and those before it are done.
   std::function<void(const Completion&)> on_completion;
@@ -52,25 +67,26 @@ struct GenerateOptions {
 };
 
 /// Continues every prompt (ids; an empty one starts from bos_token_id) `config.num_return_sequences` times. The result
-/// is in order: all sequences of the first prompt, then of the second. Prompts of one batch are padded on the left,
-/// with positions counted from each prompt's first token, so a prompt's continuation does not depend on its neighbours.
+/// is in order: all sequences of the first prompt, then of the second; of beams the best first. A decoder's prompts are
+/// what it goes on with; an encoder-decoder's are what its encoder reads. Those of one batch are padded and masked, so
+/// a prompt's continuation does not depend on its neighbours.
 ///
 /// The model is used as it is (set it to eval() first) and without gradients. A continuation that reaches the model's
 /// max_positions() ends with FinishReason::length. Throws Error(data) for a prompt that leaves no room in the model or
-/// in max_length, or holds an id that the model does not know; Error(usage) for a config out of range; Error(diverged)
-/// when the logits are not finite.
-std::vector<Completion> generate(nn::CausalModel& model, const text::Tokenizer& tokenizer,
+/// in max_length, or holds an id that the model does not know; Error(usage) for a config out of range or a model that
+/// does not write; Error(diverged) when the logits are not finite.
+std::vector<Completion> generate(nn::Model& model, const text::Tokenizer& tokenizer,
                                  std::span<const std::vector<text::TokenId>> prompts, const GenerationConfig& config,
                                  const GenerateOptions& options = {});
 
 /// Throws what sample_texts would throw for these prompts (too long, nothing to begin with, ids that the model does not
 /// know). The model's parameters are not looked at: they may be on the meta device.
-void check_prompts(const nn::CausalModel& model, const text::Tokenizer& tokenizer,
-                   const std::vector<std::string>& prompts, const GenerationConfig& config);
+void check_prompts(const nn::Model& model, const text::Tokenizer& tokenizer, const std::vector<std::string>& prompts,
+                   const GenerationConfig& config);
 
-/// Prompt and continuation as text, once per prompt and sequence: what a training run shows of itself. Puts the model
-/// into eval mode for the call and back.
-std::vector<std::string> sample_texts(nn::CausalModel& model, const text::Tokenizer& tokenizer,
+/// Prompt and continuation as text (of an encoder-decoder the continuation alone), once per prompt and sequence: what a
+/// training run shows of itself. Puts the model into eval mode for the call and back.
+std::vector<std::string> sample_texts(nn::Model& model, const text::Tokenizer& tokenizer,
                                       const std::vector<std::string>& prompts, const GenerationConfig& config,
                                       const GenerateOptions& options = {});
 

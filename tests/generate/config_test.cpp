@@ -31,8 +31,10 @@ TEST_CASE("max_new_tokens wins over max_length") {
 TEST_CASE("a generation_config.json is read, and what it asks for in vain is named") {
   std::vector<std::string> ignored;
   const auto config = config_from_hf(json::parse(R"({"do_sample": true, "temperature": 0.6, "top_p": null, "top_k": 20,
-      "eos_token_id": [5, 7], "bos_token_id": 3, "num_beams": 4, "no_repeat_ngram_size": 0, "stop_strings": "END",
-      "transformers_version": "4.40", "max_length": 64})"),
+      "eos_token_id": [5, 7], "bos_token_id": 3, "num_beams": 4, "no_repeat_ngram_size": 3, "stop_strings": "END",
+      "transformers_version": "4.40", "max_length": 64, "early_stopping": "never", "length_penalty": 0.5,
+      "bad_words_ids": [[7], [8, 9]], "sequence_bias": [[[4], 2], [[4], -1.5]], "exponential_decay_length_penalty": [5, 1.1],
+      "forced_eos_token_id": 2, "suppress_tokens": [1, 2], "guidance_scale": 1.5, "encoder_repetition_penalty": 1.0})"),
                                      "generation_config.json", ignored);
   CHECK(config.do_sample);
   CHECK(config.temperature == 0.6);
@@ -42,13 +44,25 @@ TEST_CASE("a generation_config.json is read, and what it asks for in vain is nam
   CHECK(config.bos_token_id == 3);
   CHECK(config.stop_strings == std::vector<std::string>{"END"});
   CHECK(config.max_length == 64);
-  CHECK(ignored == std::vector<std::string>{"num_beams=4"});
+  CHECK(config.num_beams == 4);
+  CHECK(config.early_stopping == EarlyStopping::never);
+  CHECK(config.length_penalty == 0.5);
+  CHECK(config.no_repeat_ngram_size == 3);
+  CHECK(config.bad_words_ids == std::vector<std::vector<text::TokenId>>{{7}, {8, 9}});
+  CHECK(config.sequence_bias == std::vector<SequenceBias>{{{4}, -1.5}});
+  CHECK(config.exponential_decay_length_penalty == LengthDecay{5, 1.1});
+  CHECK(config.forced_eos_token_ids == std::vector<text::TokenId>{2});
+  CHECK(config.suppress_tokens == std::vector<text::TokenId>{1, 2});
+  CHECK(ignored == std::vector<std::string>{"guidance_scale=1.5"});
 }
 
 TEST_CASE("a wrong type in generation_config.json names file and key") {
   std::vector<std::string> ignored;
   for (const auto* text :
-       {R"({"temperature": "hot"})", R"({"top_k": 1.5})", R"({"do_sample": 1})", R"({"eos_token_id": ["</s>"]})"}) {
+       {R"({"temperature": "hot"})", R"({"top_k": 1.5})", R"({"do_sample": 1})", R"({"eos_token_id": ["</s>"]})",
+        R"({"early_stopping": "soon"})", R"({"bad_words_ids": [5]})", R"({"bad_words_ids": [[]]})",
+        R"({"sequence_bias": {"5": 1.0}})", R"({"exponential_decay_length_penalty": 1.1})",
+        R"({"suppress_tokens": [4294967296]})"}) {
     const auto object = json::parse(text);
     try {
       config_from_hf(object, "m/generation_config.json", ignored);
@@ -99,4 +113,26 @@ TEST_CASE("values out of range name the flag") {
   CHECK(flag_of({.num_return_sequences = 2}) == "--num-return-sequences");
   CHECK(flag_of({.do_sample = true, .num_return_sequences = 2}) == "none");
   CHECK(flag_of({.stop_strings = {""}}) == "--stop");
+  CHECK(flag_of({.num_beams = 0}) == "--num-beams");
+  CHECK(flag_of({.num_beams = 2, .num_return_sequences = 3}) == "--num-return-sequences");
+  CHECK(flag_of({.num_beams = 3, .num_return_sequences = 3}) == "none");
+  CHECK(flag_of({.no_repeat_ngram_size = -1}) == "--no-repeat-ngram-size");
+  CHECK(flag_of({.presence_penalty = std::nan("")}) == "--presence-penalty");
+  CHECK(flag_of({.epsilon_cutoff = 1}) == "--epsilon-cutoff");
+  CHECK(flag_of({.suppress_tokens = {4, 5}, .forced_bos_token_id = 4}) == "--forced-bos-token-id");
+  CHECK(flag_of({.suppress_tokens = {4, 5}, .forced_eos_token_ids = {4, 6}}) == "none");
+  CHECK(flag_of({.exponential_decay_length_penalty = LengthDecay{3, 0}}) == "--exponential-decay-length-penalty");
+}
+
+TEST_CASE("ids that the model does not know are named by their setting") {
+  GenerationConfig config{.bad_words_ids = {{5, 100}}};
+  CHECK_NOTHROW(config.check_ids(101));
+  try {
+    config.check_ids(100);
+    FAIL("no error");
+  } catch (const Error& error) {
+    CHECK(error.exit() == Exit::usage);
+    CHECK(error.parts().what.starts_with("bad_words_ids"));
+    CHECK(error.parts().got == "100");
+  }
 }

@@ -9,8 +9,7 @@
 
 #include "core/error.h"
 #include "core/utf8.h"
-#include "fake_tokenizer.h"
-#include "models/registry.h"
+#include "small_models.h"
 #include "test.h"
 
 using namespace llmtk;
@@ -20,39 +19,13 @@ using generate::GenerateOptions;
 using generate::GenerationConfig;
 using Prompts = std::vector<std::vector<text::TokenId>>;
 
+using test::kGpt2;
+using test::kLlama;
+using test::kVocabulary;
+using test::random_model;
+using test::words;
+
 namespace {
-
-constexpr int64_t kVocabulary = 90;
-
-const io::Json kGpt2 = {{"model_type", "gpt2"}, {"vocab_size", kVocabulary},
-                        {"n_positions", 48},    {"n_embd", 32},
-                        {"n_layer", 2},         {"n_head", 4}};
-const io::Json kLlama = {{"model_type", "llama"},       {"vocab_size", kVocabulary},     {"hidden_size", 32},
-                         {"intermediate_size", 48},     {"num_hidden_layers", 2},        {"num_attention_heads", 4},
-                         {"num_key_value_heads", 2},    {"max_position_embeddings", 48}, {"rms_norm_eps", 1e-5},
-                         {"tie_word_embeddings", false}};
-
-/// Weights large enough that the next token depends on all that came before.
-std::shared_ptr<nn::CausalModel> random_model(const io::Json& config) {
-  auto model = models::create(config, {c10::kFloat, c10::kCPU}, 5);
-  const at::NoGradGuard no_grad;
-  for (auto& parameter : model->parameters())
-    if (parameter.dim() > 1) parameter.mul_(10);
-  model->eval();
-  return model;
-}
-
-/// Every id is a word of its own; the first ones are special or the bytes of Chinese characters.
-test::FakeTokenizer words() {
-  test::FakeTokenizer tokenizer;
-  for (const auto* token : {"<|end|>", "\xE4\xBD", "\xA0\xE5", "\xA5\xBD"}) tokenizer.add(token);
-  for (int64_t i = 4; i < kVocabulary - 1; ++i) {
-    std::string word = std::to_string(i);
-    tokenizer.add(word += " ");
-  }
-  tokenizer.add("w");
-  return tokenizer;
-}
 
 const Prompts kPrompts = {{5, 6, 7}, {11}, {20, 21, 22, 23, 24, 25, 26, 27, 28}, {11, 12, 13, 14}, {40, 41}};
 
@@ -270,4 +243,23 @@ TEST_CASE("sample_texts gives prompt and continuation and leaves the model in tr
   CHECK(texts[1].starts_with("ww"));
   CHECK(texts[1].size() > 2);
   CHECK(model->is_training());
+}
+
+TEST_CASE("a text that begins as the last one did is not read again, and goes on the same way") {
+  const auto model = random_model(kLlama);
+  const auto tokenizer = words();
+  const GenerationConfig config{.max_new_tokens = 4};
+  generate::Prefix prefix;
+  std::vector<text::TokenId> text = {5, 6, 7};
+  for (int turn = 0; turn < 4; ++turn) {
+    const auto alone = generate::generate(*model, tokenizer, Prompts{text}, config);
+    const auto kept = generate::generate(*model, tokenizer, Prompts{text}, config, {.prefix = &prefix});
+    CHECK(ids_of(kept) == ids_of(alone));
+    CHECK(prefix.cache->length() == static_cast<int64_t>(prefix.ids.size()));
+    text.insert(text.end(), kept[0].ids.begin(), kept[0].ids.end());
+    text.push_back(8 + turn);
+  }
+  const Prompts another = {{5, 6, 9, 9}};
+  CHECK(ids_of(generate::generate(*model, tokenizer, another, config, {.prefix = &prefix})) ==
+        ids_of(generate::generate(*model, tokenizer, another, config)));
 }

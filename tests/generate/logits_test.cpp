@@ -1,10 +1,9 @@
-#include "generate/logits.h"
-
 #include <cmath>
 #include <limits>
 #include <map>
 
 #include "core/error.h"
+#include "generate/chooser.h"
 #include "generate/random.h"
 #include "test.h"
 
@@ -27,6 +26,12 @@ std::vector<float> random_logits(size_t size, uint64_t seed) {
   return logits;
 }
 
+/// A row that began empty and has `new_tokens` tokens.
+Position after(int64_t new_tokens) {
+  static const std::vector<TokenId> written(8, 0);
+  return {std::span(written).first(static_cast<size_t>(new_tokens)), new_tokens, 100};
+}
+
 }  // namespace
 
 TEST_CASE("Philox gives the known answers of its authors' test vectors") {
@@ -42,6 +47,31 @@ TEST_CASE("the repetition penalty is applied once per token, whatever its sign a
   std::vector<float> logits = {2, -2, 3, 0};
   apply_repetition_penalty(logits, std::vector<TokenId>{0, 1, 0, 0}, 2.0);
   CHECK(logits == std::vector<float>{1, -4, 3, 0});
+}
+
+TEST_CASE("presence and frequency penalties count what was written, not the prompt") {
+  // OpenAI's formula: mu[j] - c[j] * frequency - (c[j] > 0) * presence.
+  GenerationConfig config{.presence_penalty = 0.5, .frequency_penalty = 0.25};
+  Chooser chooser(config);
+  CHECK_FALSE(chooser.plain());
+  std::vector<float> logits = {1, 2, 3, 4};
+  const std::vector<TokenId> context = {0, 3, 2, 1, 2, 2};
+  chooser.penalize(logits, {context, 3, 100});
+  CHECK(logits == std::vector<float>{1, 2 - 0.75f, 3 - 1.0f, 4});
+}
+
+TEST_CASE("a sequence that would be repeated is cut off") {
+  const float out = -std::numeric_limits<float>::infinity();
+  const std::vector<TokenId> context = {1, 2, 3, 1, 2, 4, 1, 2};
+  std::vector<float> logits(6, 1);
+  forbid_repeated_ngrams(logits, context, 3);
+  CHECK(logits == std::vector<float>{1, 1, 1, out, out, 1});
+  std::fill(logits.begin(), logits.end(), 1);
+  forbid_repeated_ngrams(logits, context, 1);
+  CHECK(logits == std::vector<float>{1, out, out, out, out, 1});
+  std::fill(logits.begin(), logits.end(), 1);
+  forbid_repeated_ngrams(logits, std::vector<TokenId>{1, 2}, 3);
+  CHECK(logits == std::vector<float>(6, 1));
 }
 
 TEST_CASE("top-k keeps what equals the k-th score") {
@@ -110,7 +140,7 @@ TEST_CASE("no eos before min_new_tokens") {
   CHECK_FALSE(chooser.plain_greedy());
   for (int64_t step = 0; step < 3; ++step) {
     std::vector<float> logits = {0, 5, 4, 1};
-    chooser.process(logits, {}, step);
+    chooser.process(logits, after(step));
     CHECK(chooser.choose(0, step) == (step < 2 ? 3 : 1));
   }
 }
@@ -120,7 +150,7 @@ TEST_CASE("draws depend on seed, row and step, and on nothing else") {
   Chooser chooser(config);
   const auto draw = [&](uint64_t row, int64_t step) {
     auto logits = random_logits(1000, 1);
-    chooser.process(logits, {}, step);
+    chooser.process(logits, after(step));
     return chooser.choose(row, step);
   };
   const TokenId first = draw(3, 5);
@@ -138,7 +168,7 @@ TEST_CASE("draws follow the distribution (chi-square)") {
   constexpr int kDraws = 20000;
   std::map<TokenId, int> counts;
   auto logits = random_logits(200, 5);
-  chooser.process(logits, {}, 0);
+  chooser.process(logits, after(0));
   for (int i = 0; i < kDraws; ++i) ++counts[chooser.choose(i, 0)];
   const auto probability = probabilities(chooser.candidates());
   const auto& ids = chooser.candidates().ids;

@@ -1,12 +1,12 @@
 // Runs the chain of logits processors on rows given as JSON lines, for logits_parity.py.
-//   {"logits": [...], "context": [...], "new_tokens": n, "config": {generation_config.json's keys}}
+//   {"logits": [...], "context": [...], "new_tokens": n, "limit": n, "config": {generation_config.json's keys}}
 // answers {"ids": [...], "probabilities": [...]} per line.
 
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "generate/logits.h"
+#include "generate/chooser.h"
 
 using namespace llmtk::generate;
 using nlohmann::json;
@@ -20,7 +20,8 @@ int main() {
       if (!ignored.empty()) throw std::runtime_error("ignored: " + ignored[0]);
       auto logits = request["logits"].get<std::vector<float>>();
       Chooser chooser(config);
-      chooser.process(logits, request["context"].get<std::vector<TokenId>>(), request["new_tokens"]);
+      const auto context = request["context"].get<std::vector<TokenId>>();
+      chooser.process(logits, {context, request["new_tokens"], request["limit"]});
       std::cout
           << json{{"ids", chooser.candidates().ids}, {"probabilities", probabilities(chooser.candidates())}}.dump()
           << std::endl;
