@@ -1,0 +1,29 @@
+#include "nn/seq2seq_model.h"
+
+#include <ATen/ops/arange.h>
+
+#include <utility>
+
+namespace llmtk::nn {
+
+Seq2SeqCache::Seq2SeqCache(int64_t layers, int64_t batch, int64_t heads, int64_t max_length, int64_t head_dim,
+                           const Build& build)
+    : tokens_(layers, batch, heads, max_length, head_dim, build),
+      encoded_(static_cast<size_t>(layers)),
+      sources_(at::arange(batch, at::kLong)) {}
+
+void Seq2SeqCache::reorder(const at::Tensor& rows) {
+  tokens_.reorder(rows);
+  const at::Tensor before = std::exchange(sources_, sources_.index_select(0, rows.cpu()));
+  if (sources_.equal(before)) return;
+  const auto move = [&](at::Tensor& held) {
+    if (held.defined()) held = held.index_select(0, rows.to(held.device()));
+  };
+  for (auto& [keys, values] : encoded_) {
+    move(keys);
+    move(values);
+  }
+  move(encoder_mask_);
+}
+
+}  // namespace llmtk::nn
