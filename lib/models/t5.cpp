@@ -20,7 +20,6 @@
 namespace llmtk::models {
 
 using at::Tensor;
-using nn::Build;
 using nn::Linear;
 using nn::Residual;
 
@@ -82,8 +81,8 @@ Tensor hide(const Tensor& bias, const Tensor& visible) {
 /// The real tokens of a mask [B, S] as [B, 1, 1, S]; undefined where nothing is padding.
 Tensor real_keys(const Tensor& mask, int64_t batch, int64_t length, c10::Device device) {
   if (!mask.defined()) return {};
-  LLMTK_CHECK(mask.dim() == 2 && mask.size(0) == batch && mask.size(1) == length, "the mask is ", mask.sizes(),
-              ", expected [", batch, ", ", length, "]");
+  LLMTK_CHECK(mask.sizes() == at::IntArrayRef({batch, length}), "the mask is ", mask.sizes(), " for ", batch,
+              " rows of ", length);
   const Tensor real = mask.to(device, at::kBool);
   // On a GPU looking would wait for it; there the mask is simply used.
   if (real.is_cpu() && real.all().item<bool>()) return {};
@@ -127,7 +126,7 @@ Tensor normed(const nn::RMSNorm& norm, Residual& x) { return norm.forward(x).to(
 
 struct Attention : torch::nn::Module {
   /// bias: what of the stack's distances counts; given to the first layer of a stack, which makes the bias for all.
-  Attention(const T5Config& c, const std::optional<nn::RelativeBias::Options>& bias, const Build& build)
+  Attention(const T5Config& c, const std::optional<nn::RelativeBias::Options>& bias, const nn::Build& build)
       : heads(c.num_heads), dropout_rate(c.dropout_rate) {
     const int64_t H = c.d_model, inner = c.num_heads * c.d_kv;
     const Linear::Options plain{.bias = false};
@@ -155,7 +154,7 @@ struct Attention : torch::nn::Module {
 };
 
 struct SelfAttentionLayer : torch::nn::Module {
-  SelfAttentionLayer(const T5Config& c, bool is_decoder, int64_t layer, const Build& build)
+  SelfAttentionLayer(const T5Config& c, bool is_decoder, int64_t layer, const nn::Build& build)
       : layer(layer), dropout_rate(c.dropout_rate) {
     std::optional<nn::RelativeBias::Options> bias;
     if (layer == 0) bias = {c.relative_attention_num_buckets, c.relative_attention_max_distance, !is_decoder};
@@ -177,7 +176,7 @@ struct SelfAttentionLayer : torch::nn::Module {
 };
 
 struct CrossAttentionLayer : torch::nn::Module {
-  CrossAttentionLayer(const T5Config& c, int64_t layer, const Build& build)
+  CrossAttentionLayer(const T5Config& c, int64_t layer, const nn::Build& build)
       : layer(layer), dropout_rate(c.dropout_rate) {
     attention = register_module("EncDecAttention", std::make_shared<Attention>(c, std::nullopt, build));
     layer_norm = register_module("layer_norm", std::make_shared<nn::RMSNorm>(c.d_model, c.layer_norm_epsilon, build));
@@ -207,11 +206,11 @@ struct CrossAttentionLayer : torch::nn::Module {
 };
 
 struct DenseReluDense : torch::nn::Module {
-  DenseReluDense(const T5Config& c, const Build& build) : activation(c.activation), dropout_rate(c.dropout_rate) {
+  DenseReluDense(const T5Config& c, const nn::Build& build) : activation(c.activation), dropout_rate(c.dropout_rate) {
     const Linear::Options plain{.bias = false};
     wi = register_module(c.gated ? "wi_0" : "wi", std::make_shared<Linear>(c.d_model, c.d_ff, plain, build));
     if (c.gated) wi_1 = register_module("wi_1", std::make_shared<Linear>(c.d_model, c.d_ff, plain, build));
-    Build wide = build;
+    nn::Build wide = build;
     if (build.dtype == at::kHalf) wide.dtype = at::kFloat;  // see normed()
     wo = register_module("wo", std::make_shared<Linear>(c.d_ff, c.d_model, plain, wide));
     wo_dtype = wide.dtype;
@@ -230,7 +229,7 @@ struct DenseReluDense : torch::nn::Module {
 };
 
 struct FeedForwardLayer : torch::nn::Module {
-  FeedForwardLayer(const T5Config& c, const Build& build) : dropout_rate(c.dropout_rate) {
+  FeedForwardLayer(const T5Config& c, const nn::Build& build) : dropout_rate(c.dropout_rate) {
     dense = register_module("DenseReluDense", std::make_shared<DenseReluDense>(c, build));
     layer_norm = register_module("layer_norm", std::make_shared<nn::RMSNorm>(c.d_model, c.layer_norm_epsilon, build));
   }
@@ -245,7 +244,7 @@ struct FeedForwardLayer : torch::nn::Module {
 };
 
 struct Block : torch::nn::Module {
-  Block(const T5Config& c, bool is_decoder, int64_t layer, const Build& build) {
+  Block(const T5Config& c, bool is_decoder, int64_t layer, const nn::Build& build) {
     const auto list = register_module("layer", std::make_shared<torch::nn::Module>());
     self_attention = list->register_module("0", std::make_shared<SelfAttentionLayer>(c, is_decoder, layer, build));
     if (is_decoder)
@@ -267,7 +266,7 @@ struct Block : torch::nn::Module {
 
 /// The encoder or the decoder.
 struct Stack : torch::nn::Module {
-  Stack(const T5Config& c, bool is_decoder, const Build& build) : dropout_rate(c.dropout_rate) {
+  Stack(const T5Config& c, bool is_decoder, const nn::Build& build) : dropout_rate(c.dropout_rate) {
     block = register_module("block", std::make_shared<nn::Layers<Block>>());
     for (int64_t layer = 0; layer < (is_decoder ? c.num_decoder_layers : c.num_layers); ++layer)
       block->append(std::make_shared<Block>(c, is_decoder, layer, build));
@@ -314,9 +313,8 @@ struct Stack : torch::nn::Module {
 
 class T5 final : public nn::Seq2SeqModel {
  public:
-  T5(T5Config config, const Build& build) : config_(std::move(config)) {
-    const int64_t V = config_.vocab_size, H = config_.d_model;
-    shared_ = register_module("shared", std::make_shared<nn::Embedding>(V, H, build));
+  T5(T5Config config, const nn::Build& build) : config_(std::move(config)) {
+    shared_ = register_module("shared", std::make_shared<nn::Embedding>(config_.vocab_size, config_.d_model, build));
     encoder_ = register_module("encoder", std::make_shared<Stack>(config_, /*is_decoder=*/false, build));
     decoder_ = register_module("decoder", std::make_shared<Stack>(config_, /*is_decoder=*/true, build));
     lm_head_ =
@@ -326,9 +324,9 @@ class T5 final : public nn::Seq2SeqModel {
   Tensor encode(const Tensor& input_ids, const nn::EncoderContext& context) override {
     LLMTK_CHECK(input_ids.dim() == 2, "input_ids is ", input_ids.sizes(), ", expected [B, S]");
     LLMTK_CHECK(!context.token_type_ids.defined() && !context.position_ids.defined(), "T5 embeds tokens alone");
-    const int64_t B = input_ids.size(0), S = input_ids.size(1);
+    const int64_t S = input_ids.size(1);
     StackContext stack{.bias = encoder_->position_bias(S, S, 0), .attentions = context.attentions};
-    const Tensor real = real_keys(context.attention_mask, B, S, input_ids.device());
+    const Tensor real = real_keys(context.attention_mask, input_ids.size(0), S, input_ids.device());
     if (real.defined()) stack.bias = hide(stack.bias, real);  // [B, N, S, S]
     return encoder_->forward(shared_->forward(input_ids), stack, context.hidden_states);
   }
@@ -364,18 +362,17 @@ class T5 final : public nn::Seq2SeqModel {
       if (name.ends_with(".wo.weight")) return std::pow(static_cast<double>(config_.d_ff), -0.5);
       return std::pow(H, -0.5);
     };
-    for (const auto& parameter : named_parameters()) {
-      if (parameter.value().dim() == 1)
-        nn::init_constant(parameter.value(), config_.initializer_factor);
+    for (const auto& [name, value] : named_parameters().pairs()) {
+      if (value.dim() == 1)
+        nn::init_constant(value, config_.initializer_factor);
       else
-        nn::init_normal(parameter.value(), config_.initializer_factor * deviation(parameter.key()), seed,
-                        parameter.key());
+        nn::init_normal(value, config_.initializer_factor * deviation(name), seed, name);
     }
   }
 
   std::unique_ptr<nn::Seq2SeqCache> make_cache(int64_t batch, int64_t max_length) override {
     return std::make_unique<nn::Seq2SeqCache>(config_.num_decoder_layers, batch, config_.num_heads, max_length,
-                                              config_.d_kv, Build{dtype(), device()});
+                                              config_.d_kv, nn::Build{dtype(), device()});
   }
 
   int64_t decoder_start_token_id() const override {
@@ -430,7 +427,7 @@ class T5 final : public nn::Seq2SeqModel {
   }
 
  private:
-  std::shared_ptr<Linear> own_head(const Build& build) const {
+  std::shared_ptr<Linear> own_head(const nn::Build& build) const {
     return std::make_shared<Linear>(config_.d_model, config_.vocab_size, Linear::Options{.bias = false}, build);
   }
 
@@ -456,7 +453,7 @@ class T5 final : public nn::Seq2SeqModel {
 
 }  // namespace
 
-std::shared_ptr<nn::Model> make_t5(const io::Json& config, const std::string& where, const Build& build) {
+std::shared_ptr<nn::Model> make_t5(const io::Json& config, const std::string& where, const nn::Build& build) {
   return std::make_shared<T5>(T5Config::from_hf(config, where, build.typed_keys), build);
 }
 

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "kernels/cross_entropy.h"
+
 namespace llmtk::nn {
 
 Seq2SeqCache::Seq2SeqCache(int64_t layers, int64_t batch, int64_t heads, int64_t max_length, int64_t head_dim,
@@ -24,6 +26,10 @@ void Seq2SeqCache::reorder(const at::Tensor& rows) {
     move(values);
   }
   move(encoder_mask_);
+}
+
+at::Tensor Seq2SeqModel::log_prob(const at::Tensor& hidden, const at::Tensor& targets) {
+  return kernels::linear_log_prob(hidden, lm_head().effective_weight(), targets);
 }
 
 }  // namespace llmtk::nn

@@ -66,6 +66,8 @@ class Seq2SeqModel : public Model {
   virtual at::Tensor decode(const at::Tensor& decoder_input_ids, const DecoderContext& context) = 0;
   virtual Linear& lm_head() = 0;
   at::Tensor logits(const at::Tensor& hidden) { return lm_head().forward(hidden); }  ///< [..., H] -> [..., V]
+  /// log p(target) without holding the logits, not differentiable. hidden: [N, H]; targets: [N] int64. [N] float32.
+  at::Tensor log_prob(const at::Tensor& hidden, const at::Tensor& targets);
   /// What the decoder begins with. Throws Error(file) where config.json does not say.
   virtual int64_t decoder_start_token_id() const = 0;
   /// A cache for `batch` sequences of at most `max_length` decoder tokens, in the model's dtype and on its device.
