@@ -2,6 +2,7 @@
 
 #include <utf8proc.h>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -37,12 +38,20 @@ class Precompiled : public NormalizerStep {
     for (size_t i = 0; i < size / 4; ++i) units_.push_back(word(4 + 4 * i));
     texts_ = charsmap.substr(4 + size);
     if (find_invalid_utf8(texts_) != texts_.npos) fail("its texts are not UTF-8");
+    for (size_t c = 0; c < kept_.size(); ++c) {
+      const char character = static_cast<char>(c);
+      kept_[c] = stands_alone(static_cast<char32_t>(c)) && !find({&character, 1});
+    }
   }
 
   bool apply(std::string_view text, std::string& out) const override {
     out.clear();
     out.reserve(text.size() + text.size() / 8);
     for (size_t at = 0; at < text.size();) {
+      const size_t kept = kept_run(text.substr(at));
+      out += text.substr(at, kept);
+      at += kept;
+      if (at == text.size()) break;
       const size_t size = grapheme_size(text.substr(at));
       append_grapheme(text.substr(at, size), out);
       at += size;
@@ -51,6 +60,16 @@ class Precompiled : public NormalizerStep {
   }
 
  private:
+  /// The length of the ASCII text at the front that stays as it is: nothing joins it with what follows.
+  size_t kept_run(std::string_view text) const {
+    size_t size = 0;
+    while (size < text.size() && static_cast<unsigned char>(text[size]) < kept_.size() &&
+           kept_[static_cast<unsigned char>(text[size])])
+      ++size;
+    // A mark may follow the last one.
+    return size < text.size() && static_cast<unsigned char>(text[size]) >= kept_.size() && size > 0 ? size - 1 : size;
+  }
+
   static size_t grapheme_size(std::string_view text) {
     const char* const end = text.data() + text.size();
     Utf8Char c = decode_utf8(text.data(), end);
@@ -105,6 +124,7 @@ class Precompiled : public NormalizerStep {
 
   std::vector<uint32_t> units_;
   std::string texts_;
+  std::array<bool, 128> kept_{};  // ASCII that has no mapping
 };
 
 }  // namespace

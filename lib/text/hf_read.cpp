@@ -52,7 +52,7 @@ namespace {
 void read_roles_of(const std::string& text, const std::string& where, HfTokenizer::Parts& parts) {
   const Json config = parse_json(text, where);
   JsonObject object(config, where, "");
-  const auto role = [&](const char* key, TokenId& id) {
+  const auto role = [&](const char* key, TokenId& id, bool needed) {
     const Json* value = object.find(key);
     if (value && value->is_object()) {
       const auto content = value->find("content");
@@ -64,17 +64,18 @@ void read_roles_of(const std::string& text, const std::string& where, HfTokenize
     TokenId found = parts.model->vocabulary().find(token);
     for (const AddedToken& added : parts.added)
       if (added.content == token) found = added.id;
-    if (found < 0 && !token.empty())
+    if (found < 0 && !token.empty() && needed)
       object.fail(std::string("the vocabulary lacks the ") + key, json_string(token), "a token of the tokenizer");
     id = found;
   };
-  role("bos_token", parts.special.bos);
-  role("eos_token", parts.special.eos);
-  role("pad_token", parts.special.pad);
-  role("unk_token", parts.special.unk);
-  role("cls_token", parts.special.cls);
-  role("sep_token", parts.special.sep);
-  role("mask_token", parts.special.mask);
+  role("bos_token", parts.special.bos, true);
+  role("eos_token", parts.special.eos, true);
+  role("pad_token", parts.special.pad, true);
+  role("unk_token", parts.special.unk, true);
+  // Families that have no use for these name them as well.
+  role("cls_token", parts.special.cls, false);
+  role("sep_token", parts.special.sep, false);
+  role("mask_token", parts.special.mask, false);
   // transformers leaves the text of byte-pair encoding alone whatever the file says, but for a key of its own.
   const char* const for_all = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
   if (parts.model->may_be_cleaned_up() || object.flag(for_all, false))

@@ -8,116 +8,10 @@
 #include "core/file.h"
 #include "text/hf_read.h"
 #include "text/hf_write.h"
+#include "text/older_config.h"
 
 namespace llmtk::text {
 namespace {
-
-/// What the files beside a vocabulary say of it.
-struct OlderConfig {
-  explicit OlderConfig(const fs::path& vocabulary)
-      : files(read_files_beside(vocabulary)), folder(vocabulary.parent_path()), config(Json::object()) {
-    for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {
-      const Json read = json_of(name);
-      for (const auto& [key, value] : read.items()) config[key] = value;
-    }
-  }
-
-  /// An object, empty where the file is not there.
-  Json json_of(const std::string& name) const {
-    if (!fs::exists(folder / name)) return Json::object();
-    Json read = parse_json(read_file(folder / name), (folder / name).string());
-    if (!read.is_object())
-      throw Error(
-          Exit::file,
-          {.what = "wrong type", .where = (folder / name).string(), .got = shown(read), .expected = "an object"});
-    return read;
-  }
-  JsonObject object() const { return JsonObject(config, (folder / "tokenizer_config.json").string(), ""); }
-
-  std::vector<KeptFile> files;
-  fs::path folder;
-  Json config;
-};
-
-AddedToken read_added_token(const Json& value, const OlderConfig& config, const std::string& path) {
-  AddedToken token{.special = true};
-  if (value.is_string()) {
-    token.content = value.get<std::string>();
-    return token;
-  }
-  JsonObject object(value, config.object().where(), path);
-  token.content = object.string("content");
-  token.single_word = object.flag("single_word", false);
-  token.lstrip = object.flag("lstrip", false);
-  token.rstrip = object.flag("rstrip", false);
-  token.normalized = object.flag("normalized", false);
-  token.special = object.flag("special", true);
-  object.skip("__type");
-  object.finish();
-  return token;
-}
-
-/// The tokens that are found in the text itself: those listed with their ids, then those with a role.
-class AddedTokens {
- public:
-  AddedTokens(OlderConfig& config, const Vocabulary& vocabulary)
-      : config_(config), vocabulary_(vocabulary), next_(static_cast<TokenId>(vocabulary.size())) {
-    JsonObject object = config.object();
-    if (const Json* listed = object.find("added_tokens_decoder")) {
-      JsonObject(*listed, object.where(), "added_tokens_decoder");  // is an object
-      for (const auto& [id, value] : listed->items()) add_listed(id, value);
-    }
-    const Json added = config.json_of("added_tokens.json");
-    for (const auto& [content, id] : added.items()) {
-      AddedToken token{.id = read_id(id, (config.folder / "added_tokens.json").string(), json_string(content)),
-                       .content = content};
-      token.normalized = true;
-      add(std::move(token));
-    }
-  }
-
-  /// The token with a role: as the config says, or else `otherwise` (null: none). The config then says it too.
-  std::optional<AddedToken> role(const char* key, const char* otherwise) {
-    JsonObject object = config_.object();
-    const Json* value = object.find(key);
-    if (!value && (!otherwise || config_.config.contains(key))) return std::nullopt;
-    AddedToken token =
-        value ? read_added_token(*value, config_, key) : AddedToken{.content = otherwise, .special = true};
-    if (!value) config_.config[key] = otherwise;
-    const auto known = std::ranges::find(tokens_, token.content, &AddedToken::content);
-    if (known != tokens_.end()) return *known;
-    token.id = vocabulary_.find(token.content);
-    return add(std::move(token));
-  }
-  AddedToken needed_role(const char* key, const char* otherwise) {
-    auto token = role(key, otherwise);
-    if (!token) config_.object().fail(std::string("the key '") + key + "' is null", {}, "a token");
-    return *token;
-  }
-
-  const std::vector<AddedToken>& tokens() const { return tokens_; }
-
- private:
-  void add_listed(const std::string& id, const Json& value) {
-    const std::string path = "added_tokens_decoder." + id;
-    AddedToken token = read_added_token(value, config_, path);
-    const bool is_number = !id.empty() && id.size() < 9 && id.find_first_not_of("0123456789") == id.npos;
-    if (!is_number) config_.object().fail(path + ": not a token's id");
-    token.id = read_id(std::stoi(id), config_.object().where(), path);
-    add(std::move(token));
-  }
-
-  AddedToken& add(AddedToken token) {
-    if (token.id < 0) token.id = next_;
-    next_ = std::max(next_, token.id + 1);
-    return tokens_.emplace_back(std::move(token));
-  }
-
-  OlderConfig& config_;
-  const Vocabulary& vocabulary_;
-  TokenId next_;
-  std::vector<AddedToken> tokens_;
-};
 
 /// The lines of a file, without what ends them, and the number of each.
 template <class Line>
@@ -140,13 +34,6 @@ std::vector<BpeModel::Merge> read_merges_txt(const std::string& text, const Voca
     merges.push_back(find_merge_tokens(vocabulary, left, right, where, place));
   });
   return merges;
-}
-
-bool is_roberta(const OlderConfig& config) {
-  JsonObject object = config.object();
-  if (object.find("tokenizer_class")) return object.string("tokenizer_class").starts_with("Roberta");
-  const Json model = config.json_of("config.json");
-  return model.value("model_type", Json()) == "roberta";
 }
 
 Json roberta_post_processor(const AddedToken& cls, const AddedToken& sep, bool add_prefix_space) {
@@ -219,9 +106,9 @@ std::unique_ptr<HfTokenizer> read_vocab_and_merges(const fs::path& vocab_file, c
   const std::string vocab = read_file(vocab_file), merges = read_file(merges_file);
   const Vocabulary vocabulary = read_vocab(parse_json(vocab, vocab_file.string()), vocab_file.string(), "");
   OlderConfig config(vocab_file);
-  const bool roberta = is_roberta(config);
+  const bool roberta = config.is_of("Roberta", "roberta");
   config.config.emplace("tokenizer_class", roberta ? "RobertaTokenizer" : "GPT2Tokenizer");
-  AddedTokens added(config, vocabulary);
+  AddedTokenReader added(config, vocabulary.size(), [&](std::string_view t) { return vocabulary.find(t); });
   TokenizerSketch sketch{.vocabulary = &vocabulary,
                          .merges = read_merges_txt(merges, vocabulary, merges_file.string())};
   sketch.add_prefix_space = config.object().flag("add_prefix_space", false);
@@ -249,7 +136,7 @@ std::unique_ptr<HfTokenizer> read_vocab_txt(const fs::path& file) {
   const Vocabulary vocabulary = read_lines_of_tokens(text, file.string());
   OlderConfig config(file);
   config.config.emplace("tokenizer_class", "BertTokenizer");
-  AddedTokens added(config, vocabulary);
+  AddedTokenReader added(config, vocabulary.size(), [&](std::string_view t) { return vocabulary.find(t); });
   added.role("pad_token", "[PAD]");
   const AddedToken unk = added.needed_role("unk_token", "[UNK]");
   const AddedToken cls = added.needed_role("cls_token", "[CLS]"), sep = added.needed_role("sep_token", "[SEP]");

@@ -27,6 +27,9 @@ Json parse_json(const std::string& text, const std::string& where) {
 }
 
 std::string shown(const Json& value) {
+  // What is nested could be so deep that writing it overflows the stack.
+  if (value.is_structured() && std::ranges::any_of(value, [](const Json& inner) { return inner.is_structured(); }))
+    return (value.is_array() ? "a list of " : "an object of ") + std::to_string(value.size());
   std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
   if (text.size() > 80) text = text.substr(0, 77) + "...";
   return text;

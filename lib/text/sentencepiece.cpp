@@ -3,12 +3,16 @@
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
+#include <algorithm>
 #include <charconv>
 #include <exception>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/file.h"
+#include "text/added_tokens.h"
+#include "text/normalizer.h"
+#include "text/older_config.h"
 #include "text/sentencepiece_json.h"
 
 namespace llmtk::text {
@@ -16,9 +20,20 @@ namespace {
 
 constexpr size_t kMaxSentenceBytes = 1 << 15;
 
+/// What the files beside a model say of it.
+struct SentencePieceConfig {
+  std::vector<AddedToken> added;  // found in the text itself
+  SpecialTokens special;          // -1: as the model says
+  std::optional<bool> add_bos;    // where not said, whether the model has one
+  bool add_eos = false;
+  TokenId type_of_pair = 1;
+  std::vector<KeptFile> files;  // to be saved as they are; none: the tokenizer makes its own
+};
+
 class SentencePieceTokenizer : public Tokenizer {
  public:
-  SentencePieceTokenizer(std::string model, const std::string& where) : model_(std::move(model)) {
+  SentencePieceTokenizer(std::string model, const std::string& where, SentencePieceConfig config = {})
+      : model_(std::move(model)), config_(std::move(config)), finder_(config_.added) {
     const auto status = processor_.LoadFromSerializedProto(model_);
     if (!status.ok())
       throw Error(Exit::file,
@@ -27,24 +42,45 @@ class SentencePieceTokenizer : public Tokenizer {
     std::vector<std::string> pieces;
     processor_.Encode("a", &pieces).IgnoreError();
     adds_space_ = !pieces.empty() && pieces.front().starts_with(kSpaceMark);
+    vocab_size_ = static_cast<size_t>(processor_.GetPieceSize());
+    for (const AddedToken& token : config_.added)
+      vocab_size_ = std::max(vocab_size_, static_cast<size_t>(token.id) + 1);
   }
 
-  size_t vocab_size() const override { return static_cast<size_t>(processor_.GetPieceSize()); }
+  size_t vocab_size() const override { return vocab_size_; }
   SpecialTokens special_tokens() const override {
-    return {
-        .bos = processor_.bos_id(), .eos = processor_.eos_id(), .pad = processor_.pad_id(), .unk = processor_.unk_id()};
+    const auto or_else = [](TokenId id, int of_model) { return id >= 0 ? id : of_model; };
+    SpecialTokens special = config_.special;
+    special.bos = or_else(special.bos, processor_.bos_id());
+    special.eos = or_else(special.eos, processor_.eos_id());
+    special.pad = or_else(special.pad, processor_.pad_id());
+    special.unk = or_else(special.unk, processor_.unk_id());
+    return special;
   }
 
   void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens) const override {
-    if (add_special_tokens && processor_.bos_id() >= 0) out.push_back(processor_.bos_id());
-    std::vector<int> ids;
-    const auto status = processor_.Encode({text.data(), text.size()}, &ids);
-    LLMTK_CHECK(status.ok(), status.error_message());
-    out.insert(out.end(), ids.begin(), ids.end());
+    if (add_special_tokens && adds_bos()) out.push_back(special_tokens().bos);
+    if (finder_.empty())
+      encode_pieces(text, out);
+    else
+      finder_.split(text, [&](std::string_view part, const AddedToken* token) {
+        if (token)
+          out.push_back(token->id);
+        else
+          encode_pieces(part, out);
+      });
+    if (add_special_tokens && config_.add_eos) out.push_back(special_tokens().eos);
+  }
+
+  Encoding encode_pair(std::string_view text, std::optional<std::string_view> pair,
+                       bool add_special_tokens) const override {
+    Encoding encoding = Tokenizer::encode_pair(text, pair, add_special_tokens);
+    std::ranges::replace(encoding.type_ids, 1, config_.type_of_pair);
+    return encoding;
   }
 
   std::vector<TokenId> prefix() const override {
-    return processor_.bos_id() >= 0 ? std::vector<TokenId>{processor_.bos_id()} : std::vector<TokenId>{};
+    return adds_bos() ? std::vector<TokenId>{special_tokens().bos} : std::vector<TokenId>{};
   }
 
   std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const override {
@@ -62,28 +98,28 @@ class SentencePieceTokenizer : public Tokenizer {
       plain.clear();
     };
     for (const TokenId id : ids) {
-      if (!is_special(id)) {
-        if (id >= 0 && static_cast<size_t>(id) < vocab_size()) plain.push_back(id);
+      if (!is_special(id) && !added(id)) {
+        if (is_piece(id)) plain.push_back(id);
         continue;
       }
+      if (is_special(id) && skip_special_tokens) continue;
       flush();
-      if (!skip_special_tokens) text += id_to_token(id);
+      text += id_to_token(id);
+      first = false;
     }
     flush();
     return text;
   }
 
   std::string token_bytes(TokenId id) const override {
+    if (!is_piece(id) || added(id)) return id_to_token(id);
     if (processor_.IsByte(id)) {
       const std::string piece = id_to_token(id);  // <0x0A>
       int byte = 0;
       std::from_chars(piece.data() + 3, piece.data() + 5, byte, 16);
       return std::string(1, static_cast<char>(byte));
     }
-    std::string bytes = id_to_token(id);
-    for (size_t at = 0; (at = bytes.find(kSpaceMark, at)) != bytes.npos; ++at)
-      bytes.replace(at, kSpaceMark.size(), " ");
-    return bytes;
+    return replace_all(id_to_token(id), kSpaceMark, " ");
   }
 
   std::string first_token_bytes(TokenId id) const override {
@@ -93,19 +129,27 @@ class SentencePieceTokenizer : public Tokenizer {
   }
 
   std::optional<TokenId> token_to_id(std::string_view token) const override {
+    const auto known = std::ranges::find(config_.added, token, &AddedToken::content);
+    if (known != config_.added.end()) return known->id;
     const int id = processor_.PieceToId({token.data(), token.size()});
     if (id == processor_.unk_id() && id_to_token(id) != token) return std::nullopt;
     return id;
   }
   std::string id_to_token(TokenId id) const override {
-    return id >= 0 && static_cast<size_t>(id) < vocab_size() ? processor_.IdToPiece(id) : std::string();
+    if (const AddedToken* token = added(id)) return token->content;
+    return is_piece(id) ? processor_.IdToPiece(id) : std::string();
   }
   bool is_special(TokenId id) const override {
-    return id >= 0 && static_cast<size_t>(id) < vocab_size() && (processor_.IsControl(id) || processor_.IsUnknown(id));
+    if (const AddedToken* token = added(id)) return token->special;
+    return is_piece(id) && (processor_.IsControl(id) || processor_.IsUnknown(id));
   }
 
   void save(const std::filesystem::path& folder) const override {
     std::filesystem::create_directories(folder);
+    if (!config_.files.empty()) {
+      for (const auto& [name, content] : config_.files) write_file_atomic(folder / name, content);
+      return;
+    }
     write_file_atomic(folder / "tokenizer.model", model_);
     const auto json = this->json();
     if (json) write_file_atomic(folder / "tokenizer.json", *json);
@@ -129,10 +173,64 @@ class SentencePieceTokenizer : public Tokenizer {
   }
 
  private:
+  bool is_piece(TokenId id) const { return id >= 0 && id < processor_.GetPieceSize(); }
+  const AddedToken* added(TokenId id) const {
+    const auto known = std::ranges::find(config_.added, id, &AddedToken::id);
+    return known == config_.added.end() ? nullptr : &*known;
+  }
+  bool adds_bos() const { return special_tokens().bos >= 0 && config_.add_bos.value_or(true); }
+
+  void encode_pieces(std::string_view text, std::vector<TokenId>& out) const {
+    std::vector<int> ids;
+    const auto status = processor_.Encode({text.data(), text.size()}, &ids);
+    LLMTK_CHECK(status.ok(), status.error_message());
+    out.insert(out.end(), ids.begin(), ids.end());
+  }
+
   std::string model_;
+  SentencePieceConfig config_;
+  TokenFinder finder_;
   sentencepiece::SentencePieceProcessor processor_;
   bool adds_space_ = false;
+  size_t vocab_size_ = 0;
 };
+
+/// `model`: the bytes of `file`. With nothing beside it the model alone speaks.
+SentencePieceConfig read_sentencepiece_config(const std::filesystem::path& file, const std::string& model) {
+  OlderConfig older(file);
+  const bool t5 = older.is_of("T5", "t5");
+  if (older.config.empty() && !t5) return {};
+  sentencepiece::SentencePieceProcessor processor;
+  if (!processor.LoadFromSerializedProto(model).ok()) return {};  // whoever opens it says so
+  const auto find = [&](std::string_view token) {
+    const int id = processor.PieceToId({token.data(), token.size()});
+    return id == processor.unk_id() && processor.IdToPiece(id) != token ? -1 : id;
+  };
+  SentencePieceConfig config;
+  AddedTokenReader reader(older, static_cast<size_t>(processor.GetPieceSize()), find);
+  const auto role = [&](const char* key, const char* of_t5) {
+    const auto token = reader.role(key, t5 ? of_t5 : nullptr);
+    return token ? token->id : -1;
+  };
+  config.special.bos = role("bos_token", nullptr);
+  config.special.eos = role("eos_token", "</s>");
+  config.special.unk = role("unk_token", "<unk>");
+  config.special.pad = role("pad_token", "<pad>");
+  JsonObject object = older.object();
+  if (object.find("add_bos_token")) config.add_bos = object.flag("add_bos_token", true);
+  config.add_eos = object.flag("add_eos_token", t5);
+  if (t5) {
+    config.type_of_pair = 0;
+    for (size_t i = object.find("extra_ids") ? object.count("extra_ids") : 100; i-- > 0;)
+      reader.add_special("<extra_id_" + std::to_string(i) + ">");
+  }
+  config.added = reader.tokens();
+  config.files = std::move(older.files);
+  if (const auto added = older.folder / "added_tokens.json"; std::filesystem::exists(added))
+    config.files.emplace_back("added_tokens.json", read_file(added));
+  config.files.emplace_back(file.filename().string(), model);
+  return config;
+}
 
 /// Cuts off what the library takes for one sentence: longer ones, and those with the character that stands for unknown
 /// ones in it, it would leave out in silence; a word of more than 65535 characters would end the process.
@@ -189,7 +287,9 @@ class Sentences : public sentencepiece::SentenceIterator {
 }  // namespace
 
 std::unique_ptr<Tokenizer> read_sentencepiece(const std::filesystem::path& file) {
-  return std::make_unique<SentencePieceTokenizer>(read_file(file), file.string());
+  std::string model = read_file(file);
+  SentencePieceConfig config = read_sentencepiece_config(file, model);
+  return std::make_unique<SentencePieceTokenizer>(std::move(model), file.string(), std::move(config));
 }
 
 std::unique_ptr<Tokenizer> read_saved_sentencepiece(const std::filesystem::path& folder) {

@@ -11,7 +11,7 @@
 namespace llmtk::text {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 /// A field in protobuf's wire format: a number, or the bytes of a string, a message or a float.
 struct Field {
@@ -106,7 +106,7 @@ bool can_be_said(const Model& model) {
 }
 
 /// Two pieces whose text together is a piece: joined in the order of the scores.
-Json merges(const Model& model) {
+OrderedJson merges(const Model& model) {
   std::unordered_map<std::string_view, size_t> ids;
   for (size_t id = 0; id < model.pieces.size(); ++id)
     if (model.pieces[id].kind == Model::Piece::kNormal) ids.emplace(model.pieces[id].text, id);
@@ -118,12 +118,12 @@ Json merges(const Model& model) {
         found.emplace_back(-model.pieces[id].score, left->second, right->second);
     }
   std::ranges::sort(found);
-  Json list = Json::array();
+  OrderedJson list = OrderedJson::array();
   for (const auto& [score, left, right] : found) list.push_back({model.pieces[left].text, model.pieces[right].text});
   return list;
 }
 
-Json model_json(const Model& model, size_t unknown) {
+OrderedJson model_json(const Model& model, size_t unknown) {
   if (model.type == Model::kBpe) {
     nlohmann::json vocabulary;
     for (size_t id = 0; id < model.pieces.size(); ++id) vocabulary[model.pieces[id].text] = id;
@@ -137,22 +137,25 @@ Json model_json(const Model& model, size_t unknown) {
   }
   // Among the pieces of a text a byte's spelling must not win; a byte itself is looked up by name.
   constexpr float kNever = -1000;
-  Json vocabulary = Json::array();
+  OrderedJson vocabulary = OrderedJson::array();
   for (const auto& piece : model.pieces)
     vocabulary.push_back({piece.text, piece.kind == Model::Piece::kByte ? kNever : piece.score});
   return {{"type", "Unigram"}, {"unk_id", unknown}, {"byte_fallback", model.byte_fallback}, {"vocab", vocabulary}};
 }
 
-Json post_processor_json(const Model& model, const std::string& bos) {
+OrderedJson post_processor_json(const Model& model, const std::string& bos) {
   if (bos.empty()) return nullptr;
   const auto at = std::ranges::find(model.pieces, bos, &Model::Piece::text);
-  const auto token = [&](int type) { return Json{{"SpecialToken", {{"id", bos}, {"type_id", type}}}}; };
-  const auto text = [](const char* id, int type) { return Json{{"Sequence", {{"id", id}, {"type_id", type}}}}; };
+  const auto token = [&](int type) { return OrderedJson{{"SpecialToken", {{"id", bos}, {"type_id", type}}}}; };
+  const auto text = [](const char* id, int type) { return OrderedJson{{"Sequence", {{"id", id}, {"type_id", type}}}}; };
   return {{"type", "TemplateProcessing"},
-          {"single", Json::array({token(0), text("A", 0)})},
-          {"pair", Json::array({token(0), text("A", 0), token(1), text("B", 1)})},
+          {"single", OrderedJson::array({token(0), text("A", 0)})},
+          {"pair", OrderedJson::array({token(0), text("A", 0), token(1), text("B", 1)})},
           {"special_tokens",
-           {{bos, {{"id", bos}, {"ids", Json::array({at - model.pieces.begin()})}, {"tokens", Json::array({bos})}}}}}};
+           {{bos,
+             {{"id", bos},
+              {"ids", OrderedJson::array({at - model.pieces.begin()})},
+              {"tokens", OrderedJson::array({bos})}}}}}};
 }
 
 }  // namespace
@@ -161,7 +164,7 @@ std::optional<std::string> sentencepiece_json(std::string_view bytes, const std:
   const Model model = read_model(bytes);
   const auto unknown = std::ranges::find(model.pieces, Model::Piece::kUnknown, &Model::Piece::kind);
   if (!can_be_said(model) || unknown == model.pieces.end()) return std::nullopt;
-  Json added = Json::array();
+  OrderedJson added = OrderedJson::array();
   for (size_t id = 0; id < model.pieces.size(); ++id)
     if (model.pieces[id].special())
       added.push_back({{"id", id},
@@ -171,24 +174,24 @@ std::optional<std::string> sentencepiece_json(std::string_view bytes, const std:
                        {"rstrip", false},
                        {"normalized", false},
                        {"special", true}});
-  const Json blank = {{"String", " "}}, spelled = {{"String", kSpaceMark}};
-  const Json json = {
+  const OrderedJson blank = {{"String", " "}}, spelled = {{"String", kSpaceMark}};
+  const OrderedJson json = {
       {"version", "1.0"},
       {"truncation", nullptr},
       {"padding", nullptr},
       {"added_tokens", added},
       {"normalizer",
        {{"type", "Sequence"},
-        {"normalizers", Json::array({{{"type", "Prepend"}, {"prepend", kSpaceMark}},
-                                     {{"type", "Replace"}, {"pattern", blank}, {"content", kSpaceMark}}})}}},
+        {"normalizers", OrderedJson::array({{{"type", "Prepend"}, {"prepend", kSpaceMark}},
+                                            {{"type", "Replace"}, {"pattern", blank}, {"content", kSpaceMark}}})}}},
       {"pre_tokenizer", nullptr},
       {"post_processor", post_processor_json(model, bos)},
       {"decoder",
        {{"type", "Sequence"},
-        {"decoders", Json::array({{{"type", "Replace"}, {"pattern", spelled}, {"content", " "}},
-                                  {{"type", "ByteFallback"}},
-                                  {{"type", "Fuse"}},
-                                  {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}})}}},
+        {"decoders", OrderedJson::array({{{"type", "Replace"}, {"pattern", spelled}, {"content", " "}},
+                                         {{"type", "ByteFallback"}},
+                                         {{"type", "Fuse"}},
+                                         {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}})}}},
       {"model", model_json(model, static_cast<size_t>(unknown - model.pieces.begin()))}};
   return json.dump() + "\n";
 }

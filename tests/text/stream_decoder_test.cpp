@@ -75,6 +75,32 @@ std::unique_ptr<Tokenizer> llama2_like() {
   return parse_tokenizer_json(json, "llama2-like", {});
 }
 
+/// A vocabulary of `kind` (WordPiece or Unigram) whose texts do not come back as they were, blanks cleaned up or not.
+std::unique_ptr<Tokenizer> pieces(const std::string& kind, bool cleans_up) {
+  const char* const words[] = {"the", "fox", "don", "is", "a", ".", ",", "'", "t", "n't", "s", "m", "世", "界", "é"};
+  std::string vocab;
+  int id = 0;
+  const auto add = [&](const std::string& token) {
+    if (id > 0) vocab += ",";
+    const std::string number = std::to_string(id++);
+    vocab += kind == "WordPiece" ? json_string(token) + ":" + number : "[" + json_string(token) + ", -" + number + "]";
+  };
+  for (const char* token : {"[UNK]", "▁"}) add(token);
+  for (const std::string word : words)
+    for (const char* prefix : {"", kind == "WordPiece" ? "##" : "▁"}) add(prefix + word);
+  const std::string wordpiece = R"("pre_tokenizer": {"type": "BertPreTokenizer"}, "decoder": {"type": "WordPiece",
+      "prefix": "##", "cleanup": true}, "model": {"type": "WordPiece", "unk_token": "[UNK]",
+      "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": {)" +
+                                vocab + "}}";
+  const std::string unigram = R"("pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"},
+      "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"},
+      "model": {"type": "Unigram", "unk_id": 0, "vocab": [)" +
+                              vocab + "]}";
+  const std::string json = "{" + (kind == "WordPiece" ? wordpiece : unigram) + "}";
+  const std::string config = std::string(R"({"clean_up_tokenization_spaces": )") + (cleans_up ? "true" : "false") + "}";
+  return parse_tokenizer_json(json, kind, {{"tokenizer_config.json", config}});
+}
+
 std::vector<Named> tokenizers() {
   std::vector<Named> all;
   all.push_back({"byte-level", byte_level()});
@@ -113,6 +139,39 @@ TEST_CASE("ids one by one give the text of all of them, and every piece is whole
     CAPTURE(name);
     CHECK(inside > 10);  // else the texts do not test what they are here for
   }
+}
+
+TEST_CASE("ids one by one give what decode() gives, blanks cleaned up or not") {
+  std::mt19937 random(5);
+  for (const std::string kind : {"WordPiece", "Unigram"}) {
+    for (const bool cleans_up : {false, true}) {
+      CAPTURE(kind, cleans_up);
+      const auto tokenizer = pieces(kind, cleans_up);
+      size_t cleaned = 0;
+      for (int round = 0; round < 400; ++round) {
+        std::vector<TokenId> ids(1 + random() % 12);
+        for (TokenId& id : ids) id = static_cast<TokenId>(random() % tokenizer->vocab_size());
+        CAPTURE(ids);
+        StreamDecoder decoder(*tokenizer, true, StreamDecoder::Begins::text);
+        std::string joined;
+        for (const TokenId id : ids) joined += decoder.push(id);
+        joined += decoder.finish();
+        CHECK(joined == tokenizer->decode(ids, true));
+        cleaned += joined != pieces(kind, false)->decode(ids, true);
+      }
+      CHECK((cleaned > 20) == cleans_up);
+    }
+  }
+}
+
+TEST_CASE("with blanks cleaned up, text comes as soon as nothing can change it") {
+  const auto tokenizer = pieces("Unigram", true);
+  const auto id = [&](const char* token) { return *tokenizer->token_to_id(token); };
+  StreamDecoder decoder(*tokenizer, true, StreamDecoder::Begins::text);
+  CHECK(decoder.push(id("▁fox")) == "fox");
+  CHECK(decoder.push(id("▁,")).empty());
+  CHECK(decoder.push(id("▁is")) == ", i");
+  CHECK(decoder.finish() == "s");
 }
 
 TEST_CASE("a character comes with the id that completes it, not later") {
