@@ -89,26 +89,26 @@ Json bert_normalizer(const OlderConfig& config) {
   return json;
 }
 
-/// The tokenizer that `json` says, with the files to be kept: `json` itself, the config with what was taken for
-/// granted, and `sources`.
-std::unique_ptr<HfTokenizer> with_files(const std::string& json, const OlderConfig& config, const std::string& where,
-                                        std::vector<KeptFile> sources) {
-  std::vector<KeptFile> files = {{"tokenizer.json", json}, {"tokenizer_config.json", config.config.dump(2) + "\n"}};
+/// What is kept: `json`, which says all, the config with what was taken for granted, and `sources`.
+std::vector<KeptFile> files_to_keep(std::string json, const OlderConfig& config, std::vector<KeptFile> sources) {
+  std::vector<KeptFile> files = {{"tokenizer.json", std::move(json)},
+                                 {"tokenizer_config.json", config.config.dump(2) + "\n"}};
   for (const auto& file : config.files)
     if (file.first == "chat_template.jinja") files.push_back(file);
   std::ranges::move(sources, std::back_inserter(files));
-  return parse_tokenizer_json(json, where, std::move(files));
+  return files;
 }
 
 }  // namespace
 
 std::unique_ptr<HfTokenizer> read_vocab_and_merges(const fs::path& vocab_file, const fs::path& merges_file) {
   const std::string vocab = read_file(vocab_file), merges = read_file(merges_file);
-  const Vocabulary vocabulary = read_vocab(parse_json(vocab, vocab_file.string()), vocab_file.string(), "");
+  Vocabulary vocabulary = read_vocab(parse_json(vocab, vocab_file.string()), vocab_file.string(), "");
   OlderConfig config(vocab_file);
   const bool roberta = config.is_of("Roberta", "roberta");
   config.config.emplace("tokenizer_class", roberta ? "RobertaTokenizer" : "GPT2Tokenizer");
   AddedTokenReader added(config, vocabulary.size(), [&](std::string_view t) { return vocabulary.find(t); });
+  HfTokenizer::Parts parts;
   TokenizerSketch sketch{.vocabulary = &vocabulary,
                          .merges = read_merges_txt(merges, vocabulary, merges_file.string())};
   sketch.add_prefix_space = config.object().flag("add_prefix_space", false);
@@ -120,15 +120,26 @@ std::unique_ptr<HfTokenizer> read_vocab_and_merges(const fs::path& vocab_file, c
                                      {"mask_token", "<mask>"}})
       added.role(key, token);
     const AddedToken cls = added.needed_role("cls_token", "<s>"), sep = added.needed_role("sep_token", "</s>");
-    sketch.post_processor = roberta_post_processor(cls, sep, sketch.add_prefix_space).dump();
+    const Json post_processor = roberta_post_processor(cls, sep, sketch.add_prefix_space);
+    sketch.post_processor = post_processor.dump();
+    parts.post_processor = read_post_processor(post_processor, vocab_file.string());
   } else {
     const char* const end_of_text = vocabulary.find("<|endoftext|>") >= 0 ? "<|endoftext|>" : nullptr;
     for (const char* key : {"bos_token", "eos_token", "unk_token"}) added.role(key, end_of_text);
     added.role("pad_token", nullptr);
   }
-  sketch.added = added.tokens();
-  return with_files(write_tokenizer_files(sketch, false).front().second, config, vocab_file.string(),
-                    {{"vocab.json", vocab}, {"merges.txt", merges}});
+  sketch.added = parts.added = added.tokens();
+  parts.files = files_to_keep(write_tokenizer_files(sketch, false).front().second, config,
+                              {{"vocab.json", vocab}, {"merges.txt", merges}});
+  // As tokenizer.json would be read, which for so many merges takes a while.
+  std::vector<std::unique_ptr<SplitStage>> stages;
+  if (sketch.add_prefix_space) stages.push_back(make_prefix_space());
+  parts.pre_tokenizer = PreTokenizer(std::move(stages), Pattern::gpt2);
+  parts.decoder = Decoder({{.kind = DecoderStep::Kind::byte_level}});
+  parts.model = std::make_unique<BpeModel>(std::move(vocabulary), std::move(sketch.merges), BpeOptions{});
+  check_added_tokens(parts.added, parts.model->vocabulary(), vocab_file.string());
+  read_token_roles(parts.files, config.folder, parts);
+  return std::make_unique<HfTokenizer>(std::move(parts));
 }
 
 std::unique_ptr<HfTokenizer> read_vocab_txt(const fs::path& file) {
@@ -156,7 +167,7 @@ std::unique_ptr<HfTokenizer> read_vocab_txt(const fs::path& file) {
   json += "  \"post_processor\": " + bert_template(cls, sep).dump() + ",\n";
   json += "  \"decoder\": " + decoder.dump() + ",\n";
   json += "  \"model\": " + model + "\n}\n";
-  return with_files(json, config, file.string(), {{"vocab.txt", text}});
+  return parse_tokenizer_json(json, file.string(), files_to_keep(json, config, {{"vocab.txt", text}}));
 }
 
 }  // namespace llmtk::text

@@ -1,13 +1,13 @@
 """Tokenizing speed: llmtk, Hugging Face's tokenizers and tiktoken in turns, on the same text, with the same ids.
 
-  scripts/bench tokenize                              English and Chinese text, two tokenizers, 1 and 2 threads
+  scripts/bench tokenize                              English and Chinese text, four tokenizers, 1 and 2 threads
   scripts/bench tokenize --tokenizer FOLDER           a tokenizer.json of one's own (byte-level BPE, or tiktoken is left out)
   scripts/bench tokenize --text a.txt rows.jsonl      text of one's own
   scripts/bench tokenize --check                      exit 7 unless llmtk is ahead of tiktoken and 8 x tokenizers
 
 The text is what set-up extracts (fortunes, in the folder that scripts/bootstrap --print data names) and, where LLMTK_TEST_DATA
-names the folder, Shakespeare and poems of the Tang. The tokenizers are GPT-2's, where LLMTK_TEST_DATA has it, and one of
-SmolLM2's kind (every digit by itself), learnt from the text here.
+names the folder, Shakespeare and poems of the Tang. The tokenizers are GPT-2's, where LLMTK_TEST_DATA has it, one of SmolLM2's kind (every
+digit by itself), one of BERT's (WordPiece) and one of T5's (Unigram with sentencepiece's table), learnt from the text here.
 
 Before anything is timed all ids are compared. llmtk's time is what `tokenize count` takes to read the file, parse its JSON and
 encode it; the peers have their texts in memory. `MB/s` is by the clock; `per core` is MB per second of processor time: of llmtk's
@@ -74,6 +74,45 @@ def gpt2_json(folder, out):
     return out / "tokenizer.json"
 
 
+def lines_of(rows):
+    return [line for path in rows.values() for text in texts_of(path) for line in text.split("\n") if line.strip()]
+
+
+def bert_json(rows, out):
+    """A tokenizer of BERT's kind: its normalizer, its pre-tokenizer, WordPiece."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train_from_iterator(lines_of(rows), trainers.WordPieceTrainer(
+        vocab_size=16000, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False))
+    out.mkdir()
+    tokenizer.save(str(out / "tokenizer.json"))
+    return out / "tokenizer.json"
+
+
+def t5_json(rows, out):
+    """A tokenizer of T5's kind: sentencepiece's table of normalization, words at blanks, Unigram."""
+    import io
+
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    trained, model = io.BytesIO(), sentencepiece_model_pb2.ModelProto()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines_of(rows)), model_writer=trained, vocab_size=16000,
+                                             input_sentence_size=40000, minloglevel=2, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    model.ParseFromString(trained.getvalue())
+    tokenizer = Tokenizer(models.Unigram([(piece.piece, piece.score) for piece in model.pieces], unk_id=2, byte_fallback=False))
+    tokenizer.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace("▁", "always")])
+    tokenizer.decoder = decoders.Metaspace("▁", "always")
+    out.mkdir()
+    tokenizer.save(str(out / "tokenizer.json"))
+    return out / "tokenizer.json"
+
+
 def tokenizers(options, rows, temporary):
     """{name: tokenizer.json}"""
     if options.tokenizer:
@@ -84,6 +123,8 @@ def tokenizers(options, rows, temporary):
         found["GPT-2"] = gpt2_json(gpt2, temporary / "gpt2")
     run([options.llmtk, "tokenize", "train", *rows.values(), "-o", temporary / "digits", "--vocab-size", 16000, "--split-digits"])
     found["single digits, 16k"] = temporary / "digits" / "tokenizer.json"
+    found["WordPiece, 16k"] = bert_json(rows, temporary / "bert")
+    found["Unigram, 16k"] = t5_json(rows, temporary / "t5")
     return found
 
 

@@ -36,6 +36,8 @@ def tiktoken_encoder(file, threads):
     import tiktoken
 
     content = json.load(open(file, encoding="utf-8"))
+    if content["model"]["type"] != "BPE":
+        sys.exit("tiktoken has byte-pair encoding alone")
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     byte_of = {chr(b): b for b in printable}
     byte_of |= {chr(256 + i): b for i, b in enumerate(b for b in range(256) if b not in printable)}
@@ -54,6 +56,8 @@ def tokenizers_encoder(file, threads):
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(file)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return lambda texts: [encoded.ids for encoded in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 

