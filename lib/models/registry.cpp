@@ -7,25 +7,49 @@
 
 #include "core/device.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "core/suggest.h"
+#include "models/bert.h"
+#include "models/gemma2.h"
+#include "models/gemma3_text.h"
+#include "models/gguf.h"
 #include "models/gpt2.h"
+#include "models/gpt_neox.h"
 #include "models/llama.h"
+#include "models/mistral.h"
 #include "models/openai_gpt.h"
+#include "models/opt.h"
+#include "models/qwen2.h"
+#include "models/qwen3.h"
+#include "models/roberta.h"
+#include "models/t5.h"
 
 namespace llmtk::models {
 namespace {
 
 struct Family {
   const char* model_type;
-  std::shared_ptr<nn::CausalModel> (*make)(const io::Json& config, const std::string& where, const nn::Build& build);
+  std::shared_ptr<nn::Model> (*make)(const io::Json& config, const std::string& where, const nn::Build& build);
   std::optional<std::string> (*parameter_name)(const std::string& name);
   std::map<std::string, io::Json> (*presets)();
+  const EncoderNames* encoder = nullptr;  // of encoders, which stand with one head or another
 };
 
 constexpr Family kFamilies[] = {
+    {"bert", make_bert, bert_parameter_name, bert_presets, &kBertNames},
+    {"gemma2", make_gemma2, gemma_parameter_name, gemma2_presets},
+    {"gemma3_text", make_gemma3_text, gemma_parameter_name, gemma3_text_presets},
     {"gpt2", make_gpt2, gpt2_parameter_name, gpt2_presets},
+    {"gpt_neox", make_gpt_neox, gpt_neox_parameter_name, gpt_neox_presets},
     {"llama", make_llama, llama_parameter_name, llama_presets},
+    {"mistral", make_mistral, llama_parameter_name, mistral_presets},
     {"openai-gpt", make_openai_gpt, openai_gpt_parameter_name, openai_gpt_presets},
+    {"opt", make_opt, opt_parameter_name, opt_presets},
+    {"qwen2", make_qwen2, llama_parameter_name, qwen2_presets},
+    {"qwen3", make_qwen3, llama_parameter_name, qwen3_presets},
+    {"roberta", make_roberta, roberta_parameter_name, roberta_presets, &kRobertaNames},
+    {"t5", make_t5, t5_parameter_name, t5_presets},
+    {"xlm-roberta", make_xlm_roberta, roberta_parameter_name, xlm_roberta_presets, &kXlmRobertaNames},
 };
 
 std::string joined(const std::vector<std::string>& names, size_t most = 8) {
@@ -98,26 +122,23 @@ io::Json preset(const std::string& name) {
                             .hint = near.empty() ? "" : "did you mean '" + near + "'?"});
 }
 
-std::shared_ptr<nn::CausalModel> make(const io::Json& config, const std::string& where, const nn::Build& build) {
+std::shared_ptr<nn::Model> make_model(const io::Json& config, const std::string& where, const nn::Build& build) {
   return family_of(config, where, build.typed_keys).make(config, where, build);
 }
 
-std::shared_ptr<nn::CausalModel> create(const io::Json& config, const nn::Build& build, uint64_t seed,
-                                        const std::string& where) {
-  auto model = make(config, where, build);
-  model->initialize(seed);
-  return model;
+void refuse_kind(const nn::Model& model, const char* expected, const std::string& where) {
+  throw Error(Exit::usage, {.what = "this command does not work with models of this kind",
+                            .where = where,
+                            .got = model.config().value("model_type", "") + ", " + model.kind(),
+                            .expected = expected});
 }
 
 namespace {
 
-/// A tied head need not be in the files; where it is, it must be the table.
-void check_tied_head(nn::CausalModel& model, const io::WeightFiles::Entry& head, const std::string& where) {
-  const at::Tensor stored = io::tensor_view(head), tied = model.lm_head().weight;
-  if (stored.sizes() == tied.sizes() && stored.to(tied.options()).equal(tied)) return;
-  throw Error(Exit::file, {.what = "tensor 'lm_head.weight' differs from the table it is tied to",
-                           .where = where,
-                           .hint = "if the head is its own matrix, set tie_word_embeddings to false in config.json"});
+/// Whether a stored tensor is the one that it is tied to.
+bool same_as(const at::Tensor& tied, const io::WeightFiles::Entry& entry) {
+  const at::Tensor stored = io::tensor_view(entry);
+  return stored.sizes() == tied.sizes() && stored.to(tied.options()).equal(tied);
 }
 
 }  // namespace
@@ -127,66 +148,157 @@ bool is_buffer(const std::string& model_type, const std::string& name) {
   return family && !family->parameter_name(name);
 }
 
-void load_weights(nn::CausalModel& model, const io::WeightFiles& weights, const std::string& where, bool map) {
-  const at::NoGradGuard no_grad;
-  const Family& family = family_of(model.config(), where);
-  auto parameters = model.named_parameters();
-  std::map<std::string, io::WeightFiles::Entry> stored;
-  std::vector<std::string> extra, missing;
-  std::optional<io::WeightFiles::Entry> tied_head;
-  for (const auto& [name, entry] : weights.tensors()) {
-    const auto parameter = family.parameter_name(name);
+namespace {
+
+/// Which tensor of the files is which parameter.
+struct Matched {
+  std::map<std::string, io::WeightFiles::Entry> stored, again;  // the parameters'; what is tied to one
+  std::vector<std::string> extra, missing, other_heads;
+};
+
+/// How the model calls what the files call `name`: an encoder's tensors have a prefix where a head stands on it, and
+/// files come with and without.
+std::string name_in_model(const std::string& name, const Family& family, const auto& knows) {
+  if (!family.encoder || knows(name)) return name;
+  const std::string prefix = family.encoder->base_prefix;
+  const std::string other = name.starts_with(prefix) ? name.substr(prefix.size()) : prefix + name;
+  return knows(other) ? other : name;
+}
+
+/// another_head: the files are of a model with another head than `model` has, so a classifier in them is not its own.
+Matched match(nn::Model& model, const Family& family, const io::WeightFiles& weights, bool another_head,
+              const std::string& where) {
+  Matched matched;
+  const auto parameters = model.named_parameters();
+  const auto tied = model.tied_names();
+  const auto knows = [&](const std::string& name) { return parameters.contains(name) || tied.contains(name); };
+  for (const auto& [stored_name, entry] : weights.tensors()) {
+    const auto parameter = family.parameter_name(stored_name);
     if (!parameter) continue;
-    if (parameters.contains(*parameter)) {
-      if (!stored.emplace(*parameter, entry).second)
-        throw Error(Exit::file, {.what = "two tensors for parameter '" + *parameter + "'", .where = where});
-    } else if (*parameter == "lm_head.weight") {
-      tied_head = entry;
+    const std::string name = name_in_model(*parameter, family, knows);
+    const bool of_a_head = family.encoder && family.encoder->is_head_tensor(name);
+    if (of_a_head && (!knows(name) || (another_head && name.starts_with("classifier.")))) {
+      matched.other_heads.push_back(stored_name);
+    } else if (parameters.contains(name)) {
+      if (!matched.stored.emplace(name, entry).second)
+        throw Error(Exit::file, {.what = "two tensors for parameter '" + name + "'", .where = where});
+    } else if (tied.contains(name)) {
+      matched.again.emplace(name, entry);
     } else {
-      extra.push_back(name);
+      matched.extra.push_back(stored_name);
     }
   }
   for (const auto& parameter : parameters)
-    if (!stored.contains(parameter.key())) missing.push_back(parameter.key());
-  if (!missing.empty()) throw Error(Exit::file, {.what = "tensors are missing: " + joined(missing), .where = where});
-  if (!extra.empty())
-    throw Error(Exit::file, {.what = "tensors that this model does not have: " + joined(extra), .where = where});
-
-  for (auto& parameter : parameters) {
-    const io::WeightFiles::Entry& entry = stored.at(parameter.key());
-    at::Tensor& target = parameter.value();
-    if (target.sizes() != entry.tensor->shape)
-      throw Error(Exit::file, {.what = "tensor '" + entry.tensor->name + "' has another shape than config.json says",
-                               .where = entry.file->path().string(),
-                               .got = shape_text(entry.tensor->shape),
-                               .expected = shape_text(target.sizes())});
-    if (!c10::isFloatingType(io::to_scalar_type(entry.tensor->dtype)))
-      throw Error(Exit::file, {.what = "tensor '" + entry.tensor->name + "' does not hold floating-point numbers",
-                               .where = entry.file->path().string(),
-                               .got = std::string(io::dtype_tag(entry.tensor->dtype))});
-    const at::Tensor view = io::tensor_view(entry);
-    if (map && view.options().type_equal(target.options()))
-      target.set_data(view);
-    else
-      target.copy_(view);
-  }
-  if (tied_head) check_tied_head(model, *tied_head, where);
+    if (!matched.stored.contains(parameter.key())) matched.missing.push_back(parameter.key());
+  return matched;
 }
 
-std::shared_ptr<nn::CausalModel> load(const std::string& path_or_name, const LoadOptions& options) {
+void fill(at::Tensor& target, const io::WeightFiles::Entry& entry, bool map) {
+  if (target.sizes() != entry.tensor->shape)
+    throw Error(Exit::file, {.what = "tensor '" + entry.tensor->name + "' has another shape than config.json says",
+                             .where = entry.file->path().string(),
+                             .got = shape_text(entry.tensor->shape),
+                             .expected = shape_text(target.sizes())});
+  if (!c10::isFloatingType(io::to_scalar_type(entry.tensor->dtype)))
+    throw Error(Exit::file, {.what = "tensor '" + entry.tensor->name + "' does not hold floating-point numbers",
+                             .where = entry.file->path().string(),
+                             .got = std::string(io::dtype_tag(entry.tensor->dtype))});
+  const at::Tensor view = io::tensor_view(entry);
+  if (map && view.options().type_equal(target.options()))
+    target.set_data(view);
+  else
+    target.copy_(view);
+}
+
+/// What a head needs and the files lack: the pooler of an encoder alone is done without; where the task asks for
+/// another head than the files are of, it starts at random.
+void complete_head(nn::EncoderModel& model, const EncoderNames& names, Matched& matched,
+                   const std::optional<uint64_t>& seed_of_head, const std::string& where) {
+  std::vector<std::string> drawn;
+  auto parameters = model.named_parameters();
+  std::erase_if(matched.missing, [&](const std::string& name) {
+    if (!names.is_head_tensor(name)) return false;
+    if (model.head() == nn::EncoderHead::none) {
+      model.remove_pooler();
+      return true;
+    }
+    if (!seed_of_head) return false;
+    model.initialize_parameter(name, parameters[name], *seed_of_head);
+    drawn.push_back(name);
+    return true;
+  });
+  if (!drawn.empty())
+    log::warn(where + ": " + names.class_name(model.head()) + " needs what these files lack; random weights for " +
+              joined(drawn) + ": train it before its answers mean anything");
+  if (!matched.other_heads.empty())
+    log::info(where + ": left out, as " + names.class_name(model.head()) +
+              " has no place for it: " + joined(matched.other_heads));
+}
+
+/// seed_of_head: set where another head was asked for than the files are of.
+void read_weights(nn::Model& model, const io::WeightFiles& weights, const std::string& where, bool map,
+                  const std::optional<uint64_t>& seed_of_head) {
+  const at::NoGradGuard no_grad;
+  const Family& family = family_of(model.config(), where);
+  Matched matched = match(model, family, weights, seed_of_head.has_value(), where);
+  if (auto* encoder = dynamic_cast<nn::EncoderModel*>(&model))
+    complete_head(*encoder, *family.encoder, matched, seed_of_head, where);
+  if (!matched.missing.empty())
+    throw Error(Exit::file, {.what = "tensors are missing: " + joined(matched.missing), .where = where});
+  if (!matched.extra.empty())
+    throw Error(Exit::file,
+                {.what = "tensors that this model does not have: " + joined(matched.extra), .where = where});
+  auto parameters = model.named_parameters();
+  for (auto& [name, entry] : matched.stored) fill(parameters[name], entry, map);
+  const auto tied = model.tied_names();
+  for (const auto& [name, entry] : matched.again) {
+    if (same_as(tied.at(name), entry)) continue;
+    if (!model.untie(name))
+      throw Error(Exit::file,
+                  {.what = "tensor '" + name + "' differs from the table it is tied to",
+                   .where = where,
+                   .hint = "if it is a matrix of its own, set tie_word_embeddings to false in config.json"});
+    fill(model.named_parameters()[name], entry, map);
+  }
+}
+
+/// Puts the head that is asked for into the config. Returns whether it is another than the config's own.
+bool choose_head(io::Json& config, const Family& family, const std::optional<nn::EncoderHead>& head,
+                 const std::string& where) {
+  if (!head) return false;
+  if (!family.encoder)
+    throw Error(Exit::usage, {.what = "this command does not work with models of this kind",
+                              .where = where,
+                              .got = family.model_type,
+                              .expected = nn::EncoderModel::kKind});
+  const io::Json wanted = io::Json::array({family.encoder->class_name(*head)});
+  return std::exchange(config["architectures"], wanted) != wanted;
+}
+
+}  // namespace
+
+void load_weights(nn::Model& model, const io::WeightFiles& weights, const std::string& where, bool map) {
+  read_weights(model, weights, where, map, std::nullopt);
+}
+
+std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const LoadOptions& options) {
   const fs::path folder = io::find_model(path_or_name);
-  const io::Json config = io::read_model_config(folder);
+  if (io::is_gguf_path(folder) && !fs::is_directory(folder)) return load_gguf(folder, options);
+  io::Json config = io::read_model_config(folder);
   const std::string where = (folder / "config.json").string();
   const Family& family = family_of(config, where);
+  const bool another_head = choose_head(config, family, options.head, where);
+  for (const auto& [key, value] : options.overrides.items()) config[key] = value;
   const io::WeightFiles weights(folder);
   const auto dtype = options.dtype ? *options.dtype : stored_dtype(config, weights, where);
   auto model = family.make(config, where, {dtype, options.device});
-  load_weights(*model, weights, folder.string(), options.map);
+  read_weights(*model, weights, folder.string(), options.map,
+               another_head ? std::optional(options.seed) : std::nullopt);
   model->eval();
   return model;
 }
 
-std::vector<io::WrittenFile> save(const nn::CausalModel& model, const fs::path& folder, const SaveOptions& options) {
+std::vector<io::WrittenFile> save(const nn::Model& model, const fs::path& folder, const SaveOptions& options) {
   fs::create_directories(folder);
   io::NamedTensors tensors;
   for (const auto& parameter : model.named_parameters()) tensors.emplace_back(parameter.key(), parameter.value());
@@ -197,9 +309,10 @@ std::vector<io::WrittenFile> save(const nn::CausalModel& model, const fs::path& 
   config["dtype"] = dtype_name(model.dtype());
   io::write_json(folder / "config.json", config);
   if (options.companions) io::copy_companion_files(*options.companions, folder);
-  if (!fs::exists(folder / "generation_config.json")) {
+  const bool generates = !dynamic_cast<const nn::EncoderModel*>(&model);
+  if (generates && !fs::exists(folder / "generation_config.json")) {
     io::Json generation = io::Json::object();
-    for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
+    for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"})
       if (config.contains(key) && !config[key].is_null()) generation[key] = config[key];
     io::write_json(folder / "generation_config.json", generation);
   }

@@ -9,6 +9,7 @@
 #include "io/json.h"
 #include "io/tensors.h"
 #include "nn/causal_model.h"
+#include "nn/encoder_model.h"
 #include "nn/linear.h"
 
 namespace llmtk::models {
@@ -22,10 +23,30 @@ io::Json preset(const std::string& name);
 
 /// A model with uninitialised weights. config: as config.json; where: what errors name. Throws Error(file),
 /// and Error(usage) for keys that the user typed (build.typed_keys).
-std::shared_ptr<nn::CausalModel> make(const io::Json& config, const std::string& where, const nn::Build& build);
+std::shared_ptr<nn::Model> make_model(const io::Json& config, const std::string& where, const nn::Build& build);
+
+/// Throws Error(usage): a model of another kind than the command works with.
+[[noreturn]] void refuse_kind(const nn::Model& model, const char* expected, const std::string& where);
+/// The model as one of the kind `M` (nn::CausalModel, ...). Throws Error(usage) where it is of another.
+template <class M>
+std::shared_ptr<M> as(const std::shared_ptr<nn::Model>& model, const std::string& where) {
+  if (auto found = std::dynamic_pointer_cast<M>(model)) return found;
+  refuse_kind(*model, M::kKind, where);
+}
+
+/// make_model() for those who know the kind.
+template <class M = nn::CausalModel>
+std::shared_ptr<M> make(const io::Json& config, const std::string& where, const nn::Build& build) {
+  return as<M>(make_model(config, where, build), where);
+}
 /// A model with random weights as published for the family.
-std::shared_ptr<nn::CausalModel> create(const io::Json& config, const nn::Build& build, uint64_t seed,
-                                        const std::string& where = "model");
+template <class M = nn::CausalModel>
+std::shared_ptr<M> create(const io::Json& config, const nn::Build& build, uint64_t seed,
+                          const std::string& where = "model") {
+  auto model = make<M>(config, where, build);
+  model->initialize(seed);
+  return model;
+}
 
 /// Whether `name` stands in the files of this family beside the parameters (a mask, rotary frequencies) and is left
 /// out. Of a family that is not registered nothing is known: false.
@@ -37,14 +58,24 @@ struct LoadOptions {
   /// On the CPU, parameters stored in the type that is asked for lie in the mapped files themselves: nothing is copied,
   /// and processes share the memory. Such a model is read-only (writing to a parameter crashes): not for training.
   bool map = false;
+  /// Of an encoder: the head that a task wants, instead of the one that config.json's `architectures` names. What the
+  /// files lack of it is drawn from `seed`, said as a warning.
+  std::optional<nn::EncoderHead> head;
+  uint64_t seed = 0;
+  io::Json overrides = io::Json::object();  ///< keys of config.json to set first: id2label, problem_type, ...
 };
 /// Opens a model folder, or a name in the local Hugging Face cache. Every parameter must be in the files with its
-/// shape, and nothing else but what the family knows to leave out; Error(file) names what is missing, extra or
-/// misshapen.
-std::shared_ptr<nn::CausalModel> load(const std::string& path_or_name, const LoadOptions& options = {});
+/// shape, and nothing else but what the family knows to leave out (buffers; an encoder's other heads, said aloud);
+/// Error(file) names what is missing, extra or misshapen.
+std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const LoadOptions& options = {});
+/// load_model() for those who know the kind.
+template <class M = nn::CausalModel>
+std::shared_ptr<M> load(const std::string& path_or_name, const LoadOptions& options = {}) {
+  return as<M>(load_model(path_or_name, options), path_or_name);
+}
 /// Fills a model's parameters from files, strictly, as load() does.
 /// map: as in LoadOptions.
-void load_weights(nn::CausalModel& model, const io::WeightFiles& weights, const std::string& where, bool map = false);
+void load_weights(nn::Model& model, const io::WeightFiles& weights, const std::string& where, bool map = false);
 
 struct SaveOptions {
   uint64_t max_shard_bytes = uint64_t{50} << 30;
@@ -52,7 +83,6 @@ struct SaveOptions {
 };
 /// Writes config.json, generation_config.json and the weights, as transformers opens them. Returns the files of
 /// weights.
-std::vector<io::WrittenFile> save(const nn::CausalModel& model, const fs::path& folder,
-                                  const SaveOptions& options = {});
+std::vector<io::WrittenFile> save(const nn::Model& model, const fs::path& folder, const SaveOptions& options = {});
 
 }  // namespace llmtk::models

@@ -50,10 +50,10 @@ void Linear::set_storage(std::shared_ptr<const WeightStorage> storage) {
   weight.reset();
 }
 
-Embedding::Embedding(int64_t rows, int64_t width, const Build& build) {
+Embedding::Embedding(int64_t rows, int64_t width, const Build& build, int64_t padding_idx) : padding_idx_(padding_idx) {
   weight = register_parameter("weight", build.empty({rows, width}));
 }
 
-at::Tensor Embedding::forward(const at::Tensor& ids) const { return at::embedding(weight, ids); }
+at::Tensor Embedding::forward(const at::Tensor& ids) const { return at::embedding(weight, ids, padding_idx_); }
 
 }  // namespace llmtk::nn

@@ -87,10 +87,14 @@ class Linear : public torch::nn::Module {
 /// A table of vectors, as torch.nn.Embedding.
 class Embedding : public torch::nn::Module {
  public:
-  Embedding(int64_t rows, int64_t width, const Build& build);
+  /// padding_idx: the row that gets no gradient from looking it up; -1: none.
+  Embedding(int64_t rows, int64_t width, const Build& build, int64_t padding_idx = -1);
   at::Tensor forward(const at::Tensor& ids) const;  ///< int64 [...] -> [..., width]
 
   at::Tensor weight;  ///< [rows, width]
+
+ private:
+  int64_t padding_idx_;
 };
 
 /// A list of modules named 0, 1, 2, ... as torch.nn.ModuleList names them.

@@ -1,0 +1,57 @@
+#pragma once
+// The interface between families of encoders (BERT and its kin) and everything that trains or asks them.
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "nn/model.h"
+
+namespace llmtk::nn {
+
+/// What bidirectional attention needs besides the ids. Everything may be left out.
+struct EncoderContext {
+  at::Tensor attention_mask;  ///< [B, T] bool (or 0 and 1), false at padding; default: all true
+  at::Tensor token_type_ids;  ///< [B, T] int64: which of two texts; default: all 0
+  at::Tensor position_ids;    ///< [B, T] int64; default: the family's own counting, over the real tokens
+  /// When set, attention takes the explicit path and appends each layer's weights [B, H, T, T] here.
+  std::vector<at::Tensor>* attentions = nullptr;
+  /// When set, receives the embeddings' output and each layer's, L + 1 tensors [B, T, H].
+  std::vector<at::Tensor>* hidden_states = nullptr;
+};
+
+/// What stands on top of an encoder: config.json's `architectures` says which.
+enum class EncoderHead {
+  none,                     ///< BertModel
+  masked_lm,                ///< BertForMaskedLM: [B, T, V]
+  sequence_classification,  ///< BertForSequenceClassification: [B, labels]
+  token_classification,     ///< BertForTokenClassification: [B, T, labels]
+};
+
+class EncoderModel : public Model {
+ public:
+  static constexpr const char* kKind = "an encoder";
+  const char* kind() const override { return kKind; }
+
+  /// input_ids: [B, T] int64. Returns the last hidden states, [B, T, H].
+  virtual at::Tensor forward(const at::Tensor& input_ids, const EncoderContext& context = {}) = 0;
+  /// The pooler's output for hidden states [B, T, H]: [B, H]. Undefined where the model has none. attention_mask: as in
+  /// EncoderContext; a row's first real token is the one that is looked at.
+  virtual at::Tensor pooled(const at::Tensor& hidden, const at::Tensor& attention_mask = {}) = 0;
+  virtual EncoderHead head() const = 0;
+  /// What the head says of hidden states [B, T, H], shaped as EncoderHead says; the hidden states where it is none.
+  /// Heads that look at each token alone take any [..., H], so that a loss can leave out what it does not count.
+  virtual at::Tensor logits(const at::Tensor& hidden, const at::Tensor& attention_mask = {}) = 0;
+  virtual int64_t num_labels() const = 0;  ///< of a classification head; otherwise 0
+
+  /// Random weights for one parameter, as initialize() draws them.
+  virtual void initialize_parameter(const std::string& name, const at::Tensor& parameter, uint64_t seed) = 0;
+  void initialize(uint64_t seed) override {
+    for (const auto& parameter : named_parameters()) initialize_parameter(parameter.key(), parameter.value(), seed);
+  }
+  /// For files that hold none: pooled() is undefined from now on. Only where the head needs no pooler.
+  virtual void remove_pooler() = 0;
+};
+
+}  // namespace llmtk::nn
