@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -17,6 +16,7 @@
 #include "core/processors.h"
 #include "data/ordered_map.h"
 #include "data/progress_lines.h"
+#include "data/shard_encode.h"
 
 namespace llmtk::data {
 namespace {
@@ -24,7 +24,6 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr const char* kSplitNames[] = {"train", "validation"};
-constexpr int kTrain = 0, kValidation = 1;
 constexpr uint64_t kMaxComplaints = 20;  // in the log; all are counted
 
 /// One writer a folder. The lock is the kernel's, so a killed process leaves none behind.
@@ -46,23 +45,6 @@ class FolderLock {
 
  private:
   int fd_;
-};
-
-/// A document, or a piece of one, as ids.
-struct Piece {
-  size_t bytes = 0;    // of its ids in Encoded::ids
-  bool blank = false;  // no text, at most an eos
-  int split = kTrain;  // where it goes if it begins here
-};
-
-struct Encoded {
-  ReadPosition begin, end;
-  std::string ids;  // little-endian
-  std::vector<Piece> pieces;
-  bool continues = false, open = false;
-  uint64_t skipped = 0, replaced = 0, empty = 0;
-  std::vector<std::string> complaints;
-  std::string file_checksum;
 };
 
 /// A shard being written. It takes its name only when it is whole.
@@ -89,40 +71,21 @@ bool is_shard_name(const std::string& name) {
   return false;
 }
 
-uint64_t text_hash(std::string_view text, uint64_t seed) {
-  Checksum sum;
-  sum.update(std::as_bytes(std::span(&seed, 1)));
-  sum.update(std::as_bytes(std::span(text.data(), text.size())));
-  return sum.digest();
-}
-
 class Sharder {
  public:
   Sharder(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const std::string& tokenizer_path,
           const fs::path& folder, const ShardOptions& options)
-      : tokenizer_(tokenizer), folder_(folder), options_(options), files_(find_text_files(inputs)) {
-    eos_ = tokenizer.special_tokens().eos;
-    if (options.append_eos && eos_ < 0)
-      throw Error(
-          Exit::data,
-          {.what = "the tokenizer has no end-of-text token to put between documents",
-           .where = tokenizer_path,
-           .hint = "add one to the tokenizer, or join documents without one: --no-eos, in a config append_eos: false"});
+      : tokenizer_(tokenizer),
+        folder_(folder),
+        options_(options),
+        files_(find_text_files(inputs)),
+        encoder_(tokenizer, tokenizer_path, files_, options) {
     if (!(options.validation_fraction >= 0 && options.validation_fraction < 1))
       throw Error(Exit::usage, {.what = "validation fraction",
                                 .got = std::to_string(options.validation_fraction),
                                 .expected = "a number from 0 to below 1"});
     if (options.shard_tokens < 1)
       throw Error(Exit::usage, {.what = "tokens of a shard", .got = "0", .expected = "1 or more"});
-    type_ = tokenizer.vocab_size() <= 65536 ? TokenType::uint16 : TokenType::uint32;
-    if (options.prepend_bos) bos_ids_ = tokenizer.prefix();
-    append_ids(bos_ids_, bos_);
-    uint64_t total = 0;
-    for (const auto& file : files_) {
-      file_starts_.push_back(total);
-      total += file.bytes;
-    }
-    file_starts_.push_back(total);
     checksums_.resize(files_.size());
     describe(tokenizer_path);
   }
@@ -138,12 +101,12 @@ class Sharder {
     if (summary_.train.empty() && summary_.validation.empty()) save_manifest(false);
     BlockReader reader(files_, options_.read);
     if (from_.file > 0 || from_.offset > 0) reader.seek(from_);
-    progress_.total_bytes = file_starts_.back();
-    progress_.resumed_bytes = progress_.bytes = global_offset(from_);
+    progress_.total_bytes = encoder_.total_bytes();
+    progress_.resumed_bytes = progress_.bytes = encoder_.global_offset(from_);
     const int threads = options_.threads > 0 ? options_.threads : usable_processors();
-    ordered_map<Block, Encoded>(
-        threads, [&](Block& block) { return reader.next(block); }, [&](Block& block) { return encode(block); },
-        [&](Encoded& encoded) { write(encoded); });
+    ordered_map<Block, EncodedBlock>(
+        threads, [&](Block& block) { return reader.next(block); }, [&](Block& block) { return encoder_.encode(block); },
+        [&](EncodedBlock& encoded) { write(encoded); });
     finish_part();
     position_ = nullptr;
     save_manifest(true);
@@ -152,8 +115,6 @@ class Sharder {
   }
 
  private:
-  uint64_t global_offset(const ReadPosition& at) const { return file_starts_[at.file] + at.offset; }
-
   /// The part of the manifest that says what is made of what: two runs with the same can go on with one another's work.
   void describe(const std::string& tokenizer_path) {
     const ReadOptions& read = options_.read;
@@ -165,9 +126,9 @@ class Sharder {
     }
     head_ = {{"format", kShardFormat},
              {"version", kShardVersion},
-             {"dtype", to_string(type_)},
+             {"dtype", to_string(encoder_.type())},
              {"vocab_size", tokenizer_.vocab_size()},
-             {"eos_id", eos_ < 0 ? ordered_json(nullptr) : ordered_json(eos_)},
+             {"eos_id", encoder_.eos() < 0 ? ordered_json(nullptr) : ordered_json(encoder_.eos())},
              {"tokenizer", {{"path", tokenizer_path}, {"hash", tokenizer_hash(tokenizer_)}}},
              {"settings",
               {{"text_field", read.text_field},
@@ -176,7 +137,7 @@ class Sharder {
                {"max_line_bytes", read.max_line_bytes},
                {"block_bytes", read.block_bytes},
                {"piece_bytes", read.piece_bytes},
-               {"bos_ids", bos_ids_},
+               {"bos_ids", encoder_.bos_ids()},
                {"append_eos", options_.append_eos},
                {"shard_tokens", options_.shard_tokens},
                {"validation", validation}}}};
@@ -300,7 +261,7 @@ class Sharder {
       for (const auto& shard : at->at("shards")) {
         ShardInfo info{shard.at("file"), shard.at("tokens"), shard.at("documents"), shard.at("checksum")};
         std::error_code error;
-        if (fs::file_size(folder_ / info.file, error) != info.tokens * token_bytes(type_) || error)
+        if (fs::file_size(folder_ / info.file, error) != info.tokens * token_bytes(encoder_.type()) || error)
           throw Error(Exit::file,
                       {.what = "a finished shard is missing or has another length",
                        .where = (folder_ / info.file).string(),
@@ -348,67 +309,9 @@ class Sharder {
     for (const auto& path : leftovers) fs::remove(path);
   }
 
-  // --- on the workers ---
-
-  Encoded encode(const Block& block) const {
-    ParsedBlock parsed = parse_block(block, files_[block.begin.file], options_.read);
-    Encoded out;
-    out.begin = block.begin;
-    out.end = block.end;
-    out.continues = parsed.continues;
-    out.open = parsed.open;
-    out.skipped = parsed.skipped;
-    out.replaced = parsed.replaced;
-    out.empty = parsed.empty;
-    out.complaints = std::move(parsed.complaints);
-    out.file_checksum = block.file_checksum;
-    size_t total = 0, before = 0;
-    for (const auto& document : parsed.documents) total += document.text.size();
-    std::vector<text::TokenId> ids;
-    for (size_t i = 0; i < parsed.documents.size(); ++i) {
-      const std::string& text = parsed.documents[i].text;
-      ids.clear();
-      tokenizer_.encode(text, ids);
-      const bool ends = i + 1 < parsed.documents.size() || !parsed.open;
-      if (ends && options_.append_eos) ids.push_back(eos_);
-      const double share = total == 0 ? 0 : static_cast<double>(before) / static_cast<double>(total);
-      const double offset =
-          static_cast<double>(global_offset(block.begin)) + share * static_cast<double>(block.bytes.size());
-      out.pieces.push_back({append_ids(ids, out.ids), text.empty(), choose_split(text, offset)});
-      before += text.size();
-    }
-    return out;
-  }
-
-  int choose_split(const std::string& text, double offset) const {
-    if (options_.validation_fraction == 0) return kTrain;
-    if (options_.split_by == SplitBy::tail)
-      return offset >= (1 - options_.validation_fraction) * static_cast<double>(file_starts_.back()) ? kValidation
-                                                                                                     : kTrain;
-    const double uniform = std::ldexp(static_cast<double>(text_hash(text, options_.seed) >> 11), -53);
-    return uniform < options_.validation_fraction ? kValidation : kTrain;
-  }
-
-  size_t append_ids(const std::vector<text::TokenId>& ids, std::string& out) const {
-    const size_t begin = out.size();
-    if (ids.empty()) return 0;  // an empty vector's address may be null, which memcpy does not take
-    out.resize(begin + ids.size() * token_bytes(type_));
-    char* to = out.data() + begin;
-    if (type_ == TokenType::uint32) {
-      std::memcpy(to, ids.data(), ids.size() * 4);
-    } else {
-      for (size_t i = 0; i < ids.size(); ++i) {
-        LLMTK_CHECK(ids[i] >= 0 && ids[i] <= 65535, "id ", ids[i], " of a vocabulary of ", tokenizer_.vocab_size());
-        const auto id = static_cast<uint16_t>(ids[i]);
-        std::memcpy(to + 2 * i, &id, 2);
-      }
-    }
-    return out.size() - begin;
-  }
-
   // --- on the calling thread, in order ---
 
-  void write(Encoded& block) {
+  void write(EncodedBlock& block) {
     size_t from = 0;
     for (size_t i = 0; i < block.pieces.size(); ++i) {
       const Piece& piece = block.pieces[i];
@@ -417,7 +320,7 @@ class Sharder {
       if (i < skip_pieces_) continue;
       const bool begins = !(i == 0 && block.continues && open_);
       if (begins && i == 0 && block.continues && piece.blank) continue;  // what it would go on with was left out
-      const uint64_t tokens = piece.bytes / token_bytes(type_) + (begins ? bos_ids_.size() : 0);
+      const uint64_t tokens = piece.bytes / token_bytes(encoder_.type()) + (begins ? encoder_.bos_ids().size() : 0);
       const uint64_t have = current_[kTrain].info.tokens + current_[kValidation].info.tokens;
       if (have > 0 && have + tokens > options_.shard_tokens) {
         position_ = {{"file", block.begin.file},
@@ -444,7 +347,7 @@ class Sharder {
     for (const auto& complaint : block.complaints)
       if (++complaints_ <= kMaxComplaints)
         log::warn(complaint + (complaints_ == kMaxComplaints ? " (no more of these are shown)" : ""));
-    progress_.bytes = global_offset(block.end);
+    progress_.bytes = encoder_.global_offset(block.end);
     if (options_.on_progress) options_.on_progress(progress_);
   }
 
@@ -454,7 +357,7 @@ class Sharder {
       shard.info.file = shard_name(split, shards_of(split).size());
       shard.file = std::make_unique<AtomicFile>(folder_ / shard.info.file);
     }
-    for (const std::string_view part : {begins ? std::string_view(bos_) : std::string_view(), ids}) {
+    for (const std::string_view part : {begins ? std::string_view(encoder_.bos()) : std::string_view(), ids}) {
       shard.file->write(part);
       shard.checksum.update(std::as_bytes(std::span(part)));
     }
@@ -477,22 +380,18 @@ class Sharder {
   }
 
   void summary() {
-    summary_.bytes = file_starts_.back();
+    summary_.bytes = encoder_.total_bytes();
     summary_.tokens = progress_.tokens;
     summary_.documents = progress_.documents;
-    summary_.type = type_;
+    summary_.type = encoder_.type();
   }
 
   const text::Tokenizer& tokenizer_;
   const fs::path folder_;
   const ShardOptions& options_;
   std::vector<SourceFile> files_;
-  std::vector<uint64_t> file_starts_;  // files + 1: bytes before each
+  const BlockEncoder encoder_;
   std::vector<std::string> checksums_;
-  std::vector<text::TokenId> bos_ids_;
-  std::string bos_;  // the same as they are written
-  text::TokenId eos_ = -1;
-  TokenType type_ = TokenType::uint16;
   ordered_json head_, position_ = nullptr;
 
   ReadPosition from_;       // where an earlier run's finished shards end:
