@@ -1,0 +1,40 @@
+#pragma once
+// What every model is, whatever its kind (causal_model.h, encoder_model.h, seq2seq_model.h).
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+namespace llmtk::nn {
+
+class Model : public torch::nn::Module {
+ public:
+  virtual const char* kind() const = 0;  ///< for messages: "a decoder", "an encoder", ...
+  virtual int64_t vocab_size() const = 0;
+  virtual int64_t max_positions() const = 0;  ///< longest sequence the model can see
+  virtual int64_t num_layers() const = 0;
+  virtual void initialize(uint64_t seed) = 0;  ///< random weights as published for the family
+  virtual void set_gradient_checkpointing(bool on) = 0;
+  /// Floating-point operations of one training step per token (forward and backward, without what checkpointing
+  /// repeats), for the share of peak: 6 per weight of every matrix product, head included, and 6 * heads * head_dim *
+  /// sequence_length per layer for causal attention (half of the full square), twice that where all tokens see all.
+  virtual double training_flops_per_token(int64_t sequence_length) const = 0;
+  /// What config.json says of this model, "model_type" and "architectures" included.
+  virtual nlohmann::ordered_json config() const = 0;
+  /// Names under which files may hold a parameter a second time (a tied head), each with that parameter.
+  virtual std::map<std::string, at::Tensor> tied_names() { return {}; }
+  /// Gives a tied name a parameter of its own (not yet filled), because files hold another matrix under it. False where
+  /// the family has no such models.
+  virtual bool untie([[maybe_unused]] const std::string& name) { return false; }
+
+  /// Of the parameters.
+  c10::ScalarType dtype() const;
+  c10::Device device() const;
+  int64_t num_parameters() const;  ///< tied ones once
+};
+
+}  // namespace llmtk::nn
