@@ -1,5 +1,6 @@
 #include "io/json.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -138,6 +139,13 @@ std::vector<double> ObjectReader::positive_numbers(const std::string& key, size_
   for (const Json& one : *value)
     if (!one.is_number() || !std::isfinite(one.get<double>()) || one.get<double>() <= 0) fail(key, expected);
   return value->get<std::vector<double>>();
+}
+
+std::vector<std::string> ObjectReader::strings(const std::string& key) {
+  const Json* value = find(key);
+  if (!value || !value->is_array() || !std::ranges::all_of(*value, [](const Json& one) { return one.is_string(); }))
+    fail(key, "a list of strings");
+  return value->get<std::vector<std::string>>();
 }
 
 double ObjectReader::probability_or(const std::string& key, double otherwise) {

@@ -42,6 +42,8 @@ class ObjectReader {
   ObjectReader(const Json& object, std::string where, const TypedKeys* typed = nullptr);
 
   bool has(const std::string& key) const;
+  /// Whether the key is there, null or not.
+  bool mentions(const std::string& key) const { return object_.contains(key); }
   /// Beyond this a product of two sizes of a model would overflow.
   static constexpr int64_t kMostSize = int64_t{1} << 31;
   /// The value, or Error(file) where it is absent, of another type, below `least` or above `most`.
@@ -51,6 +53,8 @@ class ObjectReader {
   double number_or(const std::string& key, double otherwise);
   /// A list of `count` numbers above 0.
   std::vector<double> positive_numbers(const std::string& key, size_t count);
+  /// A list of strings.
+  std::vector<std::string> strings(const std::string& key);
   /// A share: a number in [0, 1).
   double probability_or(const std::string& key, double otherwise);
   bool boolean_or(const std::string& key, bool otherwise);

@@ -25,6 +25,8 @@ at::Tensor geglu(const at::Tensor& gate, const at::Tensor& up, bool tanh_approxi
 
 }  // namespace reference
 
+at::Tensor softcap(const at::Tensor& x, double cap) { return at::tanh(x / cap) * cap; }
+
 namespace {
 
 using torch::autograd::AutogradContext;

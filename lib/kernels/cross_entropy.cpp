@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/error.h"
+#include "kernels/activation.h"
 #include "kernels/cross_entropy_impl.h"
 #include "kernels/linear.h"
 #include "kernels/tensors.h"
@@ -11,17 +12,25 @@
 namespace llmtk::kernels {
 
 namespace reference {
+namespace {
+
+at::Tensor logits_of(const at::Tensor& hidden, const at::Tensor& weight, double softcap) {
+  const at::Tensor logits = kernels::linear(hidden, weight).to(at::kFloat);
+  return softcap > 0 ? kernels::softcap(logits, softcap) : logits;
+}
+
+}  // namespace
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                                 const LinearCrossEntropyOptions& options) {
-  const at::Tensor logits = kernels::linear(hidden, weight).to(at::kFloat);
+  const at::Tensor logits = logits_of(hidden, weight, options.softcap);
   return at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, options.ignore_index) * options.scale;
 }
 
 at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                           int64_t ignore_index) {
+                           int64_t ignore_index, double softcap) {
   const at::NoGradGuard no_grad;
-  const at::Tensor logits = kernels::linear(hidden, weight).to(at::kFloat);
+  const at::Tensor logits = logits_of(hidden, weight, softcap);
   return -at::cross_entropy_loss(logits, targets, {}, at::Reduction::None, ignore_index);
 }
 
@@ -32,12 +41,13 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Rows of logits held at a time. Few large chunks keep the weight's gradient (one product per chunk, its sum rounded to
-/// the weight's dtype each time) fast and exact; 64 MiB of logits stay a small part of a step's memory.
+/// Rows of logits held at a time. Few large chunks keep the weight's gradient (one product per chunk, its sum rounded
+/// to the weight's dtype each time) fast and exact; 64 MiB of logits stay a small part of a step's memory.
 int64_t rows_per_chunk(int64_t rows, int64_t V, int64_t element_size) {
   constexpr int64_t kBytes = int64_t{64} << 20;
   constexpr int64_t kMostChunks = 16;
-  const int64_t wanted = std::max(kBytes / std::max<int64_t>(1, V * element_size), (rows + kMostChunks - 1) / kMostChunks);
+  const int64_t wanted =
+      std::max(kBytes / std::max<int64_t>(1, V * element_size), (rows + kMostChunks - 1) / kMostChunks);
   const int64_t chunks = (rows + wanted - 1) / std::max<int64_t>(1, wanted);
   return std::max<int64_t>(1, (rows + chunks - 1) / std::max<int64_t>(1, chunks));  // equal chunks
 }
@@ -58,6 +68,13 @@ void softmax_loss(at::Tensor& logits, const at::Tensor& targets, at::Tensor loss
   }
 #endif
   parallel_rows(s.rows, s.V, [&](int64_t begin, int64_t end) { cpu::softmax_loss(s, begin, end); });
+}
+
+/// Softcaps logits in place. Returns the tanh, which the gradient wants.
+at::Tensor cap(at::Tensor& logits, double softcap) {
+  const at::Tensor tanh = logits.div_(softcap).tanh();
+  logits.copy_(tanh).mul_(softcap);
+  return tanh;
 }
 
 /// Rows that count, gathered where some do not.
@@ -88,10 +105,11 @@ struct Gradients {
 };
 
 /// Losses of all rows [N] (0 where ignored), and the gradients that are asked for.
-at::Tensor run(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, int64_t ignore_index,
-               double scale, bool hidden_gradient, bool weight_gradient, Gradients* gradients) {
+at::Tensor run(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+               const LinearCrossEntropyOptions& options, bool hidden_gradient, bool weight_gradient,
+               Gradients* gradients) {
   const int64_t V = weight.size(0);
-  const Selection rows = select(hidden, targets, V, ignore_index);
+  const Selection rows = select(hidden, targets, V, options.ignore_index);
   const int64_t N = rows.hidden.size(0);
   const bool gradient = hidden_gradient || weight_gradient;
   at::Tensor losses = at::zeros({N}, hidden.options().dtype(at::kFloat));
@@ -105,7 +123,9 @@ at::Tensor run(const at::Tensor& hidden, const at::Tensor& weight, const at::Ten
     at::Tensor logits = buffer.narrow(0, 0, n);  // [n, V]
     const at::Tensor chunk = rows.hidden.narrow(0, begin, n);
     kernels::mm_out(logits, chunk, weight.t());
-    softmax_loss(logits, rows.targets.narrow(0, begin, n), losses.narrow(0, begin, n), gradient, scale);
+    const at::Tensor tanh = options.softcap > 0 ? cap(logits, options.softcap) : at::Tensor();
+    softmax_loss(logits, rows.targets.narrow(0, begin, n), losses.narrow(0, begin, n), gradient, options.scale);
+    if (gradient && tanh.defined()) at::tanh_backward_out(logits, logits, tanh);
     if (hidden_gradient) {
       at::Tensor part = gradients->hidden.narrow(0, begin, n);
       kernels::mm_out(part, logits, weight);
@@ -123,20 +143,19 @@ at::Tensor scaled_sum(const at::Tensor& losses, double scale) {
 
 struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& weight,
-                            const at::Tensor& targets, int64_t ignore_index, double scale, bool hidden_gradient,
+                            const at::Tensor& targets, const LinearCrossEntropyOptions& options, bool hidden_gradient,
                             bool weight_gradient) {
     Gradients gradients;
-    const at::Tensor losses =
-        run(hidden, weight, targets, ignore_index, scale, hidden_gradient, weight_gradient, &gradients);
+    const at::Tensor losses = run(hidden, weight, targets, options, hidden_gradient, weight_gradient, &gradients);
     // Kept as plain values: they are handed on once and then belong to the receiver.
     ctx->saved_data["hidden"] = gradients.hidden;
     ctx->saved_data["weight"] = gradients.weight;
-    return scaled_sum(losses, scale);
+    return scaled_sum(losses, options.scale);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& incoming) {
     const at::Tensor& factor = incoming[0];
-    variable_list result(7);
+    variable_list result(6);
     const char* const names[] = {"hidden", "weight"};
     for (int i = 0; i < 2; ++i) {
       LLMTK_CHECK(ctx->saved_data.count(names[i]), "the gradients were handed on already: backward runs once");
@@ -164,20 +183,18 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weig
   check_loss(hidden, weight, targets);
   if (!all_fused(hidden, weight)) return reference::linear_cross_entropy(hidden, weight, targets, options);
   if (!wants_gradient(hidden, weight)) {
-    const at::Tensor losses =
-        run(hidden, weight, targets, options.ignore_index, options.scale, false, false, nullptr);
+    const at::Tensor losses = run(hidden, weight, targets, options, false, false, nullptr);
     return scaled_sum(losses, options.scale);
   }
-  return CrossEntropyFunction::apply(hidden, weight, targets, options.ignore_index, options.scale,
-                                     hidden.requires_grad(), weight.requires_grad());
+  return CrossEntropyFunction::apply(hidden, weight, targets, options, hidden.requires_grad(), weight.requires_grad());
 }
 
 at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                           int64_t ignore_index) {
+                           int64_t ignore_index, double softcap) {
   check_loss(hidden, weight, targets);
-  if (!all_fused(hidden, weight)) return reference::linear_log_prob(hidden, weight, targets, ignore_index);
+  if (!all_fused(hidden, weight)) return reference::linear_log_prob(hidden, weight, targets, ignore_index, softcap);
   const at::NoGradGuard no_grad;
-  return run(hidden, weight, targets, ignore_index, 1.0, false, false, nullptr).neg_();
+  return run(hidden, weight, targets, {.ignore_index = ignore_index, .softcap = softcap}, false, false, nullptr).neg_();
 }
 
 }  // namespace llmtk::kernels

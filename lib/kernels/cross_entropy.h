@@ -10,6 +10,7 @@ namespace llmtk::kernels {
 struct LinearCrossEntropyOptions {
   int64_t ignore_index = -100;  ///< rows with this target are left out of everything
   double scale = 1.0;           ///< multiplies the loss, and the gradients already when they are made
+  double softcap = 0.0;         ///< logits become kernels::softcap of themselves (Gemma 2); 0: they stay
 };
 
 /// scale * sum over the rows whose target is not ignore_index of -log softmax(hidden weight^T)[target]: a scalar,
@@ -17,20 +18,21 @@ struct LinearCrossEntropyOptions {
 /// CheckFailed). The gradients of hidden and weight are made in the forward pass (when grad mode is on and they are
 /// asked for), so backward only hands them on; it multiplies them when the gradient that comes in is not 1, which
 /// `scale` makes unnecessary (1 / target tokens of the whole step, say). NaN or infinity in a logit makes the loss NaN
-/// or infinite. Logits are rounded to hidden's dtype as HF's head does; the softmax is computed in float32.
+/// or infinite (a softcap bounds infinity too). Logits are rounded to hidden's dtype as HF's head does; the softmax is
+/// computed in float32.
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                                 const LinearCrossEntropyOptions& options = {});
 
-/// log softmax(hidden weight^T)[target] of each row, [N] float32; 0 where the target is ignore_index. Not
-/// differentiable.
+/// log softmax(hidden weight^T)[target] of each row, [N] float32; 0 where the target is ignore_index. softcap: as
+/// above. Not differentiable.
 at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                           int64_t ignore_index = -100);
+                           int64_t ignore_index = -100, double softcap = 0.0);
 
 namespace reference {
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                                 const LinearCrossEntropyOptions& options = {});
 at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                           int64_t ignore_index = -100);
+                           int64_t ignore_index = -100, double softcap = 0.0);
 }  // namespace reference
 
 }  // namespace llmtk::kernels

@@ -20,9 +20,10 @@ at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
   return y.to(x.scalar_type());
 }
 
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset) {
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
+  if (unit_offset) return (normed * (1 + weight.to(at::kFloat))).to(x.scalar_type());
   return weight * normed.to(x.scalar_type());
 }
 
@@ -33,13 +34,16 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+enum class Kind { layer, rms, rms_unit_offset };
+
 struct Normed {
   at::Tensor sum, y, mean, rstd;
 };
 
 Normed forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, const at::Tensor& bias,
-               double eps, bool rms) {
+               double eps, Kind kind) {
   Normed out;
+  const bool rms = kind != Kind::layer;
   const int64_t H = weight.numel(), rows = H == 0 ? 0 : x.numel() / H;
   const at::Tensor rows_x = x.contiguous();
   const at::Tensor rows_residual = residual.defined() ? residual.contiguous() : residual;
@@ -50,7 +54,7 @@ Normed forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor
   if (!rms) out.mean = at::empty({rows}, x.options().dtype(at::kFloat));
   out.rstd = at::empty({rows}, x.options().dtype(at::kFloat));
   if (rows == 0) return out;
-  NormForward n{.type = type_of(x), .rms = rms, .rows = rows, .H = H};
+  NormForward n{.type = type_of(x), .rms = rms, .unit_offset = kind == Kind::rms_unit_offset, .rows = rows, .H = H};
   n.x = data(rows_x);
   n.residual = data(rows_residual);
   n.sum = residual.defined() ? mutable_data(out.sum) : nullptr;
@@ -78,8 +82,8 @@ int64_t count_slices(int64_t rows, bool is_cuda) {
 
 /// Gradients of x (which is also residual's), weight and bias.
 variable_list backward(const at::Tensor& dy, const at::Tensor& dsum, const at::Tensor& x, const at::Tensor& weight,
-                       const at::Tensor& mean, const at::Tensor& rstd, bool with_weight, bool with_bias) {
-  const bool rms = !mean.defined();
+                       const at::Tensor& mean, const at::Tensor& rstd, Kind kind, bool with_weight, bool with_bias) {
+  const bool rms = kind != Kind::layer;
   const int64_t H = weight.numel(), rows = rstd.numel();
   const at::Tensor rows_dy = dy.contiguous(), scale = weight.contiguous();
   const at::Tensor rows_dsum = dsum.defined() ? dsum.contiguous() : dsum;
@@ -91,7 +95,7 @@ variable_list backward(const at::Tensor& dy, const at::Tensor& dsum, const at::T
   const at::Tensor bias_parts = with_bias ? at::empty({slices, H}, wide) : at::Tensor();
   const at::Tensor dweight = with_weight ? at::empty_like(scale) : at::Tensor();
   const at::Tensor dbias = with_bias ? at::empty_like(scale) : at::Tensor();
-  NormBackward n{.type = type_of(x), .rms = rms, .rows = rows, .H = H};
+  NormBackward n{.type = type_of(x), .rms = rms, .unit_offset = kind == Kind::rms_unit_offset, .rows = rows, .H = H};
   n.dy = data(rows_dy);
   n.dsum = data(rows_dsum);
   n.x = data(x);
@@ -106,8 +110,7 @@ variable_list backward(const at::Tensor& dy, const at::Tensor& dsum, const at::T
   if (x.is_cuda()) {
     const OnDevice device(x);
     cuda::norm_backward(n, device.stream());
-    if (with_weight)
-      cuda::norm_reduce(n.dweight_parts, slices, H, n.type, mutable_data(dweight), device.stream());
+    if (with_weight) cuda::norm_reduce(n.dweight_parts, slices, H, n.type, mutable_data(dweight), device.stream());
     if (with_bias) cuda::norm_reduce(n.dbias_parts, slices, H, n.type, mutable_data(dbias), device.stream());
     return {dx, dweight, dbias};
   }
@@ -120,13 +123,14 @@ variable_list backward(const at::Tensor& dy, const at::Tensor& dsum, const at::T
 
 /// Inputs: x, residual or none, weight, bias or none. Outputs: {y}, or {sum, y} with a residual.
 struct NormFunction : torch::autograd::Function<NormFunction> {
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const std::optional<at::Tensor>& maybe_residual,
-                               const at::Tensor& weight, const std::optional<at::Tensor>& maybe_bias, double eps,
-                               bool rms) {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x,
+                               const std::optional<at::Tensor>& maybe_residual, const at::Tensor& weight,
+                               const std::optional<at::Tensor>& maybe_bias, double eps, int64_t kind) {
     const at::Tensor residual = maybe_residual.value_or(at::Tensor()), bias = maybe_bias.value_or(at::Tensor());
-    const Normed out = kernels::forward(x, residual, weight, bias, eps, rms);
+    const Normed out = kernels::forward(x, residual, weight, bias, eps, static_cast<Kind>(kind));
     ctx->set_materialize_grads(false);
     ctx->save_for_backward({out.sum, weight, out.mean, out.rstd});
+    ctx->saved_data["kind"] = kind;
     ctx->saved_data["residual"] = residual.defined();
     ctx->saved_data["bias"] = bias.defined();
     return residual.defined() ? variable_list{out.sum, out.y} : variable_list{out.y};
@@ -144,7 +148,8 @@ struct NormFunction : torch::autograd::Function<NormFunction> {
     }
     const size_t weight_index = has_residual ? 2 : 1;
     const bool with_bias = ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(weight_index + 1);
-    const variable_list d = kernels::backward(dy, dsum, saved[0], saved[1], saved[2], saved[3],
+    const auto kind = static_cast<Kind>(ctx->saved_data["kind"].toInt());
+    const variable_list d = kernels::backward(dy, dsum, saved[0], saved[1], saved[2], saved[3], kind,
                                               ctx->needs_input_grad(weight_index), with_bias);
     result[0] = d[0];
     if (has_residual) result[1] = d[0];
@@ -161,48 +166,56 @@ void check_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor&
               weight.sizes());
 }
 
+at::Tensor plain_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps, Kind kind) {
+  if (kind == Kind::layer) return reference::layer_norm(x, weight, bias, eps);
+  return reference::rms_norm(x, weight, eps, kind == Kind::rms_unit_offset);
+}
+
 std::tuple<at::Tensor, at::Tensor> add_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight,
-                                            const at::Tensor& bias, double eps, bool rms) {
+                                            const at::Tensor& bias, double eps, Kind kind) {
   check_norm(x, weight, bias);
   LLMTK_CHECK(x.sizes() == residual.sizes(), "x is ", x.sizes(), ", residual is ", residual.sizes());
   if (!all_fused(x, residual, weight, bias)) {
     const at::Tensor sum = x + residual;
-    return {sum, rms ? reference::rms_norm(sum, weight, eps) : reference::layer_norm(sum, weight, bias, eps)};
+    return {sum, plain_norm(sum, weight, bias, eps, kind)};
   }
   if (!wants_gradient(x, residual, weight, bias)) {
-    const Normed out = forward(x, residual, weight, bias, eps, rms);
+    const Normed out = forward(x, residual, weight, bias, eps, kind);
     return {out.sum, out.y};
   }
-  const variable_list out = NormFunction::apply(x, optional(residual), weight, optional(bias), eps, rms);
+  const variable_list out =
+      NormFunction::apply(x, optional(residual), weight, optional(bias), eps, static_cast<int64_t>(kind));
   return {out[0], out[1]};
 }
 
-at::Tensor norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps, bool rms) {
+at::Tensor norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps, Kind kind) {
   check_norm(x, weight, bias);
-  if (!all_fused(x, weight, bias))
-    return rms ? reference::rms_norm(x, weight, eps) : reference::layer_norm(x, weight, bias, eps);
-  if (!wants_gradient(x, weight, bias)) return forward(x, {}, weight, bias, eps, rms).y;
-  return NormFunction::apply(x, std::optional<at::Tensor>(), weight, optional(bias), eps, rms)[0];
+  if (!all_fused(x, weight, bias)) return plain_norm(x, weight, bias, eps, kind);
+  if (!wants_gradient(x, weight, bias)) return forward(x, {}, weight, bias, eps, kind).y;
+  return NormFunction::apply(x, std::optional<at::Tensor>(), weight, optional(bias), eps,
+                             static_cast<int64_t>(kind))[0];
 }
+
+Kind rms_kind(bool unit_offset) { return unit_offset ? Kind::rms_unit_offset : Kind::rms; }
 
 }  // namespace
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
-  return norm(x, weight, bias, eps, /*rms=*/false);
+  return norm(x, weight, bias, eps, Kind::layer);
 }
 
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  return norm(x, weight, {}, eps, /*rms=*/true);
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset) {
+  return norm(x, weight, {}, eps, rms_kind(unit_offset));
 }
 
 std::tuple<at::Tensor, at::Tensor> add_layer_norm(const at::Tensor& x, const at::Tensor& residual,
                                                   const at::Tensor& weight, const at::Tensor& bias, double eps) {
-  return add_norm(x, residual, weight, bias, eps, /*rms=*/false);
+  return add_norm(x, residual, weight, bias, eps, Kind::layer);
 }
 
 std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& residual,
-                                                const at::Tensor& weight, double eps) {
-  return add_norm(x, residual, weight, {}, eps, /*rms=*/true);
+                                                const at::Tensor& weight, double eps, bool unit_offset) {
+  return add_norm(x, residual, weight, {}, eps, rms_kind(unit_offset));
 }
 
 }  // namespace llmtk::kernels

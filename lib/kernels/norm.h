@@ -16,8 +16,9 @@ namespace llmtk::kernels {
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
 
 /// x / sqrt(mean(x^2) + eps), cast to x's dtype, times weight: as HF's LlamaRMSNorm rounds. x: [..., H]; weight: [H].
+/// unit_offset: times 1 + weight, and cast to x's dtype only then, as HF's GemmaRMSNorm does.
 /// Zhang and Sennrich, Root Mean Square Layer Normalization (2019).
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset = false);
 
 /// {sum, layer_norm(sum)} with sum = x + residual. One pass forward; backward adds the gradient that flows along the
 /// residual in the pass that computes the norm's.
@@ -26,11 +27,11 @@ std::tuple<at::Tensor, at::Tensor> add_layer_norm(const at::Tensor& x, const at:
 
 /// {sum, rms_norm(sum)} with sum = x + residual.
 std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& residual,
-                                                const at::Tensor& weight, double eps);
+                                                const at::Tensor& weight, double eps, bool unit_offset = false);
 
 namespace reference {
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset = false);
 }  // namespace reference
 
 }  // namespace llmtk::kernels

@@ -46,17 +46,24 @@ void layer_norm_row(const T* x, const T* weight, const T* bias, T* y, int64_t H,
 }
 
 template <class T>
-void rms_norm_row(const T* x, const T* weight, T* y, int64_t H, float eps, float* rstd) {
+void rms_norm_row(const T* x, const T* weight, bool unit_offset, T* y, int64_t H, float eps, float* rstd) {
   const float square = sum_of(H, [&](int64_t i, auto at, V& sum) {
     const V v = at.get(x + i);
     sum = hn::MulAdd(v, v, sum);
   });
   const float r = 1.0f / std::sqrt(square / H + eps);
   const V scale = set(r);
-  sweep(H, [&](int64_t i, auto at) {
-    const V normed = rounded_to<T>(hn::Mul(at.get(x + i), scale));
-    at.put(hn::Mul(normed, at.get(weight + i)), y + i);
-  });
+  if (unit_offset) {
+    const V one = set(1.0f);
+    sweep(H, [&](int64_t i, auto at) {
+      at.put(hn::Mul(hn::Mul(at.get(x + i), scale), hn::Add(one, at.get(weight + i))), y + i);
+    });
+  } else {
+    sweep(H, [&](int64_t i, auto at) {
+      const V normed = rounded_to<T>(hn::Mul(at.get(x + i), scale));
+      at.put(hn::Mul(normed, at.get(weight + i)), y + i);
+    });
+  }
   *rstd = r;
 }
 
@@ -73,7 +80,7 @@ void forward(const NormForward& n, int64_t begin, int64_t end) {
       x = sum;
     }
     if (n.rms)
-      rms_norm_row(x, weight, y, n.H, n.eps, n.rstd + row);
+      rms_norm_row(x, weight, n.unit_offset, y, n.H, n.eps, n.rstd + row);
     else
       layer_norm_row(x, weight, bias, y, n.H, n.eps, n.mean + row, n.rstd + row);
   }
@@ -92,12 +99,13 @@ void backward_row(const NormBackward& n, int64_t row, float* dweight, float* dbi
   T* dx = static_cast<T*>(n.dx) + row * n.H;
   const V centre = set(n.rms ? 0.0f : n.mean[row]);
   const V scale = set(n.rstd[row]);
+  const V offset = set(n.unit_offset ? 1.0f : 0.0f);
   const Sums sums = fold(
       n.H, Sums{zero(), zero()},
       [&](int64_t i, auto at, Sums& s) {
         const V d = at.get(dy + i);
         const V normed = hn::Mul(hn::Sub(at.get(x + i), centre), scale);
-        const V g = hn::Mul(d, at.get(weight + i));
+        const V g = hn::Mul(d, hn::Add(offset, at.get(weight + i)));
         s.g = hn::Add(s.g, g);
         s.gx = hn::MulAdd(g, normed, s.gx);
         if constexpr (kParts) at.put(hn::MulAdd(d, normed, at.get(dweight + i)), dweight + i);
@@ -111,7 +119,7 @@ void backward_row(const NormBackward& n, int64_t row, float* dweight, float* dbi
   const V mean_gx = set(hn::GetLane(hn::SumOfLanes(Floats(), sums.gx)) / n.H);
   sweep(n.H, [&](int64_t i, auto at) {
     const V normed = hn::Mul(hn::Sub(at.get(x + i), centre), scale);
-    const V g = hn::Sub(hn::Mul(at.get(dy + i), at.get(weight + i)), mean_g);
+    const V g = hn::Sub(hn::Mul(at.get(dy + i), hn::Add(offset, at.get(weight + i))), mean_g);
     V out = hn::Mul(scale, hn::NegMulAdd(normed, mean_gx, g));
     if (dsum) out = hn::Add(out, at.get(dsum + i));
     at.put(out, dx + i);

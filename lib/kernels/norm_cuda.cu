@@ -57,7 +57,10 @@ __global__ void __launch_bounds__(kMostThreads) forward(NormForward n) {
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const float normed = (a[j] - mean) * rstd;
-      a[j] = n.rms ? to_float(to<T>(normed)) * w[j] : normed * w[j] + b[j];
+      if (n.unit_offset)
+        a[j] = normed * (1.0f + w[j]);
+      else
+        a[j] = n.rms ? to_float(to<T>(normed)) * w[j] : normed * w[j] + b[j];
     }
     a.store(y + i);
   }
@@ -76,6 +79,7 @@ __global__ void __launch_bounds__(kMostThreads) backward(NormBackward n, bool su
   const int64_t slice = blockIdx.x, end = min(n.rows, (slice + 1) * per_slice);
   const int64_t first = static_cast<int64_t>(threadIdx.x) * N, step = static_cast<int64_t>(blockDim.x) * N;
   const T* weight = static_cast<const T*>(n.weight);
+  const float offset = n.unit_offset ? 1.0f : 0.0f;
   float* const weight_part = n.dweight_parts ? n.dweight_parts + slice * n.H : nullptr;
   float* const bias_part = n.dbias_parts ? n.dbias_parts + slice * n.H : nullptr;
   float* const dweight = weight_part && sum_in_shared ? sums : weight_part;
@@ -98,7 +102,7 @@ __global__ void __launch_bounds__(kMostThreads) backward(NormBackward n, bool su
       const Pack<N> d = Pack<N>::load(dy + i), a = Pack<N>::load(x + i), w = Pack<N>::load(weight + i);
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        const float normed = (a[j] - mean) * rstd, g = d[j] * w[j];
+        const float normed = (a[j] - mean) * rstd, g = d[j] * (offset + w[j]);
         total_g += g;
         total_gx += g * normed;
         if (dweight) dweight[i + j] += d[j] * normed;
@@ -115,7 +119,7 @@ __global__ void __launch_bounds__(kMostThreads) backward(NormBackward n, bool su
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         const float normed = (a[j] - mean) * rstd;
-        d[j] = rstd * (d[j] * w[j] - mean_g - normed * mean_gx) + along[j];
+        d[j] = rstd * (d[j] * (offset + w[j]) - mean_g - normed * mean_gx) + along[j];
       }
       d.store(dx + i);
     }

@@ -10,6 +10,7 @@ namespace llmtk::kernels {
 struct NormForward {
   Type type;              ///< of x, residual, sum, weight, bias, y
   bool rms;               ///< RMSNorm: no mean, no bias
+  bool unit_offset;       ///< RMSNorm alone: 1 + weight, and only the product is rounded
   int64_t rows, H;
   const void* x;
   const void* residual;   ///< may be null
@@ -25,6 +26,7 @@ struct NormForward {
 struct NormBackward {
   Type type;
   bool rms;
+  bool unit_offset;
   int64_t rows, H;
   const void* dy;
   const void* dsum;       ///< gradient that flows along the residual, added to dx; may be null

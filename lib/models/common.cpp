@@ -60,6 +60,36 @@ nn::Activation read_activation(io::ObjectReader& config, const std::string& key,
   return *activation;
 }
 
+double read_bound(io::ObjectReader& config, const std::string& key, double otherwise) {
+  const double value = config.number_or(key, 0);
+  if (!config.mentions(key)) return otherwise;
+  if (config.has(key) && value <= 0) config.fail(key, "a number above 0, or null for none");
+  return value;
+}
+
+int64_t read_window(io::ObjectReader& config, int64_t otherwise) {
+  const int64_t window = config.integer_or("sliding_window", 0, 1);
+  return config.mentions("sliding_window") ? window : otherwise;
+}
+
+std::vector<bool> read_sliding_layers(io::ObjectReader& config, int64_t layers,
+                                      const std::function<bool(int64_t layer)>& otherwise) {
+  std::vector<bool> sliding;
+  if (!config.has("layer_types")) {
+    config.ignore({"layer_types"});
+    for (int64_t layer = 0; layer < layers; ++layer) sliding.push_back(otherwise(layer));
+    return sliding;
+  }
+  for (const std::string& type : config.strings("layer_types")) {
+    if (type != "full_attention" && type != "sliding_attention")
+      config.fail("layer_types", "full_attention or sliding_attention for each layer");
+    sliding.push_back(type == "sliding_attention");
+  }
+  if (static_cast<int64_t>(sliding.size()) != layers)
+    config.fail("layer_types", "as many as num_hidden_layers, " + std::to_string(layers));
+  return sliding;
+}
+
 namespace {
 
 nn::RopeType parse_rope_type(io::ObjectReader& reader) {
@@ -101,13 +131,9 @@ double at_least(io::ObjectReader& reader, const std::string& key, double value, 
   return value;
 }
 
-/// What is known of the model around the scaling.
-struct RopeShape {
-  int64_t head_dim, max_positions;
-  std::optional<int64_t> original_positions;  // as Phi-3 and its kin have it, beside the other sizes; it goes first
-};
-
-void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, const RopeShape& shape) {
+/// original_positions: as Phi-3 and its kin have it, beside the other sizes; it goes first.
+void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, const RopeShape& shape,
+                  std::optional<int64_t> original_positions) {
   using nn::RopeType;
   rope.type = parse_rope_type(reader);
   if (rope.type == RopeType::plain) return;
@@ -116,7 +142,7 @@ void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, const RopeShap
     return reader.number(key);
   };
   const int64_t inside = reader.integer_or("original_max_position_embeddings", shape.max_positions, 1);
-  rope.original_max_position_embeddings = shape.original_positions.value_or(inside);
+  rope.original_max_position_embeddings = original_positions.value_or(inside);
   const bool inferred = (rope.type == RopeType::yarn || rope.type == RopeType::longrope) && !reader.has("factor");
   if (inferred) {
     reader.ignore({"factor"});  // it may be there as null
@@ -126,7 +152,7 @@ void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, const RopeShap
     at_least(reader, "factor", rope.factor, 1);
   }
   if (rope.type == RopeType::longrope) {
-    const auto count = static_cast<size_t>(shape.head_dim / 2);
+    const auto count = static_cast<size_t>(nn::rotated_dimensions(rope, shape.head_dim) / 2);
     rope.short_factor = reader.positive_numbers("short_factor", count);
     rope.long_factor = reader.positive_numbers("long_factor", count);
     rope.attention_factor = optional("attention_factor");
@@ -151,33 +177,38 @@ void read_scaling(io::ObjectReader& reader, nn::RopeConfig& rope, const RopeShap
 
 }  // namespace
 
-nn::RopeConfig read_rope(io::ObjectReader& config, int64_t head_dim, int64_t max_position_embeddings) {
-  nn::RopeConfig rope;
+nn::RopeConfig read_rope(io::ObjectReader& config, const RopeShape& shape, const RopeKeys& keys) {
   config.ignore({"rope_scaling", "rope_parameters"});
   // rope_scaling goes first where both stand, as in transformers.
-  auto scaling = config.object(config.has("rope_scaling") ? "rope_scaling" : "rope_parameters");
-  const double outer = config.number_or("rope_theta", rope.theta);
-  rope.theta = scaling ? scaling->number_or("rope_theta", outer) : outer;
-  if (rope.theta <= 1) config.fail("rope_theta", "a number above 1");
-  const double outer_share = config.number_or("partial_rotary_factor", 1);
+  return read_rope_parameters(config, config.object(config.has("rope_scaling") ? "rope_scaling" : "rope_parameters"),
+                              shape, keys);
+}
+
+nn::RopeConfig read_rope_parameters(io::ObjectReader& config, std::optional<io::ObjectReader> parameters,
+                                    const RopeShape& shape, const RopeKeys& keys) {
+  nn::RopeConfig rope;
+  const double outer = config.number_or(keys.theta, keys.default_theta);
+  rope.theta = parameters ? parameters->number_or("rope_theta", outer) : outer;
+  if (rope.theta <= 1) {
+    if (parameters && parameters->has("rope_theta")) parameters->fail("rope_theta", "a number above 1");
+    config.fail(keys.theta, "a number above 1");
+  }
+  const double outer_share = config.number_or(keys.share, keys.default_share);
+  rope.partial_rotary_factor = parameters ? parameters->number_or("partial_rotary_factor", outer_share) : outer_share;
+  const auto refuse_share = [&](const char* expected) {
+    if (parameters && parameters->has("partial_rotary_factor")) parameters->fail("partial_rotary_factor", expected);
+    config.fail(keys.share, expected);
+  };
+  if (rope.partial_rotary_factor <= 0 || rope.partial_rotary_factor > 1) refuse_share("a number above 0 and at most 1");
   std::optional<int64_t> original;
   if (config.has("original_max_position_embeddings")) original = config.integer("original_max_position_embeddings");
-  if (scaling) {
-    rope.partial_rotary_factor = scaling->number_or("partial_rotary_factor", outer_share);
-    read_scaling(*scaling, rope, {head_dim, max_position_embeddings, original});
-  } else {
-    rope.partial_rotary_factor = outer_share;
-  }
-  const bool partial = rope.type == nn::RopeType::proportional;
-  if (rope.partial_rotary_factor <= 0 || rope.partial_rotary_factor > 1 ||
-      (!partial && rope.partial_rotary_factor != 1))
-    (scaling && scaling->has("partial_rotary_factor") ? *scaling : config)
-        .fail("partial_rotary_factor",
-              partial ? "a number above 0 and at most 1" : "1: this family turns all dimensions");
+  if (parameters) read_scaling(*parameters, rope, shape, original);
+  const bool partial = keys.partial || rope.type == nn::RopeType::proportional;
+  if (!partial && rope.partial_rotary_factor != 1) refuse_share("1: this family turns all dimensions");
   return rope;
 }
 
-void write_rope(const nn::RopeConfig& rope, io::Json& config) {
+io::Json rope_parameters(const nn::RopeConfig& rope) {
   io::Json parameters = {{"rope_type", rope_type_name(rope.type)}, {"rope_theta", rope.theta}};
   const auto put = [&](const char* key, const auto& value) {
     if (value) parameters[key] = *value;
@@ -199,14 +230,22 @@ void write_rope(const nn::RopeConfig& rope, io::Json& config) {
   if (rope.type == nn::RopeType::longrope) {
     parameters["short_factor"] = rope.short_factor;
     parameters["long_factor"] = rope.long_factor;
-    // Version 4 of transformers looks for the original length here alone, and infers the attention factor from it.
     parameters["attention_factor"] = nn::attention_factor(rope);
-    config["original_max_position_embeddings"] = rope.original_max_position_embeddings;
   }
-  if (rope.type == nn::RopeType::proportional) parameters["partial_rotary_factor"] = rope.partial_rotary_factor;
+  if (rope.partial_rotary_factor != 1 || rope.type == nn::RopeType::proportional)
+    parameters["partial_rotary_factor"] = rope.partial_rotary_factor;
   if (rope.type == nn::RopeType::llama3 || rope.type == nn::RopeType::yarn || rope.type == nn::RopeType::longrope)
     parameters["original_max_position_embeddings"] = rope.original_max_position_embeddings;
-  config["rope_theta"] = rope.theta;
+  return parameters;
+}
+
+void write_rope(const nn::RopeConfig& rope, io::Json& config, const RopeKeys& keys) {
+  const io::Json parameters = rope_parameters(rope);
+  // Version 4 of transformers looks for the original length here alone, and infers the attention factor from it.
+  if (rope.type == nn::RopeType::longrope)
+    config["original_max_position_embeddings"] = rope.original_max_position_embeddings;
+  config[keys.theta] = rope.theta;
+  if (keys.partial) config[keys.share] = rope.partial_rotary_factor;
   config["rope_scaling"] = rope.type == nn::RopeType::plain ? io::Json(nullptr) : parameters;
   config["rope_parameters"] = parameters;
 }

@@ -31,7 +31,7 @@ struct GPT2Config {
   static GPT2Config from_hf(const io::Json& json, const std::string& where, const io::TypedKeys* typed_keys = nullptr);
 };
 
-std::shared_ptr<nn::CausalModel> make_gpt2(const io::Json& config, const std::string& where, const nn::Build& build);
+std::shared_ptr<nn::Model> make_gpt2(const io::Json& config, const std::string& where, const nn::Build& build);
 
 /// The parameter that a tensor of a file means: the first files on the hub lack the prefix and carry the causal mask as
 /// buffers. nullopt: not a weight.

@@ -16,8 +16,7 @@ using nn::LayerContext;
 using nn::Linear;
 using nn::Residual;
 
-LlamaConfig LlamaConfig::from_hf(const io::Json& json, const std::string& where, const io::TypedKeys* typed_keys) {
-  io::ObjectReader config(json, where, typed_keys);
+LlamaConfig LlamaConfig::from_common(io::ObjectReader& config) {
   read_common(config);
   LlamaConfig c;
   c.vocab_size = config.integer("vocab_size");
@@ -34,13 +33,20 @@ LlamaConfig LlamaConfig::from_hf(const io::Json& json, const std::string& where,
   if (c.head_dim % 2 != 0) config.fail("head_dim", "an even number: rotary positions turn pairs");
   c.max_position_embeddings = config.integer("max_position_embeddings");
   c.hidden_act = read_activation(config, "hidden_act", "silu");
-  c.rope = read_rope(config, c.head_dim, c.max_position_embeddings);
+  c.rope = read_rope(config, {c.head_dim, c.max_position_embeddings});
   c.rms_norm_eps = config.number("rms_norm_eps");
   c.initializer_range = config.number_or("initializer_range", c.initializer_range);
   c.attention_dropout = config.probability_or("attention_dropout", c.attention_dropout);
-  c.attention_bias = config.boolean_or("attention_bias", false);
-  c.mlp_bias = config.boolean_or("mlp_bias", false);
   c.tie_word_embeddings = config.boolean_or("tie_word_embeddings", false);
+  c.is_sliding.assign(c.num_hidden_layers, false);
+  return c;
+}
+
+LlamaConfig LlamaConfig::from_hf(const io::Json& json, const std::string& where, const io::TypedKeys* typed_keys) {
+  io::ObjectReader config(json, where, typed_keys);
+  LlamaConfig c = from_common(config);
+  c.qkv_bias = c.o_bias = config.boolean_or("attention_bias", false);
+  c.mlp_bias = config.boolean_or("mlp_bias", false);
   config.only("rope_interleaved", false);
   // How a sum is split over devices in another program; and notes of those who published a model.
   config.ignore({"pretraining_tp", "is_llama_config", "transformers.js_config"});
@@ -58,26 +64,34 @@ struct Attention : torch::nn::Module {
         scale(1 / std::sqrt(static_cast<double>(c.head_dim))),
         attention_dropout(c.attention_dropout) {
     const int64_t H = c.hidden_size, N = c.num_attention_heads, K = c.num_key_value_heads, D = c.head_dim;
-    const Linear::Options options{.bias = c.attention_bias};
+    const Linear::Options options{.bias = c.qkv_bias};
     q_proj = register_module("q_proj", std::make_shared<Linear>(H, N * D, options, build));
     k_proj = register_module("k_proj", std::make_shared<Linear>(H, K * D, options, build));
     v_proj = register_module("v_proj", std::make_shared<Linear>(H, K * D, options, build));
-    o_proj = register_module("o_proj", std::make_shared<Linear>(N * D, H, options, build));
+    o_proj = register_module("o_proj", std::make_shared<Linear>(N * D, H, Linear::Options{.bias = c.o_bias}, build));
+    if (!c.qk_norm) return;
+    q_norm = register_module("q_norm", std::make_shared<nn::RMSNorm>(D, c.rms_norm_eps, build));
+    k_norm = register_module("k_norm", std::make_shared<nn::RMSNorm>(D, c.rms_norm_eps, build));
   }
 
   Tensor forward(const Tensor& x, const LayerContext& context) {
-    const auto heads = [&](const Tensor& y) { return y.unflatten(2, {-1, head_dim}).transpose(1, 2); };
-    auto [q, k] = kernels::rotary(heads(q_proj->forward(x)),                             // [B, N, T, D]
-                                  heads(k_proj->forward(x)), context.cos, context.sin);  // [B, K, T, D]
-    const Tensor v = heads(v_proj->forward(x));                                          // [B, K, T, D]
-    const Tensor y = nn::causal_attention(q, k, v, context, layer, scale,
-                                          is_training() ? attention_dropout : 0.0);  // [B, T, N * D]
+    const auto heads = [&](const Tensor& y, const auto& norm) {
+      const Tensor split = y.unflatten(2, {-1, head_dim});  // [B, T, N or K, D]
+      return (norm ? norm->forward(split) : split).transpose(1, 2);
+    };
+    auto [q, k] = kernels::rotary(heads(q_proj->forward(x), q_norm),                             // [B, N, T, D]
+                                  heads(k_proj->forward(x), k_norm), context.cos, context.sin);  // [B, K, T, D]
+    const Tensor v = v_proj->forward(x).unflatten(2, {-1, head_dim}).transpose(1, 2);            // [B, K, T, D]
+    const Tensor y =
+        nn::causal_attention(q, k, v, context, layer,
+                             {.scale = scale, .dropout = is_training() ? attention_dropout : 0.0});  // [B, T, N * D]
     return o_proj->forward(y);
   }
 
   int64_t head_dim, layer;
   double scale, attention_dropout;
   std::shared_ptr<Linear> q_proj, k_proj, v_proj, o_proj;
+  std::shared_ptr<nn::RMSNorm> q_norm, k_norm;  // Qwen3 alone
 };
 
 struct MLP : torch::nn::Module {
@@ -120,7 +134,10 @@ struct Block : torch::nn::Module {
 };
 
 struct Decoder : torch::nn::Module {
-  Decoder(const LlamaConfig& c, const Build& build) : rotary(c.rope, c.head_dim, c.max_position_embeddings) {
+  Decoder(const LlamaConfig& c, const Build& build)
+      : rotary(c.rope, c.head_dim, c.max_position_embeddings),
+        sliding_window(c.sliding_window),
+        is_sliding(c.is_sliding) {
     embed_tokens = register_module("embed_tokens", std::make_shared<nn::Embedding>(c.vocab_size, c.hidden_size, build));
     layers = register_module("layers", std::make_shared<nn::Layers<Block>>());
     for (int64_t i = 0; i < c.num_hidden_layers; ++i) layers->append(std::make_shared<Block>(c, i, build));
@@ -129,10 +146,11 @@ struct Decoder : torch::nn::Module {
 
   Tensor forward(const Tensor& input_ids, LayerContext& context, std::vector<Tensor>* hidden_states) {
     rotary.prepare(context);
+    const LayerContext windowed = nn::within_window(context, sliding_window);
     Residual x{embed_tokens->forward(input_ids), {}};  // [B, T, H]
-    for (const auto& block : *layers) {
+    for (size_t i = 0; i < layers->size(); ++i) {
       if (hidden_states) hidden_states->push_back(x.sum());
-      x = nn::run_layer(*block, x, context, gradient_checkpointing);
+      x = nn::run_layer(*(*layers)[i], x, is_sliding[i] ? windowed : context, gradient_checkpointing);
     }
     const Tensor y = norm->forward(x);
     if (hidden_states) hidden_states->push_back(y);
@@ -140,6 +158,8 @@ struct Decoder : torch::nn::Module {
   }
 
   nn::Rotary rotary;
+  int64_t sliding_window;
+  std::vector<bool> is_sliding;
   bool gradient_checkpointing = false;
   std::shared_ptr<nn::Embedding> embed_tokens;
   std::shared_ptr<nn::Layers<Block>> layers;
@@ -202,8 +222,7 @@ class Llama final : public nn::CausalModel {
 
   io::Json config() const override {
     io::Json json = config_.raw;
-    json["architectures"] = {"LlamaForCausalLM"};
-    json["model_type"] = "llama";
+    json["architectures"] = {config_.architecture};
     write_rope(config_.rope, json);
     return json;
   }
@@ -216,8 +235,12 @@ class Llama final : public nn::CausalModel {
 
 }  // namespace
 
-std::shared_ptr<nn::CausalModel> make_llama(const io::Json& config, const std::string& where, const Build& build) {
-  return std::make_shared<Llama>(LlamaConfig::from_hf(config, where, build.typed_keys), build);
+std::shared_ptr<nn::Model> make_llama_decoder(LlamaConfig config, const Build& build) {
+  return std::make_shared<Llama>(std::move(config), build);
+}
+
+std::shared_ptr<nn::Model> make_llama(const io::Json& config, const std::string& where, const Build& build) {
+  return make_llama_decoder(LlamaConfig::from_hf(config, where, build.typed_keys), build);
 }
 
 std::optional<std::string> llama_parameter_name(const std::string& name) {
@@ -228,58 +251,60 @@ std::optional<std::string> llama_parameter_name(const std::string& name) {
 
 std::map<std::string, io::Json> llama_presets() {
   struct Shape {
-    const char* name;
-    int64_t vocab, hidden, intermediate, layers, heads, kv_heads, positions;
-    double theta, eps;
-    bool tied;
-    double llama3_factor;  // 0: no scaling
-    int64_t bos, eos;
+    LlamaShape shape;
+    double theta, llama3_factor;  // 0: no scaling
   };
   // As the published config.json of each says.
   static constexpr Shape kShapes[] = {
-      {"smollm2-135m", 49152, 576, 1536, 30, 9, 3, 8192, 1e5, 1e-5, true, 0, 0, 0},
-      {"smollm2-360m", 49152, 960, 2560, 32, 15, 5, 8192, 1e5, 1e-5, true, 0, 0, 0},
-      {"smollm2-1.7b", 49152, 2048, 8192, 24, 32, 32, 8192, 13e4, 1e-5, true, 0, 0, 0},
-      {"tinyllama-1.1b", 32000, 2048, 5632, 22, 32, 4, 2048, 1e4, 1e-5, false, 0, 1, 2},
-      {"llama-2-7b", 32000, 4096, 11008, 32, 32, 32, 4096, 1e4, 1e-5, false, 0, 1, 2},
-      {"llama-2-13b", 32000, 5120, 13824, 40, 40, 40, 4096, 1e4, 1e-5, false, 0, 1, 2},
-      {"llama-2-70b", 32000, 8192, 28672, 80, 64, 8, 4096, 1e4, 1e-5, false, 0, 1, 2},
-      {"llama-3-8b", 128256, 4096, 14336, 32, 32, 8, 8192, 5e5, 1e-5, false, 0, 128000, 128001},
-      {"llama-3-70b", 128256, 8192, 28672, 80, 64, 8, 8192, 5e5, 1e-5, false, 0, 128000, 128001},
-      {"llama-3.1-8b", 128256, 4096, 14336, 32, 32, 8, 131072, 5e5, 1e-5, false, 8, 128000, 128001},
-      {"llama-3.2-1b", 128256, 2048, 8192, 16, 32, 8, 131072, 5e5, 1e-5, true, 32, 128000, 128001},
-      {"llama-3.2-3b", 128256, 3072, 8192, 28, 24, 8, 131072, 5e5, 1e-5, true, 32, 128000, 128001},
+      {{"smollm2-135m", 49152, 576, 1536, 30, 9, 3, 64, 8192, 1e-5, true, 0, 0}, 1e5, 0},
+      {{"smollm2-360m", 49152, 960, 2560, 32, 15, 5, 64, 8192, 1e-5, true, 0, 0}, 1e5, 0},
+      {{"smollm2-1.7b", 49152, 2048, 8192, 24, 32, 32, 64, 8192, 1e-5, true, 0, 0}, 13e4, 0},
+      {{"tinyllama-1.1b", 32000, 2048, 5632, 22, 32, 4, 64, 2048, 1e-5, false, 1, 2}, 1e4, 0},
+      {{"llama-2-7b", 32000, 4096, 11008, 32, 32, 32, 128, 4096, 1e-5, false, 1, 2}, 1e4, 0},
+      {{"llama-2-13b", 32000, 5120, 13824, 40, 40, 40, 128, 4096, 1e-5, false, 1, 2}, 1e4, 0},
+      {{"llama-2-70b", 32000, 8192, 28672, 80, 64, 8, 128, 4096, 1e-5, false, 1, 2}, 1e4, 0},
+      {{"llama-3-8b", 128256, 4096, 14336, 32, 32, 8, 128, 8192, 1e-5, false, 128000, 128001}, 5e5, 0},
+      {{"llama-3-70b", 128256, 8192, 28672, 80, 64, 8, 128, 8192, 1e-5, false, 128000, 128001}, 5e5, 0},
+      {{"llama-3.1-8b", 128256, 4096, 14336, 32, 32, 8, 128, 131072, 1e-5, false, 128000, 128001}, 5e5, 8},
+      {{"llama-3.2-1b", 128256, 2048, 8192, 16, 32, 8, 64, 131072, 1e-5, true, 128000, 128001}, 5e5, 32},
+      {{"llama-3.2-3b", 128256, 3072, 8192, 28, 24, 8, 128, 131072, 1e-5, true, 128000, 128001}, 5e5, 32},
   };
   std::map<std::string, io::Json> presets;
-  for (const Shape& shape : kShapes) {
-    io::Json& json = presets[shape.name] = {{"model_type", "llama"},
-                                            {"architectures", {"LlamaForCausalLM"}},
-                                            {"vocab_size", shape.vocab},
-                                            {"hidden_size", shape.hidden},
-                                            {"intermediate_size", shape.intermediate},
-                                            {"num_hidden_layers", shape.layers},
-                                            {"num_attention_heads", shape.heads},
-                                            {"num_key_value_heads", shape.kv_heads},
-                                            {"head_dim", shape.hidden / shape.heads},
-                                            {"hidden_act", "silu"},
-                                            {"max_position_embeddings", shape.positions},
-                                            {"rms_norm_eps", shape.eps},
-                                            {"initializer_range", 0.02},
-                                            {"attention_bias", false},
-                                            {"mlp_bias", false},
-                                            {"attention_dropout", 0.0},
-                                            {"tie_word_embeddings", shape.tied},
-                                            {"bos_token_id", shape.bos},
-                                            {"eos_token_id", shape.eos}};
-    nn::RopeConfig rope{.theta = shape.theta};
-    if (shape.llama3_factor > 0) {
+  for (const auto& [shape, theta, llama3_factor] : kShapes) {
+    nn::RopeConfig rope{.theta = theta};
+    if (llama3_factor > 0) {
       rope.type = nn::RopeType::llama3;
-      rope.factor = shape.llama3_factor;
+      rope.factor = llama3_factor;
       rope.original_max_position_embeddings = 8192;
     }
-    write_rope(rope, json);
+    io::Json& json = presets[shape.name] = llama_preset(shape, "llama", "LlamaForCausalLM", rope);
+    json["attention_bias"] = false;
+    json["mlp_bias"] = false;
   }
   return presets;
+}
+
+io::Json llama_preset(const LlamaShape& shape, const char* model_type, const char* architecture,
+                      const nn::RopeConfig& rope) {
+  io::Json json = {{"model_type", model_type},
+                   {"architectures", {architecture}},
+                   {"vocab_size", shape.vocab},
+                   {"hidden_size", shape.hidden},
+                   {"intermediate_size", shape.intermediate},
+                   {"num_hidden_layers", shape.layers},
+                   {"num_attention_heads", shape.heads},
+                   {"num_key_value_heads", shape.kv_heads},
+                   {"head_dim", shape.head_dim},
+                   {"hidden_act", "silu"},
+                   {"max_position_embeddings", shape.positions},
+                   {"rms_norm_eps", shape.eps},
+                   {"initializer_range", 0.02},
+                   {"attention_dropout", 0.0},
+                   {"tie_word_embeddings", shape.tied},
+                   {"bos_token_id", shape.bos},
+                   {"eos_token_id", shape.eos}};
+  write_rope(rope, json);
+  return json;
 }
 
 }  // namespace llmtk::models

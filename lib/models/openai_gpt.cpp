@@ -66,8 +66,8 @@ struct Attention : torch::nn::Module {
   Tensor forward(const Tensor& x, const LayerContext& context) {
     const Tensor qkv = c_attn->forward(x).unflatten(2, {3, heads, -1}).permute({2, 0, 3, 1, 4});  // [3, B, N, T, D]
     const auto parts = qkv.unbind(0);
-    const Tensor y = nn::causal_attention(parts[0], parts[1], parts[2], context, layer, scale,
-                                          is_training() ? attn_pdrop : 0.0);  // [B, T, H]
+    const Tensor y = nn::causal_attention(parts[0], parts[1], parts[2], context, layer,
+                                          {.scale = scale, .dropout = is_training() ? attn_pdrop : 0.0});  // [B, T, H]
     return nn::dropout(c_proj->forward(y), resid_pdrop, is_training());
   }
 
@@ -199,7 +199,7 @@ class OpenAIGPT final : public nn::CausalModel {
 
 }  // namespace
 
-std::shared_ptr<nn::CausalModel> make_openai_gpt(const io::Json& config, const std::string& where, const Build& build) {
+std::shared_ptr<nn::Model> make_openai_gpt(const io::Json& config, const std::string& where, const Build& build) {
   return std::make_shared<OpenAIGPT>(OpenAIGPTConfig::from_hf(config, where, build.typed_keys), build);
 }
 

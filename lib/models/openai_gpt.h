@@ -30,8 +30,7 @@ struct OpenAIGPTConfig {
                                  const io::TypedKeys* typed_keys = nullptr);
 };
 
-std::shared_ptr<nn::CausalModel> make_openai_gpt(const io::Json& config, const std::string& where,
-                                                 const nn::Build& build);
+std::shared_ptr<nn::Model> make_openai_gpt(const io::Json& config, const std::string& where, const nn::Build& build);
 
 /// The parameter that a tensor of a file means: files of the bare model lack the prefix, old ones carry the causal mask
 /// and the positions as buffers. nullopt: not a weight.

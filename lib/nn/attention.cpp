@@ -2,15 +2,19 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/cumsum.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "core/error.h"
+#include "kernels/activation.h"
 #include "kernels/backend.h"
 
 namespace llmtk::nn {
@@ -96,49 +100,124 @@ LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContex
   return made;
 }
 
-namespace {
-
-/// The formula as the textbook has it (Vaswani et al. 2017, eq. 1), with its weights.
-at::Tensor explicit_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const LayerContext& context,
-                              double scale, double dropout) {
-  if (const int64_t group = q.size(1) / k.size(1); group > 1) {
-    k = k.repeat_interleave(group, 1);  // [B, H, S, D]
-    v = v.repeat_interleave(group, 1);
-  }
-  at::Tensor mask = context.mask;
-  if (!mask.defined()) mask = causal_mask(k.size(2) - q.size(2), q.size(2), q.device());
-  at::Tensor scores = at::matmul(q, k.transpose(2, 3)) * scale;  // [B, H, T, S]
-  scores = scores.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity());
-  at::Tensor weights = at::softmax(scores, -1, c10::kFloat);
-  context.attentions->push_back(weights);
-  if (dropout > 0) weights = at::dropout(weights, dropout, true);
-  return at::matmul(weights.to(v.scalar_type()), v);  // [B, H, T, D]
+LayerContext within_window(LayerContext context, int64_t window) {
+  const int64_t past = context.past, total = past + context.length;
+  if (window <= 0 || total <= window) return context;
+  context.window = window;
+  context.first_key = std::max<int64_t>(0, past + 1 - window);
+  if (!context.mask.defined() && context.length == 1) return context;  // it sees all keys that are left
+  const auto options = context.position_ids.options();
+  const at::Tensor queries = at::arange(past, total, options).unsqueeze(1);  // [T, 1]
+  const at::Tensor keys = at::arange(context.first_key, total, options);     // [S]
+  const at::Tensor all =
+      context.mask.defined() ? context.mask : causal_mask(past, context.length, context.position_ids.device());
+  const at::Tensor mask = all.narrow(3, context.first_key, total - context.first_key);  // [B or 1, 1, T, S]
+  context.mask = mask.logical_and(keys.gt(queries - window));
+  return context;
 }
 
-/// Without the processor's bfloat16 instructions LibTorch's attention in bfloat16 is some four times slower than through
-/// float32 when a gradient follows; forward alone it is not.
+namespace {
+
+/// The queries of one key-value head below each other, so that one product serves them all and no key is repeated:
+/// [B, H, T, D] -> [B, K, H / K * T, D].
+at::Tensor heads_to_rows(const at::Tensor& x, int64_t key_value_heads) {
+  return x.unflatten(1, {key_value_heads, x.size(1) / key_value_heads}).flatten(2, 3);
+}
+/// And back.
+at::Tensor rows_to_heads(const at::Tensor& x, int64_t length) {
+  return x.unflatten(2, {x.size(2) / length, length}).flatten(1, 2);
+}
+
+/// The formula as the textbook has it (Vaswani et al. 2017, eq. 1): the weights, [B, H, T, S] float32. mask: undefined
+/// where every query sees all keys.
+at::Tensor attention_weights(const at::Tensor& q, const at::Tensor& k, const at::Tensor& mask,
+                             const AttentionOptions& options) {
+  at::Tensor scores =
+      rows_to_heads(at::matmul(heads_to_rows(q, k.size(1)), k.transpose(2, 3)), q.size(2)).to(c10::kFloat);
+  scores = scores * options.scale;  // [B, H, T, S]
+  if (options.softcap > 0) scores = kernels::softcap(scores, options.softcap);
+  if (mask.defined()) scores = scores.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity());
+  return at::softmax(scores, -1);
+}
+
+/// The values, weighted: [B, H, T, D].
+at::Tensor weighted_values(at::Tensor weights, const at::Tensor& v, double dropout) {
+  const int64_t length = weights.size(2);
+  if (dropout > 0) weights = at::dropout(weights, dropout, true);
+  return rows_to_heads(at::matmul(heads_to_rows(weights.to(v.scalar_type()), v.size(1)), v), length);
+}
+
+at::Tensor explicit_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const LayerContext& context, const AttentionOptions& options) {
+  at::Tensor mask = context.mask;
+  if (!mask.defined() && q.size(2) > 1) mask = causal_mask(k.size(2) - q.size(2), q.size(2), q.device());
+  const at::Tensor weights = attention_weights(q, k, mask, options);
+  const int64_t unseen = context.first_key;
+  context.attentions->push_back(unseen > 0 ? at::constant_pad_nd(weights, {unseen, 0}) : weights);
+  return weighted_values(weights, v, options.dropout);
+}
+
+/// The explicit formula for some queries at a time, so that the scores of all never stand side by side.
+at::Tensor softcapped_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                const LayerContext& context, const AttentionOptions& options) {
+  constexpr int64_t kMostScores = int64_t{1} << 23;  // 32 MiB of them
+  const int64_t T = q.size(2), S = k.size(2);
+  const int64_t step = std::clamp<int64_t>(kMostScores / std::max<int64_t>(1, q.size(0) * q.size(1) * S), 1, T);
+  const torch::nn::Module no_parameters;
+  Tensors pieces;
+  for (int64_t begin = 0; begin < T; begin += step) {
+    const int64_t n = std::min(step, T - begin);
+    // The keys from the first query's window to the last query itself.
+    const int64_t end = S - T + begin + n;
+    const int64_t start = context.window > 0 ? std::max<int64_t>(0, end - n + 1 - context.window) : 0;
+    at::Tensor mask;
+    if (context.mask.defined())
+      mask = context.mask.narrow(2, begin, n).narrow(3, start, end - start);
+    else if (n > 1)
+      mask = causal_mask(end - n, n, q.device());
+    const auto piece = [mask, options](const Tensors& x) -> Tensors {
+      return {weighted_values(attention_weights(x[0], x[1], mask, options), x[2], options.dropout)};
+    };
+    const Tensors inputs = {q.narrow(2, begin, n), k.narrow(2, start, end - start), v.narrow(2, start, end - start)};
+    pieces.push_back(checkpoint(no_parameters, inputs, piece)[0]);  // [B, H, n, D]
+  }
+  return pieces.size() == 1 ? pieces[0] : at::cat(pieces, 2);  // [B, H, T, D]
+}
+
+/// Without the processor's bfloat16 instructions LibTorch's attention in bfloat16 is some four times slower than
+/// through float32 when a gradient follows; forward alone it is not.
 bool backward_is_faster_wide(const at::Tensor& q) {
   return q.is_cpu() && q.scalar_type() == c10::kBFloat16 && q.requires_grad() && c10::GradMode::is_enabled() &&
          !kernels::fast_bfloat16_products();
 }
 
+at::Tensor fused_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const LayerContext& context,
+                           const AttentionOptions& options) {
+  const bool causal = !context.mask.defined() && context.length > 1;
+  const std::optional<at::Tensor> mask = context.mask.defined() ? std::optional(context.mask) : std::nullopt;
+  const bool widen = backward_is_faster_wide(q);
+  const auto wide = [&](const at::Tensor& t) { return widen ? t.to(c10::kFloat) : t; };
+  return at::scaled_dot_product_attention(wide(q), wide(k), wide(v), mask, options.dropout, causal, options.scale,
+                                          q.size(1) != k.size(1))
+      .to(q.scalar_type());
+}
+
 }  // namespace
 
 at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const LayerContext& context, int64_t layer,
-                            double scale, double dropout) {
-  if (context.cache) std::tie(k, v) = context.cache->append(layer, k, v);  // [B, K, S, D]
-  at::Tensor y;
-  if (context.attentions && context.attention_layer.value_or(layer) == layer) {
-    y = explicit_attention(q, k, v, context, scale, dropout);
-  } else {
-    const bool causal = !context.mask.defined() && context.length > 1;
-    const std::optional<at::Tensor> mask = context.mask.defined() ? std::optional(context.mask) : std::nullopt;
-    const bool widen = backward_is_faster_wide(q);
-    const auto wide = [&](const at::Tensor& t) { return widen ? t.to(c10::kFloat) : t; };
-    y = at::scaled_dot_product_attention(wide(q), wide(k), wide(v), mask, dropout, causal, scale,
-                                         q.size(1) != k.size(1))
-            .to(q.scalar_type());
+                            const AttentionOptions& options) {
+  if (context.cache) std::tie(k, v) = context.cache->append(layer, k, v);  // [B, K, past + T, D]
+  if (const int64_t unseen = context.first_key; unseen > 0) {
+    k = k.narrow(2, unseen, k.size(2) - unseen);  // [B, K, S, D]
+    v = v.narrow(2, unseen, v.size(2) - unseen);
   }
+  at::Tensor y;
+  if (context.attentions && context.attention_layer.value_or(layer) == layer)
+    y = explicit_attention(q, k, v, context, options);
+  else if (options.softcap > 0)
+    y = softcapped_attention(q, k, v, context, options);
+  else
+    y = fused_attention(q, k, v, context, options);
   return y.transpose(1, 2).flatten(2);  // [B, T, H * D]
 }
 

@@ -19,7 +19,10 @@ struct LayerContext {
   int64_t length = 0;  ///< T, new tokens
   bool default_positions = true;
   at::Tensor position_ids;  ///< [B, T] or [1, T] int64
-  at::Tensor mask;          ///< bool [B or 1, 1, T, past + T], true where a query sees a key; undefined: plain causal
+  int64_t window = 0;       ///< tokens that a query sees, itself included; 0: all before it
+  int64_t first_key = 0;    ///< the keys before it are out of every query's window
+  at::Tensor mask;          ///< bool [B or 1, 1, T, S], S = past + T - first_key, true where a query sees a key;
+                            ///< undefined: plain causal
   at::Tensor cos, sin;      ///< rotary families only, see nn/rotary.h
   std::vector<at::Tensor>* attentions = nullptr;
   std::optional<int64_t> attention_layer;
@@ -31,12 +34,23 @@ struct LayerContext {
 /// Throws Error(usage) when past + T exceeds max_positions.
 LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContext& context, int64_t max_positions);
 
+/// The context of layers that see a sliding window: each query the last `window` tokens, itself included, as HF's
+/// create_sliding_window_causal_mask. The context as it is where the window holds all tokens there are, or is 0.
+LayerContext within_window(LayerContext context, int64_t window);
+
+struct AttentionOptions {
+  double scale = 1;    ///< of the scores
+  double dropout = 0;  ///< of the weights
+  double softcap = 0;  ///< scores become kernels::softcap of themselves (Gemma 2); 0: they stay
+};
+
 /// softmax(q k^T * scale + mask) v, causal. q: [B, H, T, D]; k, v: [B, K, T, D] with H a multiple of K (grouped-query
 /// attention); appended to the cache of `layer` where there is one. Returns [B, T, H * D]. With context.attentions set
-/// (and this layer's weights wanted) the weights are computed explicitly and appended there, [B, H, T, S]; otherwise
-/// LibTorch's fused attention runs.
+/// (and this layer's weights wanted) the weights are computed explicitly and appended there, [B, H, T, past + T];
+/// otherwise LibTorch's fused attention runs, or with a softcap, which that does not know, a product for some queries
+/// at a time, computed again in backward.
 at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const LayerContext& context, int64_t layer,
-                            double scale, double dropout);
+                            const AttentionOptions& options);
 
 /// block.forward(x, context), with its activations recomputed in backward where `checkpointing` is on and the module is
 /// training.

@@ -1,20 +1,34 @@
 #include "nn/causal_model.h"
 
-#include "core/error.h"
+#include "kernels/activation.h"
+#include "kernels/cross_entropy.h"
 #include "nn/linear.h"
 
 namespace llmtk::nn {
 
-at::Tensor CausalModel::logits(const at::Tensor& hidden) { return lm_head().forward(hidden); }
+at::Tensor CausalModel::logits(const at::Tensor& hidden) {
+  const at::Tensor logits = lm_head().forward(hidden);
+  const double softcap = final_logit_softcapping();
+  return softcap > 0 ? kernels::softcap(logits, softcap) : logits;
+}
 
-c10::ScalarType CausalModel::dtype() const { return parameters().front().scalar_type(); }
+at::Tensor CausalModel::cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
+                                      int64_t ignore_index) {
+  return kernels::linear_cross_entropy(
+      hidden, lm_head().effective_weight(), targets,
+      {.ignore_index = ignore_index, .scale = scale, .softcap = final_logit_softcapping()});
+}
 
-c10::Device CausalModel::device() const { return parameters().front().device(); }
+at::Tensor CausalModel::log_prob(const at::Tensor& hidden, const at::Tensor& targets, int64_t ignore_index) {
+  return kernels::linear_log_prob(hidden, lm_head().effective_weight(), targets, ignore_index,
+                                  final_logit_softcapping());
+}
 
-int64_t CausalModel::num_parameters() const {
-  int64_t count = 0;
-  for (const at::Tensor& parameter : parameters()) count += parameter.numel();
-  return count;
+std::map<std::string, at::Tensor> CausalModel::tied_names() {
+  const Linear& head = lm_head();
+  const bool tied = head.weight.defined() && head.parameters(/*recurse=*/false).empty();
+  return tied ? std::map<std::string, at::Tensor>{{"lm_head.weight", head.weight}}
+              : std::map<std::string, at::Tensor>();
 }
 
 }  // namespace llmtk::nn

@@ -1,15 +1,14 @@
 #pragma once
-// The interface between model families and everything that trains or generates with them.
+// The interface between families of decoders and everything that trains or generates with them.
 
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 
 #include <cstdint>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
-#include <string>
 #include <vector>
+
+#include "nn/model.h"
 
 namespace llmtk::nn {
 
@@ -31,33 +30,29 @@ struct ForwardContext {
 };
 
 /// A decoder with a language-model head.
-class CausalModel : public torch::nn::Module {
+class CausalModel : public Model {
  public:
+  static constexpr const char* kKind = "a decoder";
+  const char* kind() const override { return kKind; }
+
   /// input_ids: [B, T] int64. Returns the last hidden states after the final norm: [B, T, H].
   virtual at::Tensor forward(const at::Tensor& input_ids, const ForwardContext& context = {}) = 0;
   /// The head, [V, H]; tied or not. Losses fuse with it, so logits need not be materialised.
   virtual Linear& lm_head() = 0;
+  /// Logits are kernels::softcap with this bound of what the head gives (Gemma 2); 0: they are what it gives.
+  virtual double final_logit_softcapping() const { return 0; }
   /// Logits of hidden states: [..., H] -> [..., V].
   at::Tensor logits(const at::Tensor& hidden);
-
-  virtual int64_t vocab_size() const = 0;
-  virtual int64_t max_positions() const = 0;  ///< longest sequence the model can see
-  virtual int64_t num_layers() const = 0;
-  virtual void initialize(uint64_t seed) = 0;  ///< random weights as published for the family
+  /// scale * sum of -log p(target) without holding the logits: kernels::linear_cross_entropy of the head.
+  /// hidden: [N, H]; targets: [N] int64, those that are ignore_index are left out. A scalar, float32.
+  at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
+                           int64_t ignore_index = -100);
+  /// log p(target) without holding the logits: [N] float32, 0 where the target is ignore_index. Not differentiable.
+  at::Tensor log_prob(const at::Tensor& hidden, const at::Tensor& targets, int64_t ignore_index = -100);
   /// A cache for `batch` sequences of at most `max_length` tokens, in the model's dtype and on its device.
   virtual std::unique_ptr<KVCache> make_cache(int64_t batch, int64_t max_length) = 0;
-  virtual void set_gradient_checkpointing(bool on) = 0;
-  /// Floating-point operations of one training step per token (forward and backward, without what checkpointing
-  /// repeats), for the share of peak: 6 per weight of every matrix product, head included, and 6 * heads * head_dim *
-  /// sequence_length per layer for causal attention (half of the full square).
-  virtual double training_flops_per_token(int64_t sequence_length) const = 0;
-  /// What config.json says of this model, "model_type" and "architectures" included.
-  virtual nlohmann::ordered_json config() const = 0;
 
-  /// Of the parameters.
-  c10::ScalarType dtype() const;
-  c10::Device device() const;
-  int64_t num_parameters() const;  ///< tied ones once
+  std::map<std::string, at::Tensor> tied_names() override;
 };
 
 }  // namespace llmtk::nn

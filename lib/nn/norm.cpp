@@ -1,14 +1,19 @@
 #include "nn/norm.h"
 
 #include <ATen/ops/dropout.h>
+#include <ATen/ops/ones.h>
 
 #include "kernels/norm.h"
 
 namespace llmtk::nn {
 
-LayerNorm::LayerNorm(int64_t width, double eps, const Build& build) : eps_(eps) {
-  weight = register_parameter("weight", build.empty({width}));
-  bias = register_parameter("bias", build.empty({width}));
+LayerNorm::LayerNorm(int64_t width, double eps, const Build& build, bool affine) : eps_(eps) {
+  if (affine) {
+    weight = register_parameter("weight", build.empty({width}));
+    bias = register_parameter("bias", build.empty({width}));
+  } else {
+    weight = at::ones({width}, at::TensorOptions().dtype(build.dtype).device(build.device));
+  }
 }
 
 at::Tensor LayerNorm::forward(const at::Tensor& x) const { return kernels::layer_norm(x, weight, bias, eps_); }
@@ -20,15 +25,16 @@ at::Tensor LayerNorm::forward(Residual& x) const {
   return normed;
 }
 
-RMSNorm::RMSNorm(int64_t width, double eps, const Build& build) : eps_(eps) {
+RMSNorm::RMSNorm(int64_t width, double eps, const Build& build, bool unit_offset)
+    : eps_(eps), unit_offset_(unit_offset) {
   weight = register_parameter("weight", build.empty({width}));
 }
 
-at::Tensor RMSNorm::forward(const at::Tensor& x) const { return kernels::rms_norm(x, weight, eps_); }
+at::Tensor RMSNorm::forward(const at::Tensor& x) const { return kernels::rms_norm(x, weight, eps_, unit_offset_); }
 
 at::Tensor RMSNorm::forward(Residual& x) const {
   if (!x.update.defined()) return forward(x.stream);
-  auto [sum, normed] = kernels::add_rms_norm(x.update, x.stream, weight, eps_);
+  auto [sum, normed] = kernels::add_rms_norm(x.update, x.stream, weight, eps_, unit_offset_);
   x = {sum, {}};
   return normed;
 }

@@ -17,21 +17,22 @@ struct Residual {
 /// As torch.nn.LayerNorm over the last dimension.
 class LayerNorm : public torch::nn::Module {
  public:
-  LayerNorm(int64_t width, double eps, const Build& build);
+  /// affine: with a weight and a bias that are trained; else the weight is 1 and there is no bias.
+  LayerNorm(int64_t width, double eps, const Build& build, bool affine = true);
   at::Tensor forward(const at::Tensor& x) const;
   /// Moves x.update into x.stream and returns the norm of the sum.
   at::Tensor forward(Residual& x) const;
 
-  at::Tensor weight, bias;  ///< [H]
+  at::Tensor weight, bias;  ///< [H]; the bias may be undefined
 
  private:
   double eps_;
 };
 
-/// As HF's LlamaRMSNorm.
+/// As HF's LlamaRMSNorm; with unit_offset as its GemmaRMSNorm, which keeps the weight as its distance from 1.
 class RMSNorm : public torch::nn::Module {
  public:
-  RMSNorm(int64_t width, double eps, const Build& build);
+  RMSNorm(int64_t width, double eps, const Build& build, bool unit_offset = false);
   at::Tensor forward(const at::Tensor& x) const;
   at::Tensor forward(Residual& x) const;
 
@@ -39,6 +40,7 @@ class RMSNorm : public torch::nn::Module {
 
  private:
   double eps_;
+  bool unit_offset_;
 };
 
 /// Inverted dropout; x itself when p is 0 or the module that asks is not training.

@@ -80,6 +80,11 @@ at::Tensor proportional_frequencies(const RopeConfig& c, int64_t dim) {
 
 }  // namespace
 
+int64_t rotated_dimensions(const RopeConfig& config, int64_t head_dim) {
+  if (config.type == RopeType::proportional) return head_dim;
+  return static_cast<int64_t>(static_cast<double>(head_dim) * config.partial_rotary_factor);
+}
+
 double attention_factor(const RopeConfig& config) {
   if (config.type == RopeType::yarn) return yarn_attention_factor(config);
   if (config.type == RopeType::longrope) return longrope_attention_factor(config);
@@ -87,8 +92,11 @@ double attention_factor(const RopeConfig& config) {
 }
 
 Rotary::Rotary(const RopeConfig& config, int64_t head_dim, int64_t max_positions)
-    : config_(config), dim_(head_dim), max_positions_(max_positions), attention_factor_(attention_factor(config)) {
-  LLMTK_CHECK(dim_ % 2 == 0, "head_dim ", dim_, " is odd");
+    : config_(config),
+      dim_(rotated_dimensions(config, head_dim)),
+      max_positions_(max_positions),
+      attention_factor_(attention_factor(config)) {
+  LLMTK_CHECK(dim_ % 2 == 0, dim_, " dimensions do not make pairs");
 }
 
 at::Tensor Rotary::inverse_frequencies(int64_t sequence_length) const {

@@ -33,8 +33,11 @@ struct RopeConfig {
   bool truncate = true;                                            ///< yarn
   std::optional<double> attention_factor, mscale, mscale_all_dim;  ///< yarn; attention_factor: longrope too
   std::vector<double> short_factor, long_factor;                   ///< longrope, [head_dim / 2] each
-  double partial_rotary_factor = 1;                                ///< proportional
+  double partial_rotary_factor = 1;                                ///< the share of the dimensions that turns
 };
+
+/// How many of a head's dimensions are rotated: its first ones. With the type proportional all are, some by no angle.
+int64_t rotated_dimensions(const RopeConfig& config, int64_t head_dim);
 
 /// What cosines and sines are multiplied with: as given, or as the papers of yarn and longrope infer it; else 1.
 double attention_factor(const RopeConfig& config);
@@ -42,10 +45,10 @@ double attention_factor(const RopeConfig& config);
 /// The cosines and sines of the positions that occur.
 class Rotary {
  public:
-  /// head_dim: the size that is rotated; max_positions: the model's max_position_embeddings.
+  /// max_positions: the model's max_position_embeddings.
   Rotary(const RopeConfig& config, int64_t head_dim, int64_t max_positions);
 
-  /// Sets context.cos and context.sin, [1 or B, T, head_dim] float32, for context.position_ids.
+  /// Sets context.cos and context.sin, [1 or B, T, rotated_dimensions] float32, for context.position_ids.
   void prepare(LayerContext& context);
 
  private:
@@ -57,7 +60,7 @@ class Rotary {
   RopeConfig config_;
   int64_t dim_, max_positions_;
   double attention_factor_;
-  at::Tensor cos_, sin_;  // [positions, head_dim]: made once, grown when needed
+  at::Tensor cos_, sin_;  // [positions, rotated_dimensions]: made once, grown when needed
 };
 
 }  // namespace llmtk::nn

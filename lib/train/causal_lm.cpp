@@ -2,9 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include "kernels/cross_entropy.h"
-#include "nn/linear.h"
-
 namespace llmtk::train {
 namespace {
 
@@ -21,8 +18,7 @@ at::Tensor causal_lm_loss(nn::CausalModel& model, const data::Batch& batch, doub
   if (!batch.position_ids.empty()) context.position_ids = on_device(batch.position_ids, batch, device);
   const at::Tensor hidden = model.forward(on_device(batch.input_ids, batch, device), context);  // [B, T, H]
   const at::Tensor labels = on_device(batch.labels, batch, device);
-  return kernels::linear_cross_entropy(hidden.flatten(0, 1), model.lm_head().effective_weight(), labels.flatten(),
-                                       {.ignore_index = data::kIgnore, .scale = scale});
+  return model.cross_entropy(hidden.flatten(0, 1), labels.flatten(), scale, data::kIgnore);
 }
 
 }  // namespace llmtk::train

@@ -42,6 +42,10 @@ void norms(c10::Device device) {
         "rms_norm", [](const Tensors& t) { return Tensors{kernels::rms_norm(t[0], t[1], 1e-6)}; },
         [](const Tensors& t) { return Tensors{kernels::reference::rms_norm(t[0], t[1], 1e-6)}; }, {x, weight}, device);
     test::compare(
+        "rms_norm with unit offset", [](const Tensors& t) { return Tensors{kernels::rms_norm(t[0], t[1], 1e-6, true)}; },
+        [](const Tensors& t) { return Tensors{kernels::reference::rms_norm(t[0], t[1], 1e-6, true)}; }, {x, bias},
+        device);
+    test::compare(
         "add_layer_norm",
         [](const Tensors& t) {
           const auto [sum, y] = kernels::add_layer_norm(t[0], t[1], t[2], t[3], 1e-5);
@@ -63,6 +67,17 @@ void norms(c10::Device device) {
           return Tensors{sum, kernels::reference::rms_norm(sum, t[2], 1e-6)};
         },
         {x, residual, weight}, device);
+    test::compare(
+        "add_rms_norm with unit offset",
+        [](const Tensors& t) {
+          const auto [sum, y] = kernels::add_rms_norm(t[0], t[1], t[2], 1e-6, true);
+          return Tensors{sum, y};
+        },
+        [](const Tensors& t) {
+          const at::Tensor sum = t[0] + t[1];
+          return Tensors{sum, kernels::reference::rms_norm(sum, t[2], 1e-6, true)};
+        },
+        {x, residual, bias}, device);
   }
   // Three dimensions that do not lie in order, and only one of the two outputs used.
   const at::Tensor x = random({4, 3, 40}).transpose(0, 1), residual = random({3, 4, 40}), weight = random({40});
@@ -150,15 +165,17 @@ void cross_entropies(c10::Device device) {
     at::Tensor targets = at::randint(c.V, {c.N}, at::kLong);
     targets.masked_fill_(at::rand({c.N}) < c.ignored, -100);
     const at::Tensor hidden = random({c.N, c.H}), weight = random({c.V, c.H}, 0.5);
-    const kernels::LinearCrossEntropyOptions options{.scale = 0.25};
-    test::compare(
-        "linear_cross_entropy",
-        [&](const Tensors& t) { return Tensors{kernels::linear_cross_entropy(t[0], t[1], t[2], options)}; },
-        [&](const Tensors& t) { return Tensors{kernels::reference::linear_cross_entropy(t[0], t[1], t[2], options)}; },
-        {hidden, weight, targets}, device);
     const at::Tensor h = hidden.to(device), w = weight.to(device), goal = targets.to(device);
-    const at::Tensor got = kernels::linear_log_prob(h, w, goal).cpu();
-    CHECK(test::difference(got, kernels::reference::linear_log_prob(hidden, weight, targets)) < 4e-6);
+    for (const double softcap : {0.0, 1.5}) {
+      const kernels::LinearCrossEntropyOptions options{.scale = 0.25, .softcap = softcap};
+      test::compare(
+          "linear_cross_entropy",
+          [&](const Tensors& t) { return Tensors{kernels::linear_cross_entropy(t[0], t[1], t[2], options)}; },
+          [&](const Tensors& t) { return Tensors{kernels::reference::linear_cross_entropy(t[0], t[1], t[2], options)}; },
+          {hidden, weight, targets}, device);
+      const at::Tensor got = kernels::linear_log_prob(h, w, goal, -100, softcap).cpu();
+      CHECK(test::difference(got, kernels::reference::linear_log_prob(hidden, weight, targets, -100, softcap)) < 4e-6);
+    }
   }
 }
 
@@ -243,6 +260,16 @@ TEST_CASE("a NaN or an infinity among the logits shows in the loss") {
         }
         hidden.set_requires_grad(false);
       }
+}
+
+TEST_CASE("a softcap bounds the logits before the loss, by the formula") {
+  const at::Tensor hidden = at::tensor({100.0f}).view({1, 1}), weight = at::tensor({1.0f, -1.0f}).view({2, 1});
+  const at::Tensor targets = at::tensor({1}, at::kLong);
+  // Logits of 100 and -100 become 2 and -2.
+  const double expected = std::log1p(std::exp(4.0));
+  CHECK(kernels::linear_cross_entropy(hidden, weight, targets, {.softcap = 2}).item<double>() == Approx(expected));
+  CHECK(kernels::linear_log_prob(hidden, weight, targets, -100, 2).item<double>() == Approx(-expected));
+  CHECK(kernels::linear_cross_entropy(hidden, weight, targets).item<double>() == Approx(200));
 }
 
 TEST_CASE("a target outside the vocabulary is refused") {
