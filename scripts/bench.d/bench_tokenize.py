@@ -6,8 +6,8 @@
   scripts/bench tokenize --check                      exit 7 unless llmtk is ahead of tiktoken and 8 x tokenizers
 
 The text is what set-up extracts (fortunes, in the folder that scripts/bootstrap --print data names) and, where LLMTK_TEST_DATA
-names the folder, Shakespeare and poems of the Tang. The tokenizers are GPT-2's, where LLMTK_TEST_DATA has it, one of SmolLM2's kind (every
-digit by itself), one of BERT's (WordPiece) and one of T5's (Unigram with sentencepiece's table), learnt from the text here.
+names the folder, Shakespeare and poems of the Tang. The tokenizers are GPT-2's, where LLMTK_TEST_DATA has it, and, learnt from the
+text here, one of SmolLM2's kind (every digit by itself), one of BERT's (WordPiece) and one of T5's (Unigram, sentencepiece's table).
 
 Before anything is timed all ids are compared. llmtk's time is what `tokenize count` takes to read the file, parse its JSON and
 encode it; the peers have their texts in memory. `MB/s` is by the clock; `per core` is MB per second of processor time: of llmtk's
@@ -101,8 +101,9 @@ def t5_json(rows, out):
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     trained, model = io.BytesIO(), sentencepiece_model_pb2.ModelProto()
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines_of(rows)), model_writer=trained, vocab_size=16000,
-                                             input_sentence_size=40000, minloglevel=2, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines_of(rows)), model_writer=trained, vocab_size=16000, input_sentence_size=40000, minloglevel=2,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
     model.ParseFromString(trained.getvalue())
     tokenizer = Tokenizer(models.Unigram([(piece.piece, piece.score) for piece in model.pieces], unk_id=2, byte_fallback=False))
     tokenizer.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)

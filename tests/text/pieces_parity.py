@@ -28,9 +28,11 @@ def bert_like(corpus, normalizer, vocab_size=1500, pre_tokenizer=None, cleanup=T
     tokenizer.train_from_iterator(corpus, trainers.WordPieceTrainer(
         vocab_size=vocab_size, special_tokens=BERT_TOKENS, show_progress=False))
     cls, sep = ("[CLS]", 2), ("[SEP]", 3)
-    tokenizer.post_processor = (
-        processors.BertProcessing(sep, cls) if processor == "bert" else processors.RobertaProcessing(sep, cls) if processor == "roberta"
-        else processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[cls, sep]))
+    if processor == "template":
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[cls, sep])
+    else:
+        tokenizer.post_processor = {"bert": processors.BertProcessing, "roberta": processors.RobertaProcessing}[processor](sep, cls)
     return tokenizer
 
 
@@ -78,8 +80,8 @@ def wordpieces(corpus):
                              pre_tokenizers.Digits(False)]))
     yield "delimiter", bert_like(corpus, sequence([normalizers.NFKD(), normalizers.Strip(left=True, right=False)]),
                                  pre_tokenizer=split([pre_tokenizers.CharDelimiterSplit("e"), pre_tokenizers.Punctuation()]))
-    yield "signs in a row", bert_like(corpus, normalizers.Strip(),
-                                      pre_tokenizer=split([pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.WhitespaceSplit()]))
+    yield "signs in a row", bert_like(corpus, normalizers.Strip(), pre_tokenizer=split(
+        [pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.WhitespaceSplit()]))
 
 
 def unigrams(corpus):
@@ -95,12 +97,14 @@ def unigrams(corpus):
         folded, normalizers.Sequence([normalizers.Precompiled(folded.normalizer_spec.precompiled_charsmap), spaces]), metaspace(),
         template=around)
     yield "albert-like", unigram(
-        folded, normalizers.Sequence([normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD(),
-                                      normalizers.StripAccents(), normalizers.Lowercase(), charsmap, spaces]), metaspace(), template=around)
+        folded, normalizers.Sequence([
+            normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD(), normalizers.StripAccents(),
+            normalizers.Lowercase(), charsmap, spaces]), metaspace(), template=around)
     identity = spm_model(corpus, "identity", 2400, byte_fallback=True, remove_extra_whitespaces=False)
     yield "byte fallback, first", unigram(
         identity, None, metaspace("first", split=False), fallback=True,
-        decoder=decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]))
+        decoder=decoders.Sequence([
+            decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]))
     yield "never a blank in front", unigram(
         identity, normalizers.Sequence([normalizers.Strip(), normalizers.Prepend("▁")]), metaspace("never"),
         decoder=decoders.Metaspace("▁", "never"))

@@ -24,12 +24,15 @@ https://example.org/path?q=a%20b&c=d#frag user@example.com $1,234.56 -- ... ??!!
 """.splitlines()
 
 HARD = [
-    "", " ", "\n", "'", "''s", "<think> a <think>", "a<|endoftext|>b", "the fox, foxes", "世界你好世界", " " * 300 + "x", "a" * 3000,
-    "ab" * 60, "字" * 400, "z\u0351\u0352a\u0363l\u0310\u0311go\u0334\u0335", "\u202eright to left\u202c \u200fשלום\u200e (123)",
-    "👩‍❤️‍💋‍👨 🏴󠁧󠁢󠁥󠁮󠁧󠁿 👨🏿‍🦱 🇨🇳🇨 ☃️ #️⃣", "\x00\x01\x7f\x85\x0b\x0c\u2028\u2029\u200b\ufeff\ufffd", "ＡＢＣ１２３ ﬁ ﷺ Ⅷ ㎞ ㌀ ｶﾞ",
-    "ḍ̇ ḍ̇ Å Å 한 한", "\u302e가\u302f나 \U0001d165\U0001d16d", "don ' t do not he 's it 'm , . ! ?", "a.b,c!d?e", "\t \r\n \r \n\r\n",
-    "[CLS] x [SEP] [MASK][UNK] [cls]", "<s> y </s><mask> <pad>", "<extra_id_0> z <extra_id_99>", "▁under▁score ▁ ▁▁", "##ing # #ing",
-    "Ǆ ǅ Σ ς İ ı ẞ ß", "x" * 100 + " " + "y" * 101 + " " + "学" * 101, "``quoted''", "1\u00ad2\u200d3\u00a04",
+    "", " ", "\n", "'", "''s", "<think> a <think>", "a<|endoftext|>b", "the fox, foxes", "世界你好世界", " " * 300 + "x",
+    "a" * 3000, "ab" * 60, "字" * 400, "x" * 100 + " " + "y" * 101 + " " + "学" * 101,
+    "z\u0351\u0352a\u0363l\u0310\u0311go\u0334\u0335", "\u202eright to left\u202c \u200fשלום\u200e (123)",
+    "👩‍❤️‍💋‍👨 🏴󠁧󠁢󠁥󠁮󠁧󠁿 👨🏿‍🦱 🇨🇳🇨 ☃️ #️⃣",
+    "\x00\x01\x7f\x85\x0b\x0c\u2028\u2029\u200b\ufeff\ufffd", "1\u00ad2\u200d3\u00a04",
+    "ＡＢＣ１２３ ﬁ ﷺ Ⅷ ㎞ ㌀ ｶﾞ", "ḍ̇ ḍ̇ Å Å 한 한", "\u302e가\u302f나 \U0001d165\U0001d16d", "Ǆ ǅ Σ ς İ ı ẞ ß",
+    "don ' t do not he 's it 'm , . ! ?", "a.b,c!d?e", "\t \r\n \r \n\r\n", "``quoted''",
+    "[CLS] x [SEP] [MASK][UNK] [cls]", "<s> y </s><mask> <pad>", "<extra_id_0> z <extra_id_99>",
+    "▁under▁score ▁ ▁▁", "##ing # #ing",
 ]
 
 
