@@ -3,7 +3,7 @@
 #include "inspect/inspect.h"
 
 int main(int argc, char** argv) {
-  CLI::App app("Shows parameters, next tokens, attention maps, and what a checkpoint holds", "llmtk inspect");
+  CLI::App app("Shows parameters, logits, hidden states, attention maps, and what a checkpoint holds", "llmtk inspect");
   llmtk::InspectContext context;
   llmtk::add_common_options(app, context.common,
                             "  llmtk inspect params gpt2\n"
@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   llmtk::add_params_command(app, context);
   llmtk::add_checkpoint_command(app, context);
   llmtk::add_logits_command(app, context);
+  llmtk::add_hidden_command(app, context);
   llmtk::add_attention_command(app, context);
   return llmtk::run_app(app, context.common, argc, argv, [&] { return context.run(); });
 }

@@ -19,6 +19,7 @@ struct InspectContext {
 void add_params_command(CLI::App& app, InspectContext& context);
 void add_checkpoint_command(CLI::App& app, InspectContext& context);
 void add_logits_command(CLI::App& app, InspectContext& context);
+void add_hidden_command(CLI::App& app, InspectContext& context);
 void add_attention_command(CLI::App& app, InspectContext& context);
 
 /// One object on one line of stdout.

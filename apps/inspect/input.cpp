@@ -1,0 +1,157 @@
+#include "inspect/input.h"
+
+#include <charconv>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/utf8.h"
+#include "generate/config.h"
+#include "generate/decoder.h"
+#include "generate_prompts.h"
+#include "inspect/inspect.h"
+#include "inspect/labels.h"
+#include "nn/seq2seq_model.h"
+
+namespace llmtk {
+namespace {
+
+using text::TokenId;
+
+std::vector<TokenId> parse_ids(const char* flag, const std::string& list) {
+  std::vector<TokenId> ids;
+  const char *at = list.data(), *end = list.data() + list.size();
+  while (at < end) {
+    TokenId id = 0;
+    const auto [rest, error] = std::from_chars(at, end, id);
+    if (error != std::errc() || (rest != end && *rest != ','))
+      throw Error(
+          Exit::usage,
+          {.what = std::string(flag) + " is no list of token ids", .got = "'" + list + "'", .expected = "5,6,7"});
+    ids.push_back(id);
+    at = rest == end ? rest : rest + 1;
+  }
+  return ids;
+}
+
+void check(const std::vector<TokenId>& ids, const OpenModel& open, const std::string& where) {
+  for (const auto id : ids)
+    if (id < 0 || id >= open.model->vocab_size())
+      throw Error(Exit::data, {.what = "an id that the model does not know",
+                               .where = where,
+                               .got = std::to_string(id),
+                               .expected = "less than vocab_size " + std::to_string(open.model->vocab_size()),
+                               .hint = "the tokenizer may not belong to this model"});
+  if (static_cast<int64_t>(ids.size()) > open.model->max_positions())
+    throw Error(Exit::data, {.what = "the text is longer than the model can see",
+                             .where = where,
+                             .got = std::to_string(ids.size()) + " tokens",
+                             .expected = "at most " + std::to_string(open.model->max_positions())});
+}
+
+std::vector<Input> read_texts(const OpenModel& open, const InputOptions& options,
+                              const generate::GenerationConfig& config) {
+  std::vector<Input> inputs;
+  for (size_t i = 0; i < options.ids.size(); ++i)
+    inputs.push_back({std::nullopt, "--ids " + std::to_string(i + 1), parse_ids("--ids", options.ids[i]), {}});
+  if (inputs.empty())
+    for (const Prompt& prompt : read_prompts(options.prompts, options.prompts_file))
+      inputs.push_back({prompt.text,
+                        prompt.where,
+                        encode_text(*open.tokenizer, prompt.text, options.add_special_tokens, prompt.where),
+                        {}});
+  for (Input& input : inputs) {
+    if (input.ids.empty() && config.bos_token_id >= 0) input.ids = {config.bos_token_id};
+    if (input.ids.empty())
+      throw Error(Exit::data,
+                  {.what = "the text is empty, and the model has no token to begin with", .where = input.where});
+    check(input.ids, open, input.where);
+  }
+  return inputs;
+}
+
+/// What the decoder reads while it is trained to write a target: everything one token later.
+void add_decoder_ids(std::vector<Input>& inputs, const OpenModel& open, const InputOptions& options,
+                     const nn::Seq2SeqModel& model, const generate::GenerationConfig& config) {
+  const size_t given = options.targets.size() + options.target_ids.size();
+  if (given != 0 && given != inputs.size())
+    throw Error(Exit::usage, {.what = "not as many targets as texts",
+                              .got = std::to_string(given),
+                              .expected = std::to_string(inputs.size()) + ", or none"});
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    Input& input = inputs[i];
+    input.decoder_ids = {generate::start_token(model, config)};
+    if (given == 0) continue;
+    const std::string where = "target " + std::to_string(i + 1);
+    const auto target = options.targets.empty()
+                            ? parse_ids("--target-ids", options.target_ids[i])
+                            : encode_text(*open.tokenizer, options.targets[i], options.add_special_tokens, where);
+    check(target, open, where);
+    if (!target.empty()) input.decoder_ids.insert(input.decoder_ids.end(), target.begin(), target.end() - 1);
+  }
+}
+
+}  // namespace
+
+void add_input_options(CLI::App& command, InputOptions& options) {
+  add_model_options(command, options.model);
+  auto* prompt =
+      command.add_option("-p,--prompt", options.prompts, "A text; may be given several times")->allow_extra_args(false);
+  auto* file =
+      command.add_option("--prompts-file", options.prompts_file, "One text a line, or JSON lines; -: standard input")
+          ->excludes(prompt);
+  command.add_option("--ids", options.ids, "Token ids instead of a text: 5,6,7; may be given several times")
+      ->allow_extra_args(false)
+      ->excludes(prompt)
+      ->excludes(file);
+  auto* target =
+      command
+          .add_option("--target", options.targets,
+                      "Encoder-decoders: what the decoder is to write, one for each text; default: nothing yet")
+          ->allow_extra_args(false);
+  command.add_option("--target-ids", options.target_ids, "The same as token ids")
+      ->allow_extra_args(false)
+      ->excludes(target);
+  command.add_flag("--add-special-tokens,!--no-add-special-tokens", options.add_special_tokens,
+                   "Whether the tokenizer puts its own special tokens (bos) around the text; default: yes");
+  command
+      .add_option("--padding-side", options.padding_side,
+                  "Where shorter texts are padded: left (default of decoders) or right (of all others)")
+      ->check(CLI::IsMember({"left", "right"}));
+}
+
+OpenInputs open_inputs(const InputOptions& options) {
+  if (options.prompts.empty() && options.prompts_file.empty() && options.ids.empty())
+    throw Error(Exit::usage, {.what = "there is no text", .expected = "--prompt, --prompts-file or --ids"});
+  OpenInputs opened{open_model(options.model), {}};
+  const OpenModel& open = opened.open;
+  const auto config = generate::load_config(open.folder, open.tokenizer.get());
+  opened.inputs = read_texts(open, options, config);
+  if (const auto* seq2seq = dynamic_cast<const nn::Seq2SeqModel*>(open.model.get()))
+    add_decoder_ids(opened.inputs, open, options, *seq2seq, config);
+  else if (!options.targets.empty() || !options.target_ids.empty())
+    throw Error(Exit::usage, {.what = "only an encoder-decoder has targets", .got = open.model->kind()});
+  return opened;
+}
+
+Json describe(const OpenModel& open, const Input& input) {
+  Json json = Json::object();
+  if (input.text) json["prompt"] = *input.text;
+  const auto add = [&](const std::string& prefix, const std::vector<TokenId>& ids) {
+    json[prefix + "ids"] = ids;
+    Json& tokens = json[prefix + "tokens"] = Json::array();
+    for (const auto id : ids) tokens.push_back(open.tokenizer->id_to_token(id));
+    json[prefix + "labels"] = token_labels(*open.tokenizer, ids);
+  };
+  add("", input.ids);
+  if (!input.decoder_ids.empty()) add("decoder_", input.decoder_ids);
+  return json;
+}
+
+void print_title(const Input& input, size_t number, size_t count) {
+  if (count == 1) return;
+  const std::string title = input.text ? std::string(cut_to_width(one_line(*input.text), 60)) : input.where;
+  std::cout << (number ? "\n=== " : "=== ") << title << "\n";
+}
+
+}  // namespace llmtk

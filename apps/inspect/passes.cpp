@@ -1,0 +1,156 @@
+#include "inspect/passes.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "inspect/layers.h"
+#include "nn/causal_model.h"
+#include "nn/encoder_model.h"
+#include "nn/seq2seq_model.h"
+
+namespace llmtk {
+namespace {
+
+using at::Tensor;
+
+Stack pad(const std::vector<Input>& inputs, std::vector<text::TokenId> Input::*ids, bool left, std::string prefix) {
+  const auto B = static_cast<int64_t>(inputs.size());
+  int64_t T = 0;
+  for (const Input& input : inputs) T = std::max(T, static_cast<int64_t>((input.*ids).size()));
+  Stack stack{.prefix = std::move(prefix), .ids = at::zeros({B, T}, at::kLong), .mask = at::zeros({B, T}, at::kLong)};
+  for (int64_t b = 0; b < B; ++b) {
+    const auto& tokens = inputs[b].*ids;
+    const auto length = static_cast<int64_t>(tokens.size()), begin = left ? T - length : 0;
+    std::ranges::copy(tokens, stack.ids.data_ptr<int64_t>() + b * T + begin);
+    stack.mask[b].narrow(0, begin, length).fill_(1);
+  }
+  return stack;
+}
+
+void to_cpu(std::vector<Tensor>& tensors) {
+  for (Tensor& tensor : tensors) tensor = tensor.to(at::kFloat).cpu().contiguous();
+}
+
+/// [B, T] bool, on the model's device.
+Tensor real(const Stack& stack, const nn::Model& model) { return stack.mask.to(model.device(), at::kBool); }
+
+/// Hidden states whose logits are wanted: all, or those of each text's last token, [B, 1, H].
+Tensor wanted_states(const Tensor& hidden, const Stack& stack, Wanted::Logits logits) {
+  if (logits == Wanted::Logits::all) return hidden;
+  std::vector<Tensor> rows;
+  for (int64_t b = 0; b < hidden.size(0); ++b) {
+    const auto last = stack.begin(static_cast<size_t>(b)) + stack.mask[b].sum().item<int64_t>() - 1;
+    rows.push_back(hidden[b].narrow(0, last, 1));
+  }
+  return at::stack(rows);
+}
+
+void run(nn::CausalModel& model, Passes& passes, const Wanted& wanted) {
+  Stack& stack = passes.stacks[0];
+  stack.causal = true;
+  nn::ForwardContext context{.attention_mask = real(stack, model), .attention_layer = wanted.attention_layer};
+  if (wanted.attentions) context.attentions = &stack.attentions;
+  if (wanted.hidden_states) context.hidden_states = &stack.hidden_states;
+  const Tensor hidden = model.forward(stack.ids.to(model.device()), context);
+  if (wanted.logits != Wanted::Logits::none) passes.logits = model.logits(wanted_states(hidden, stack, wanted.logits));
+}
+
+void run(nn::EncoderModel& model, Passes& passes, const Wanted& wanted) {
+  Stack& stack = passes.stacks[0];
+  nn::EncoderContext context{.attention_mask = real(stack, model)};
+  if (wanted.attentions) context.attentions = &stack.attentions;
+  if (wanted.hidden_states) context.hidden_states = &stack.hidden_states;
+  const Tensor hidden = model.forward(stack.ids.to(model.device()), context);
+  if (wanted.hidden_states) passes.pooler_output = model.pooled(hidden, context.attention_mask);
+  if (wanted.logits == Wanted::Logits::none) return;
+  if (model.head() == nn::EncoderHead::none)
+    throw Error(Exit::usage,
+                {.what = "this model has no head that gives logits", .hint = "inspect hidden shows its states"});
+  passes.logits = model.logits(hidden, context.attention_mask);
+}
+
+void run(nn::Seq2SeqModel& model, Passes& passes, const Wanted& wanted) {
+  auto &encoder = passes.stacks[0], &decoder = passes.stacks[1];
+  decoder.causal = true;
+  nn::EncoderContext reading{.attention_mask = real(encoder, model)};
+  nn::DecoderContext writing{.encoder_attention_mask = reading.attention_mask, .attention_mask = real(decoder, model)};
+  if (wanted.attentions) {
+    reading.attentions = &encoder.attentions;
+    writing.attentions = &decoder.attentions;
+    writing.cross_attentions = &decoder.cross_attentions;
+  }
+  if (wanted.hidden_states) {
+    reading.hidden_states = &encoder.hidden_states;
+    writing.hidden_states = &decoder.hidden_states;
+  }
+  writing.encoder_hidden = model.encode(encoder.ids.to(model.device()), reading);
+  const Tensor hidden = model.decode(decoder.ids.to(model.device()), writing);
+  if (wanted.logits != Wanted::Logits::none)
+    passes.logits = model.logits(wanted_states(hidden, decoder, wanted.logits));
+}
+
+}  // namespace
+
+int64_t Stack::begin(size_t text) const { return mask[static_cast<int64_t>(text)].argmax().item<int64_t>(); }
+
+std::vector<text::TokenId> Stack::tokens(size_t text) const {
+  const auto row = static_cast<int64_t>(text);
+  const Tensor real = ids[row].narrow(0, begin(text), mask[row].sum().item<int64_t>());
+  const auto* data = real.data_ptr<int64_t>();
+  return {data, data + real.numel()};
+}
+
+Passes run_model(nn::Model& model, const std::vector<Input>& inputs, const Wanted& wanted,
+                 const std::string& padding_side) {
+  const c10::NoGradGuard no_gradients;
+  auto* causal = dynamic_cast<nn::CausalModel*>(&model);
+  auto* encoder = dynamic_cast<nn::EncoderModel*>(&model);
+  auto* seq2seq = dynamic_cast<nn::Seq2SeqModel*>(&model);
+  const bool left = padding_side.empty() ? causal != nullptr : padding_side == "left";
+  Passes passes;
+  passes.stacks.push_back(pad(inputs, &Input::ids, left, seq2seq ? "encoder_" : ""));
+  if (seq2seq) passes.stacks.push_back(pad(inputs, &Input::decoder_ids, left, "decoder_"));
+  if (causal) run(*causal, passes, wanted);
+  if (encoder) run(*encoder, passes, wanted);
+  if (seq2seq) run(*seq2seq, passes, wanted);
+  for (Stack& stack : passes.stacks)
+    for (auto* tensors : {&stack.hidden_states, &stack.attentions, &stack.cross_attentions}) to_cpu(*tensors);
+  for (Tensor* tensor : {&passes.logits, &passes.pooler_output})
+    if (tensor->defined()) *tensor = tensor->to(at::kFloat).cpu().contiguous();
+  return passes;
+}
+
+io::NamedTensors named_tensors(const Passes& passes, const std::string& layer) {
+  io::NamedTensors named;
+  const auto add = [&](const std::string& name, const std::vector<Tensor>& tensors) {
+    if (tensors.empty()) return;
+    for (const int64_t i : choose("--layer", layer, static_cast<int64_t>(tensors.size())))
+      named.emplace_back(name + "." + std::to_string(i), tensors[i]);
+  };
+  for (const Stack& stack : passes.stacks) {
+    const std::string inputs = stack.prefix == "decoder_" ? stack.prefix : "";
+    named.emplace_back(inputs + "input_ids", stack.ids);
+    named.emplace_back(inputs + "attention_mask", stack.mask);
+    add(stack.prefix + "hidden_states", stack.hidden_states);
+    add(stack.prefix + "attentions", stack.attentions);
+    add("cross_attentions", stack.cross_attentions);
+  }
+  if (passes.logits.defined()) named.emplace_back("logits", passes.logits);
+  if (passes.pooler_output.defined()) named.emplace_back("pooler_output", passes.pooler_output);
+  return named;
+}
+
+void check_output(const std::string& path, const std::vector<std::string>& suffixes) {
+  std::string expected;
+  for (const auto& suffix : suffixes) {
+    if (path.empty() || path.ends_with(suffix)) return;
+    expected += (expected.empty() ? "a name that ends in " : " or ") + suffix;
+  }
+  throw Error(Exit::usage, {.what = "--output writes no file of this kind", .got = path, .expected = expected});
+}
+
+}  // namespace llmtk
