@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -63,18 +64,43 @@ Vocabulary read_lines_of_tokens(const std::string& text, const std::string& wher
   return vocabulary;
 }
 
-Json bert_template(const AddedToken& cls, const AddedToken& sep) {
-  const auto token = [](const AddedToken& t, int type) {
-    return Json{{"SpecialToken", {{"id", t.content}, {"type_id", type}}}};
-  };
-  const auto text = [](const char* id, int type) { return Json{{"Sequence", {{"id", id}, {"type_id", type}}}}; };
+/// The section post_processor that puts these tokens, each with its type, around the texts, which are null.
+Json template_json(const std::vector<std::pair<const AddedToken*, int>>& single,
+                   const std::vector<std::pair<const AddedToken*, int>>& pair) {
   Json specials = Json::object();
-  for (const AddedToken* t : {&cls, &sep})
-    specials[t->content] = {{"id", t->content}, {"ids", Json::array({t->id})}, {"tokens", Json::array({t->content})}};
-  return {{"type", "TemplateProcessing"},
-          {"single", Json::array({token(cls, 0), text("A", 0), token(sep, 0)})},
-          {"pair", Json::array({token(cls, 0), text("A", 0), token(sep, 0), text("B", 1), token(sep, 1)})},
-          {"special_tokens", specials}};
+  const auto pieces = [&](const auto& list) {
+    Json out = Json::array();
+    const char* text = "A";
+    for (const auto& [token, type] : list) {
+      if (!token) {
+        out.push_back({{"Sequence", {{"id", std::exchange(text, "B")}, {"type_id", type}}}});
+        continue;
+      }
+      out.push_back({{"SpecialToken", {{"id", token->content}, {"type_id", type}}}});
+      specials[token->content] = {
+          {"id", token->content}, {"ids", Json::array({token->id})}, {"tokens", Json::array({token->content})}};
+    }
+    return out;
+  };
+  const Json of_one = pieces(single), of_two = pieces(pair);
+  return {{"type", "TemplateProcessing"}, {"single", of_one}, {"pair", of_two}, {"special_tokens", specials}};
+}
+
+Json bert_template(const AddedToken& cls, const AddedToken& sep) {
+  return template_json({{&cls, 0}, {nullptr, 0}, {&sep, 0}},
+                       {{&cls, 0}, {nullptr, 0}, {&sep, 0}, {nullptr, 1}, {&sep, 1}});
+}
+
+/// What add_bos_token and add_eos_token ask for, as OPT's files do; null for nothing.
+Json bos_eos_template(JsonObject object, const std::optional<AddedToken>& bos, const std::optional<AddedToken>& eos) {
+  std::vector<std::pair<const AddedToken*, int>> single, pair;
+  for (const int type : {0, 1}) {
+    if (bos && object.flag("add_bos_token", false)) pair.emplace_back(&*bos, type);
+    pair.emplace_back(nullptr, type);
+    if (eos && object.flag("add_eos_token", false)) pair.emplace_back(&*eos, type);
+    if (type == 0) single = pair;
+  }
+  return single.size() == 1 ? Json() : template_json(single, pair);
 }
 
 Json bert_normalizer(const OlderConfig& config) {
@@ -112,6 +138,7 @@ std::unique_ptr<HfTokenizer> read_vocab_and_merges(const fs::path& vocab_file, c
   TokenizerSketch sketch{.vocabulary = &vocabulary,
                          .merges = read_merges_txt(merges, vocabulary, merges_file.string())};
   sketch.add_prefix_space = config.object().flag("add_prefix_space", false);
+  Json post_processor;
   if (roberta) {
     for (const auto& [key, token] : {std::pair("bos_token", "<s>"),
                                      {"pad_token", "<pad>"},
@@ -120,13 +147,17 @@ std::unique_ptr<HfTokenizer> read_vocab_and_merges(const fs::path& vocab_file, c
                                      {"mask_token", "<mask>"}})
       added.role(key, token);
     const AddedToken cls = added.needed_role("cls_token", "<s>"), sep = added.needed_role("sep_token", "</s>");
-    const Json post_processor = roberta_post_processor(cls, sep, sketch.add_prefix_space);
-    sketch.post_processor = post_processor.dump();
-    parts.post_processor = read_post_processor(post_processor, vocab_file.string());
+    post_processor = roberta_post_processor(cls, sep, sketch.add_prefix_space);
   } else {
     const char* const end_of_text = vocabulary.find("<|endoftext|>") >= 0 ? "<|endoftext|>" : nullptr;
-    for (const char* key : {"bos_token", "eos_token", "unk_token"}) added.role(key, end_of_text);
+    const auto bos = added.role("bos_token", end_of_text), eos = added.role("eos_token", end_of_text);
+    added.role("unk_token", end_of_text);
     added.role("pad_token", nullptr);
+    post_processor = bos_eos_template(config.object(), bos, eos);
+  }
+  if (!post_processor.is_null()) {
+    sketch.post_processor = post_processor.dump();
+    parts.post_processor = read_post_processor(post_processor, vocab_file.string());
   }
   sketch.added = parts.added = added.tokens();
   parts.files = files_to_keep(write_tokenizer_files(sketch, false).front().second, config,

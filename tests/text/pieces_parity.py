@@ -144,6 +144,20 @@ def check_t5_model(comparison, folder):
     check_transformers(comparison, texts, folder, "t5's spiece.model", t5, source)
 
 
+def gpt2_as_opt(folder):
+    """GPT-2's vocabulary as OPT's files are: other tokens with roles, one of them before every text."""
+    folder.mkdir()
+    gpt2 = Path(DATA) / "tokenizers" / "gpt2"
+    vocab = ["<s>", "<pad>", "</s>", "<unk>", *(t for t in json.loads((gpt2 / "vocab.json").read_text()) if t != "<|endoftext|>")]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocab)}))
+    (folder / "merges.txt").write_bytes((gpt2 / "merges.txt").read_bytes())
+    end = {"__type": "AddedToken", "content": "</s>", "lstrip": False, "rstrip": False, "single_word": False, "normalized": True}
+    config = {"tokenizer_class": "GPT2Tokenizer", "bos_token": end, "eos_token": end, "unk_token": end, "pad_token": "<pad>",
+              "add_bos_token": True, "add_prefix_space": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return transformers.GPT2Tokenizer.from_pretrained(folder)
+
+
 def check_saved(comparison, texts, folder, name, tokenizer):
     file = folder / "tokenizer.json"
     tokenizer.save(str(file))
@@ -169,6 +183,7 @@ def check_real(comparison, folder):
         check_transformers(comparison, texts, folder, "all-MiniLM-L6-v2's vocab.txt alone", bert, vocab)
     roberta = gpt2_as_roberta(folder / "roberta")
     check_transformers(comparison, texts, folder, "roberta (vocab.json, merges.txt)", roberta, folder / "roberta")
+    check_transformers(comparison, texts, folder, "opt (vocab.json, merges.txt)", gpt2_as_opt(folder / "opt"), folder / "opt")
     for name, tokenizer in unigrams(SENTENCES * 3 + real()):
         check_saved(comparison, texts, folder, name, tokenizer)
 
