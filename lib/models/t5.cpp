@@ -120,8 +120,8 @@ struct StackContext {
   std::vector<Tensor>* cross_attentions = nullptr;
 };
 
-/// In float16 the residual stream is float32, as in transformers: the feed-forward's outputs of published models are
-/// too large for it. What is multiplied with is again of the weights' type.
+/// In float16 `wo` and with it the residual stream are float32, as in transformers: what the feed-forward of published
+/// models gives is too large for it. What is multiplied with next is again of the weights' type.
 Tensor normed(const nn::RMSNorm& norm, Residual& x) { return norm.forward(x).to(norm.weight.scalar_type()); }
 
 struct Attention : torch::nn::Module {
@@ -279,8 +279,7 @@ struct Stack : torch::nn::Module {
   }
 
   Tensor forward(const Tensor& embedded, const StackContext& context, std::vector<Tensor>* hidden_states) {
-    const Tensor wide = embedded.scalar_type() == at::kHalf ? embedded.to(at::kFloat) : embedded;
-    Residual x{nn::dropout(wide, dropout_rate, is_training()), {}};
+    Residual x{nn::dropout(embedded, dropout_rate, is_training()), {}};
     for (const auto& one : *block) {
       if (hidden_states) hidden_states->push_back(x.sum());
       x = run(*one, x, context);
