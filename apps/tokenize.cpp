@@ -1,4 +1,4 @@
-// llmtk tokenize: trains tokenizers, encodes and decodes, turns corpora into token shards.
+// llmtk tokenize: trains tokenizers, encodes and decodes, renders chat templates, turns corpora into token shards.
 
 #include "tokenize.h"
 
@@ -8,6 +8,7 @@ int main(int argc, char** argv) {
   llmtk::add_common_options(app, context.common,
                             "  llmtk tokenize encode -t my-model \"Hello, 世界\"\n"
                             "  llmtk tokenize count -t my-model corpus/*.txt\n"
+                            "  llmtk tokenize render -t my-model chats.jsonl\n"
                             "  llmtk tokenize train corpus/ --vocab-size 16000 -o my-tokenizer\n"
                             "  llmtk tokenize shard corpus/ -t my-tokenizer -o shards\n"
                             "  llmtk tokenize encode --help");
@@ -16,6 +17,7 @@ int main(int argc, char** argv) {
   llmtk::add_train_command(app, context);
   llmtk::add_encode_command(app, context);
   llmtk::add_decode_command(app, context);
+  llmtk::add_render_command(app, context);
   llmtk::add_count_command(app, context);
   llmtk::add_shard_command(app, context);
   return llmtk::run_app(app, context.common, argc, argv, [&] { return context.run(); });

@@ -44,6 +44,7 @@ int thread_count(int asked);
 void add_encode_command(CLI::App& app, TokenizeContext& context);
 void add_decode_command(CLI::App& app, TokenizeContext& context);
 void add_count_command(CLI::App& app, TokenizeContext& context);
+void add_render_command(CLI::App& app, TokenizeContext& context);
 void add_train_command(CLI::App& app, TokenizeContext& context);
 void add_shard_command(CLI::App& app, TokenizeContext& context);
 

@@ -97,16 +97,15 @@ Value center(Runtime& runtime, const Value& value, const Arguments& arguments) {
 
 Value truncate(Runtime& runtime, const Value& value, const Arguments& arguments) {
   const Bound bound("truncate", arguments, {"length", "killwords", "end", "leeway"});
-  if (!value.is_string()) unsuitable(value, "truncate() takes a string, not " + type_name(value));
   const std::string end = bound.text_or(2, "...");
-  const int64_t length = bound.integer(0, 255), leeway = bound.none(3) ? 5 : bound.integer(3, 5);
+  const int64_t most = bound.integer(0, 255), leeway = bound.none(3) ? 5 : bound.integer(3, 5);
   const auto end_size = static_cast<int64_t>(count(end));
-  if (length < end_size || leeway < 0)
+  if (most < end_size || leeway < 0)
     throw TemplateError{.what = "truncate(): the length is shorter than the end, or the leeway below 0"};
+  if (static_cast<int64_t>(length(value, runtime.work)) <= most + leeway) return value;
+  if (!value.is_string()) throw TemplateError{.what = "truncate() cuts strings, not " + type_name(value)};
   const std::string& text = value.text();
-  runtime.work.spend_bytes(text.size());
-  if (static_cast<int64_t>(count(text)) <= length + leeway) return value;
-  std::string cut = text.substr(0, byte_offset(text, static_cast<size_t>(length - end_size)));
+  std::string cut = text.substr(0, byte_offset(text, static_cast<size_t>(most - end_size)));
   if (!bound.flag(1, false)) cut = cut.substr(0, cut.rfind(' '));
   return Value(cut + end);
 }

@@ -88,6 +88,10 @@ Interpreter::Interpreter(const Dict& variables, Runtime& runtime)
 
 Rendered Interpreter::run(const Body& body) {
   run_body(body);
+  for (Span& span : generations_) {  // a block whose text went elsewhere may lie beyond the end
+    span.end = std::min(span.end, root_.size());
+    span.begin = std::min(span.begin, span.end);
+  }
   return {std::move(root_), std::move(generations_)};
 }
 
@@ -162,6 +166,7 @@ Interpreter::Flow Interpreter::run_if(const If& node) {
 }
 
 Interpreter::Flow Interpreter::run_for(const For& node, const Value& iterable, int depth) {
+  at_ = node.iterable->at;
   std::unique_ptr<Iterator> values = iterate(iterable, runtime_.work);
   std::optional<size_t> size;
   if (node.test)

@@ -25,7 +25,7 @@ struct Rendered {
 
 struct RenderLimits {
   /// Operations, each 64 bytes or one element that an operation goes over counting as another one.
-  uint64_t steps = 5'000'000;
+  uint64_t steps = 3'000'000;
 };
 
 /// A parsed template; one object serves all threads.

@@ -206,8 +206,6 @@ Value all_are(Runtime& runtime, const Value& self, const Arguments& arguments) {
   }));
 }
 
-bool is_alphanumeric(int32_t c) { return is_alpha(c) || is_decimal(c) || is_digit(c); }
-
 /// islower, isupper: some character has a case, and none has the other.
 template <bool (*wanted)(int32_t), bool (*other)(int32_t)>
 Value cased(Runtime& runtime, const Value& self, const Arguments& arguments) {

@@ -28,23 +28,75 @@ constexpr CodeRange kOtherDigits[] = {{0xB2, 0xB3},       {0xB9, 0xB9},       {0
                                       {0x24FF, 0x24FF},   {0x2776, 0x277E},   {0x2780, 0x2788},   {0x278A, 0x2792},
                                       {0x10A40, 0x10A43}, {0x10E60, 0x10E68}, {0x11052, 0x1105A}, {0x1F100, 0x1F10A}};
 
+// Cased characters that are no letters of that case: modifiers, Roman numerals, circled letters (Other_Lowercase,
+// Other_Uppercase).
+constexpr CodeRange kOtherLower[] = {
+    {0xAA, 0xAA},     {0xBA, 0xBA},     {0x2B0, 0x2B8},     {0x2C0, 0x2C1},     {0x2E0, 0x2E4},     {0x345, 0x345},
+    {0x37A, 0x37A},   {0x1D2C, 0x1D6A}, {0x1D78, 0x1D78},   {0x1D9B, 0x1DBF},   {0x2071, 0x2071},   {0x207F, 0x207F},
+    {0x2090, 0x209C}, {0x2170, 0x217F}, {0x24D0, 0x24E9},   {0x2C7C, 0x2C7D},   {0xA69C, 0xA69D},   {0xA770, 0xA770},
+    {0xA7F8, 0xA7F9}, {0xAB5C, 0xAB5F}, {0x10780, 0x10780}, {0x10783, 0x10785}, {0x10787, 0x107B0}, {0x107B2, 0x107BA}};
+constexpr CodeRange kOtherUpper[] = {
+    {0x2160, 0x216F}, {0x24B6, 0x24CF}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+
 /// What a character becomes where that is more than one (Unicode's SpecialCasing.txt, without conditions).
 struct SpecialCase {
   int32_t code;
   const char *title, *upper;
 };
-constexpr SpecialCase kSpecialCases[] = {
-    {0x00DF, "Ss", "SS"},   {0x0149, "ʼN", "ʼN"},   {0x01F0, "J̌", "J̌"},   {0x0390, "Ϊ́", "Ϊ́"},   {0x03B0, "Ϋ́", "Ϋ́"},
-    {0x0587, "Եւ", "ԵՒ"},   {0x1E96, "H̱", "H̱"},     {0x1E97, "T̈", "T̈"},   {0x1E98, "W̊", "W̊"},   {0x1E99, "Y̊", "Y̊"},
-    {0x1E9A, "Aʾ", "Aʾ"},   {0x1F50, "Υ̓", "Υ̓"},     {0x1F52, "Υ̓̀", "Υ̓̀"},   {0x1F54, "Υ̓́", "Υ̓́"},   {0x1F56, "Υ̓͂", "Υ̓͂"},
-    {0x1FB2, "Ὰͅ", "ᾺΙ"},    {0x1FB3, "ᾼ", "ΑΙ"},    {0x1FB4, "Άͅ", "ΆΙ"},  {0x1FB6, "Α͂", "Α͂"},   {0x1FB7, "ᾼ͂", "Α͂Ι"},
-    {0x1FBC, "ᾼ", "ΑΙ"},    {0x1FC2, "Ὴͅ", "ῊΙ"},    {0x1FC3, "ῌ", "ΗΙ"},  {0x1FC4, "Ήͅ", "ΉΙ"},  {0x1FC6, "Η͂", "Η͂"},
-    {0x1FC7, "ῌ͂", "Η͂Ι"},    {0x1FCC, "ῌ", "ΗΙ"},    {0x1FD2, "Ϊ̀", "Ϊ̀"},   {0x1FD3, "Ϊ́", "Ϊ́"},   {0x1FD6, "Ι͂", "Ι͂"},
-    {0x1FD7, "Ϊ͂", "Ϊ͂"},     {0x1FE2, "Ϋ̀", "Ϋ̀"},     {0x1FE3, "Ϋ́", "Ϋ́"},   {0x1FE4, "Ρ̓", "Ρ̓"},   {0x1FE6, "Υ͂", "Υ͂"},
-    {0x1FE7, "Ϋ͂", "Ϋ͂"},     {0x1FF2, "Ὼͅ", "ῺΙ"},    {0x1FF3, "ῼ", "ΩΙ"},  {0x1FF4, "Ώͅ", "ΏΙ"},  {0x1FF6, "Ω͂", "Ω͂"},
-    {0x1FF7, "ῼ͂", "Ω͂Ι"},    {0x1FFC, "ῼ", "ΩΙ"},    {0xFB00, "Ff", "FF"}, {0xFB01, "Fi", "FI"}, {0xFB02, "Fl", "FL"},
-    {0xFB03, "Ffi", "FFI"}, {0xFB04, "Ffl", "FFL"}, {0xFB05, "St", "ST"}, {0xFB06, "St", "ST"}, {0xFB13, "Մն", "ՄՆ"},
-    {0xFB14, "Մե", "ՄԵ"},   {0xFB15, "Մի", "ՄԻ"},   {0xFB16, "Վն", "ՎՆ"}, {0xFB17, "Մխ", "ՄԽ"}};
+constexpr SpecialCase kSpecialCases[] = {{0x00DF, "Ss", "SS"},
+                                         {0x0149, "\u02BCN", "\u02BCN"},
+                                         {0x01F0, "J\u030C", "J\u030C"},
+                                         {0x0390, "\u0399\u0308\u0301", "\u0399\u0308\u0301"},
+                                         {0x03B0, "\u03A5\u0308\u0301", "\u03A5\u0308\u0301"},
+                                         {0x0587, "\u0535\u0582", "\u0535\u0552"},
+                                         {0x1E96, "H\u0331", "H\u0331"},
+                                         {0x1E97, "T\u0308", "T\u0308"},
+                                         {0x1E98, "W\u030A", "W\u030A"},
+                                         {0x1E99, "Y\u030A", "Y\u030A"},
+                                         {0x1E9A, "A\u02BE", "A\u02BE"},
+                                         {0x1F50, "\u03A5\u0313", "\u03A5\u0313"},
+                                         {0x1F52, "\u03A5\u0313\u0300", "\u03A5\u0313\u0300"},
+                                         {0x1F54, "\u03A5\u0313\u0301", "\u03A5\u0313\u0301"},
+                                         {0x1F56, "\u03A5\u0313\u0342", "\u03A5\u0313\u0342"},
+                                         {0x1FB2, "\u1FBA\u0345", "\u1FBA\u0399"},
+                                         {0x1FB3, "\u1FBC", "\u0391\u0399"},
+                                         {0x1FB4, "\u0386\u0345", "\u0386\u0399"},
+                                         {0x1FB6, "\u0391\u0342", "\u0391\u0342"},
+                                         {0x1FB7, "\u0391\u0342\u0345", "\u0391\u0342\u0399"},
+                                         {0x1FBC, "\u1FBC", "\u0391\u0399"},
+                                         {0x1FC2, "\u1FCA\u0345", "\u1FCA\u0399"},
+                                         {0x1FC3, "\u1FCC", "\u0397\u0399"},
+                                         {0x1FC4, "\u0389\u0345", "\u0389\u0399"},
+                                         {0x1FC6, "\u0397\u0342", "\u0397\u0342"},
+                                         {0x1FC7, "\u0397\u0342\u0345", "\u0397\u0342\u0399"},
+                                         {0x1FCC, "\u1FCC", "\u0397\u0399"},
+                                         {0x1FD2, "\u0399\u0308\u0300", "\u0399\u0308\u0300"},
+                                         {0x1FD3, "\u0399\u0308\u0301", "\u0399\u0308\u0301"},
+                                         {0x1FD6, "\u0399\u0342", "\u0399\u0342"},
+                                         {0x1FD7, "\u0399\u0308\u0342", "\u0399\u0308\u0342"},
+                                         {0x1FE2, "\u03A5\u0308\u0300", "\u03A5\u0308\u0300"},
+                                         {0x1FE3, "\u03A5\u0308\u0301", "\u03A5\u0308\u0301"},
+                                         {0x1FE4, "\u03A1\u0313", "\u03A1\u0313"},
+                                         {0x1FE6, "\u03A5\u0342", "\u03A5\u0342"},
+                                         {0x1FE7, "\u03A5\u0308\u0342", "\u03A5\u0308\u0342"},
+                                         {0x1FF2, "\u1FFA\u0345", "\u1FFA\u0399"},
+                                         {0x1FF3, "\u1FFC", "\u03A9\u0399"},
+                                         {0x1FF4, "\u038F\u0345", "\u038F\u0399"},
+                                         {0x1FF6, "\u03A9\u0342", "\u03A9\u0342"},
+                                         {0x1FF7, "\u03A9\u0342\u0345", "\u03A9\u0342\u0399"},
+                                         {0x1FFC, "\u1FFC", "\u03A9\u0399"},
+                                         {0xFB00, "Ff", "FF"},
+                                         {0xFB01, "Fi", "FI"},
+                                         {0xFB02, "Fl", "FL"},
+                                         {0xFB03, "Ffi", "FFI"},
+                                         {0xFB04, "Ffl", "FFL"},
+                                         {0xFB05, "St", "ST"},
+                                         {0xFB06, "St", "ST"},
+                                         {0xFB13, "\u0544\u0576", "\u0544\u0546"},
+                                         {0xFB14, "\u0544\u0565", "\u0544\u0535"},
+                                         {0xFB15, "\u0544\u056B", "\u0544\u053B"},
+                                         {0xFB16, "\u054E\u0576", "\u054E\u0546"},
+                                         {0xFB17, "\u0544\u056D", "\u0544\u053D"}};
 
 const SpecialCase* special_case(int32_t c) {
   const auto* found = std::ranges::lower_bound(kSpecialCases, c, {}, &SpecialCase::code);
@@ -57,7 +109,7 @@ void append_upper(int32_t c, std::string& out) {
   } else if (c >= 0x1F80 && c <= 0x1FAF) {  // Greek with an iota below: the capital, then a capital iota
     constexpr int32_t capitals[] = {0x1F08, 0x1F28, 0x1F68};
     append_code_point(capitals[(c - 0x1F80) / 16] + c % 8, out);
-    out += "Ι";
+    out += "\u0399";
   } else {
     append_code_point(utf8proc_toupper(c), out);
   }
@@ -109,9 +161,9 @@ bool is_final(const std::vector<int32_t>& text, size_t at) {
 void append_lower(const std::vector<int32_t>& text, size_t at, std::string& out) {
   const int32_t c = text[at];
   if (c == 0x3A3)
-    out += is_final(text, at) ? "ς" : "σ";
+    out += is_final(text, at) ? "\u03C2" : "\u03C3";
   else if (c == 0x130)
-    out += "i̇";
+    out += "i\u0307";
   else
     append_code_point(utf8proc_tolower(c), out);
 }
@@ -131,9 +183,14 @@ bool is_alpha(int32_t c) {
 }
 
 bool is_decimal(int32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; }
+bool is_alphanumeric(int32_t c) {
+  const auto kind = category(c);
+  return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO) ||
+         (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO);
+}
 bool is_digit(int32_t c) { return is_decimal(c) || in(kOtherDigits, c); }
-bool is_upper(int32_t c) { return category(c) == UTF8PROC_CATEGORY_LU; }
-bool is_lower(int32_t c) { return category(c) == UTF8PROC_CATEGORY_LL || c == 0xAA || c == 0xBA; }
+bool is_upper(int32_t c) { return category(c) == UTF8PROC_CATEGORY_LU || in(kOtherUpper, c); }
+bool is_lower(int32_t c) { return category(c) == UTF8PROC_CATEGORY_LL || in(kOtherLower, c); }
 bool is_title(int32_t c) { return category(c) == UTF8PROC_CATEGORY_LT; }
 
 bool is_printable(int32_t c) {
@@ -314,7 +371,7 @@ std::vector<std::string_view> split_at(std::string_view text, std::string_view s
 }
 
 std::string replace(std::string_view text, std::string_view from, std::string_view to, int64_t most) {
-  const auto another = [&] { return most < 0 || most-- > 0; };
+  const auto another = [&] { return most < 0 || (most > 0 && most-- > 0); };
   std::string out;
   if (from.empty()) {  // before every character and at the end
     for (const std::string_view character : characters(text)) {

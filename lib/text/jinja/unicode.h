@@ -13,7 +13,7 @@ bool is_space(int32_t c);
 bool is_alpha(int32_t c);    ///< str.isalpha()
 bool is_decimal(int32_t c);  ///< str.isdecimal()
 bool is_digit(int32_t c);    ///< str.isdigit(): superscripts too
-bool is_numeric(int32_t c);  ///< str.isnumeric()
+bool is_alphanumeric(int32_t c);
 bool is_upper(int32_t c);
 bool is_lower(int32_t c);
 bool is_title(int32_t c);

@@ -39,7 +39,7 @@ Kind key_kind(const Value& key) {
 void Work::exhausted() {
   left_ = 0;
   throw TemplateError{.what = "rendering takes too many steps or too much memory",
-                      .hint = "a template of a model takes a thousandth of what is allowed; is this one broken?"};
+                      .hint = "a template that a model comes with takes a small part of what is allowed"};
 }
 
 // --- Value ---
