@@ -178,6 +178,7 @@ void encode_pairs(const text::Tokenizer& tokenizer, const EncodeOptions& options
   if (options.files.empty()) {
     say_if_typed();
     encode_pairs(tokenizer, options, std::cin, "stdin");
+    return;
   }
   for (const data::SourceFile& file : data::find_text_files(options.files)) {
     if (file.kind != data::FileKind::jsonl)

@@ -179,6 +179,25 @@ def test_encode_and_decode():
     assert tokenize("decode", "-t", TOKENIZER, *plain[8][:-1]).strip() == "\ufffd"
 
 
+def test_pairs():
+    pairs = list(zip(TEXTS, reversed(TEXTS)))
+    lines = "".join(json.dumps({"question": a, "answer": b}) + "\n" for a, b in pairs)
+    flags = ["--json", "--text-field", "question", "--pair-field", "answer"]
+    for more in ({"stdin": lines}, {}):
+        files = [] if more else ["-f", write("pairs.jsonl", lines)]
+        answers = json_lines(tokenize("encode", "-t", TOKENIZER, *flags, *files, **more))
+        for (a, b), answer in zip(pairs, answers, strict=True):
+            first, second = encode(a, b)
+            assert (answer["ids"], answer["count"]) == (first + second, len(first + second))
+            assert answer["type_ids"] == [0] * len(first) + [1] * len(second)
+    for arguments, code, words in (
+            (["-f", write("one.jsonl", '{"question": "a", "answer": "b"}\n{"question": "a"}\n')], 3, ["one.jsonl:2", "'answer'"]),
+            (["-f", write("none.jsonl", "[]\n")], 3, ["none.jsonl:1", "not a row"]),
+            (["-f", CORPUS], 2, [str(CORPUS), ".jsonl"]), (["text"], 2, ["--pair-field"])):
+        _, err = tokenize("encode", "-t", TOKENIZER, *flags, *arguments, exit=code)
+        assert all(word in err for word in words), (arguments, err)
+
+
 def test_by_name():
     """A tokenizer is also a model's name in the local Hugging Face cache."""
     snapshot = FOLDER / "hub/models--someone--model/snapshots/abc"
