@@ -13,7 +13,8 @@
 namespace llmtk {
 
 void add_model_options(CLI::App& app, ModelOptions& options) {
-  app.add_option("model", options.model, "Model folder, or a name in the local Hugging Face cache")->required();
+  app.add_option("model,--model", options.model, "Model folder, GGUF file, or a name in the local Hugging Face cache")
+      ->required();
   app.add_option("--tokenizer", options.tokenizer, "Folder or file of the tokenizer, where it is not the model's own");
   app.add_option("--device", options.device, "auto (a GPU where there is one), cpu, cuda or cuda:N")
       ->capture_default_str();
@@ -35,7 +36,7 @@ OpenModel open_model(const ModelOptions& options) {
   setup_runtime(options.threads);
   load.device = resolve_device(options.device);
   auto tokenizer = std::async(std::launch::async, [&] { return open_tokenizer(options, open.folder); });
-  open.model = models::load(open.folder.string(), load);
+  open.model = models::load_model(open.folder.string(), load);
   open.tokenizer = tokenizer.get();
   return open;
 }

@@ -7,25 +7,25 @@
 #include <string>
 #include <vector>
 
-#include "nn/causal_model.h"
+#include "nn/model.h"
 #include "text/tokenizer.h"
 
 namespace llmtk {
 
 struct ModelOptions {
-  std::string model;      ///< a folder, or a name in the local Hugging Face cache
+  std::string model;      ///< a folder, a GGUF file, or a name in the local Hugging Face cache
   std::string tokenizer;  ///< empty: the model's own
   std::string device = "auto";
   std::string dtype = "auto";
   int threads = 0;
 };
 
-/// Adds MODEL, --tokenizer, --device, --dtype and --threads.
+/// Adds MODEL (or --model), --tokenizer, --device, --dtype and --threads.
 void add_model_options(CLI::App& app, ModelOptions& options);
 
 struct OpenModel {
   std::filesystem::path folder;
-  std::shared_ptr<nn::CausalModel> model;  ///< in eval mode, without gradients
+  std::shared_ptr<nn::Model> model;  ///< in eval mode, without gradients
   std::unique_ptr<text::Tokenizer> tokenizer;
 };
 

@@ -75,6 +75,13 @@ float llama3_divisor(const Llama3Scaling& s, double theta, int64_t head_dim, int
   return static_cast<float>(1 / ((1 - smooth) / s.factor + smooth));
 }
 
+std::string in_quotes(const std::string& text) {
+  std::string quoted = "'";
+  quoted += printable(text);
+  quoted += "'";
+  return quoted;
+}
+
 std::string key_of(const GgufArchitecture& architecture, const std::string& rest) {
   return std::string(architecture.name) + "." + rest;
 }
@@ -130,7 +137,7 @@ void read_rope(const io::GgufFile& file, const GgufArchitecture& architecture, i
   } else if (type == "linear" || type == "none") {
     if (factor != 1) config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", factor}};
   } else {
-    file.fail(key("scaling.type"), "'" + printable(type) + "'", "none, linear or yarn");
+    file.fail(key("scaling.type"), in_quotes(type), "none, linear or yarn");
   }
 }
 
@@ -180,7 +187,7 @@ const GgufArchitecture& gguf_architecture(const io::GgufFile& file) {
   std::string known;
   for (const GgufArchitecture& row : gguf_architectures())
     if (known.find(row.name) == known.npos) known += (known.empty() ? "" : ", ") + std::string(row.name);
-  file.fail("general.architecture", "'" + printable(name) + "'", known);
+  file.fail("general.architecture", in_quotes(name), known);
 }
 
 io::Json gguf_config(const io::GgufFile& file) {
@@ -256,6 +263,20 @@ io::Json rope_settings(const io::Json& config) {
 
 double rope_theta(const io::Json& config) {
   return rope_settings(config).value("rope_theta", config.value("rope_theta", 10000.0));
+}
+
+/// Whether Mistral's or Qwen's layers see a window only, with the defaults of either.
+bool has_window(const io::Json& config) {
+  const bool wanted = config.value("model_type", "") == "mistral" || config.value("use_sliding_window", false);
+  return wanted && (!config.contains("sliding_window") || config["sliding_window"].is_number());
+}
+
+/// Of Gemma 3's layers with a window.
+double local_rope_theta(const io::Json& config) {
+  const auto parameters = config.find("rope_parameters");
+  if (parameters != config.end() && parameters->is_object() && parameters->contains("sliding_attention"))
+    return (*parameters)["sliding_attention"].value("rope_theta", 10000.0);
+  return config.value("rope_local_base_freq", 10000.0);
 }
 
 int64_t head_dim_of(const io::Json& config) {
@@ -355,10 +376,11 @@ io::GgufMetadata gguf_shape(const io::Json& config, const GgufArchitecture& arch
   out.emplace_back(key_of(architecture, "attention.key_length"), static_cast<uint32_t>(head_dim_of(config)));
   out.emplace_back(key_of(architecture, "attention.value_length"), static_cast<uint32_t>(head_dim_of(config)));
   add_rope(config, architecture, where, out);
+  if (architecture.name == "gemma3")
+    out.emplace_back("gemma3.rope.freq_base_swa", static_cast<float>(local_rope_theta(config)));
   if (window_period(architecture) > 0) {
     check_gemma(config, architecture, where);
-  } else if (config.contains("sliding_window") && config["sliding_window"].is_number() &&
-             config.value("use_sliding_window", true)) {
+  } else if (has_window(config)) {
     log::warn(where +
               ": GGUF has no sliding window for this architecture; llama.cpp lets every token see all before it");
   }
