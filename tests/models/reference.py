@@ -23,6 +23,19 @@ LLAMA = dict(model_type="llama", vocab_size=101, hidden_size=48, intermediate_si
              num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64, rms_norm_eps=1e-5)
 
 
+MISTRAL = dict(LLAMA, model_type="mistral", num_key_value_heads=2)
+QWEN2 = dict(LLAMA, model_type="qwen2", num_key_value_heads=2)
+QWEN3 = dict(LLAMA, model_type="qwen3", num_key_value_heads=2, head_dim=16)
+GEMMA2 = dict(model_type="gemma2", vocab_size=101, hidden_size=48, intermediate_size=80, num_hidden_layers=3,
+              num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=64,
+              query_pre_attn_scalar=24, sliding_window=7, attn_logit_softcapping=3.0, final_logit_softcapping=4.0)
+GEMMA3 = dict(GEMMA2, model_type="gemma3_text", num_hidden_layers=4, attn_logit_softcapping=None,
+              final_logit_softcapping=None)
+NEOX = dict(model_type="gpt_neox", vocab_size=97, hidden_size=48, intermediate_size=100, num_hidden_layers=3,
+            num_attention_heads=3, max_position_embeddings=64)
+OPT = dict(model_type="opt", vocab_size=97, hidden_size=48, ffn_dim=100, num_hidden_layers=3, num_attention_heads=4,
+           max_position_embeddings=64, dropout=0.0)
+
 LONGROPE = dict(short_factor=[1.0, 1.1, 1.2, 1.4, 1.7, 2.0], long_factor=[1.5, 2.0, 3.0, 4.0, 6.0, 9.0])
 
 
@@ -56,18 +69,71 @@ CASES = {
                                                              **LONGROPE)),
     "llama_rope_yarn_inferred": dict(LLAMA, **rope("yarn", factor=None, original_max_position_embeddings=128)),
     "llama_rope_proportional": dict(LLAMA, **rope("proportional", factor=2.0, partial_rotary_factor=0.5)),
+    "mistral": dict(MISTRAL, sliding_window=None),
+    "mistral_window": dict(MISTRAL, sliding_window=7),
+    "qwen2": dict(QWEN2, tie_word_embeddings=True),
+    "qwen2_window": dict(QWEN2, use_sliding_window=True, sliding_window=6, max_window_layers=1),
+    "qwen2_layer_types": dict(QWEN2, use_sliding_window=True, sliding_window=9, layer_types=[
+        "sliding_attention", "full_attention", "sliding_attention"]),
+    "qwen3": QWEN3,
+    "qwen3_window_biases": dict(QWEN3, attention_bias=True, use_sliding_window=True, sliding_window=5,
+                                max_window_layers=1),
+    "gemma2": GEMMA2,
+    "gemma2_uncapped": dict(GEMMA2, attn_logit_softcapping=None, final_logit_softcapping=None, attention_bias=True,
+                            tie_word_embeddings=False, sliding_window=64),
+    "gemma3_text": dict(GEMMA3, sliding_window_pattern=2),
+    "gemma3_text_ropes": dict(GEMMA3, final_logit_softcapping=4.0, layer_types=[
+        "full_attention", "sliding_attention", "sliding_attention", "full_attention"], rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 500.0}}),
+    "gpt_neox": NEOX,
+    "gpt_neox_sequential": dict(NEOX, use_parallel_residual=False, rotary_pct=0.5, hidden_act="gelu_fast"),
+    "gpt_neox_tied": dict(NEOX, tie_word_embeddings=True, attention_bias=False, **rope(
+        "linear", factor=2.0, partial_rotary_factor=1.0)),
+    "opt": OPT,
+    "opt_norm_after": dict(OPT, do_layer_norm_before=False, word_embed_proj_dim=20, tie_word_embeddings=False),
+    "opt_bare": dict(OPT, enable_bias=False, layer_norm_elementwise_affine=False, activation_function="gelu",
+                     _remove_final_layer_norm=True),
 }
 
 
 def randomize(model, generator):
     """Weights large enough that attention is far from uniform; norms and biases away from 1 and 0."""
+    norm = 0.0 if model.config.model_type.startswith("gemma") else 1.0  # Gemma keeps the distance from 1
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
             if p.dim() == 1:
-                p.copy_(noise * 0.1 + (0.0 if name.endswith("bias") else 1.0))
+                p.copy_(noise * 0.1 + (0.0 if name.endswith("bias") else norm))
             else:
                 p.copy_(noise * 0.15)
+
+
+def stored_name(model, name):
+    """In memory version 5 calls GPT-NeoX's head as all heads; in files it is what it was."""
+    return name.replace("lm_head", "embed_out") if model.config.model_type == "gpt_neox" else name
+
+
+def version_4(config):
+    """config.json in the words of version 4 of transformers."""
+    config = dict(config, torch_dtype=config["dtype"])
+    del config["dtype"]
+    ropes = config.pop("rope_parameters", None)
+    if ropes is None:
+        return config
+    if "sliding_attention" in ropes:
+        config["rope_local_base_freq"] = ropes["sliding_attention"]["rope_theta"]
+        ropes = ropes["full_attention"]
+    ropes = dict(ropes)
+    theta, share = ropes.pop("rope_theta"), ropes.pop("partial_rotary_factor", None)
+    if config["model_type"] == "gpt_neox":
+        config |= dict(rotary_emb_base=theta, rotary_pct=share)
+    else:
+        config["rope_theta"] = theta
+        if share is not None:
+            config["partial_rotary_factor"] = share
+    config["rope_scaling"] = None if ropes["rope_type"] == "default" else ropes
+    return config
 
 
 def main(folder):
@@ -80,6 +146,8 @@ def main(folder):
         randomize(model, generator)
         target = folder / case
         model.save_pretrained(target)
+        config_v4 = version_4(json.loads((target / "config.json").read_text()))
+        (target / "config_v4.json").write_text(json.dumps(config_v4))
 
         B, T, V = 3, 24, config.vocab_size
         ids = torch.randint(3, V, (B, T), generator=generator)
@@ -90,7 +158,7 @@ def main(folder):
         out["attention_last"] = result.attentions[-1]
         result.loss.backward()
         for name, p in model.named_parameters():
-            out["grad." + name] = p.grad.clone()
+            out["grad." + stored_name(model, name)] = p.grad.clone()
 
         with torch.no_grad():
             # Padding on the left, with the positions that generation gives; openai-gpt takes them as an argument too.
@@ -112,17 +180,8 @@ def main(folder):
             model(ids, labels=ids, use_cache=False).loss.backward()
             optimizer.step()
         for name, p in model.named_parameters():
-            out["after." + name] = p.detach()
+            out["after." + stored_name(model, name)] = p.detach()
         save_file({k: v.detach().clone().contiguous() for k, v in out.items()}, target / "reference.safetensors")
-
-    # The same numbers as version 4 of transformers spells them in config.json.
-    case = folder / "llama_rope_llama3"
-    config = json.loads((case / "config.json").read_text())
-    scaling = config.pop("rope_parameters")
-    config["rope_theta"] = scaling.pop("rope_theta")
-    config["rope_scaling"] = scaling
-    config["torch_dtype"] = config.pop("dtype")
-    (folder / "llama_config_v4.json").write_text(json.dumps(config))
 
 
 main(Path(sys.argv[1]))
