@@ -1,7 +1,7 @@
 #pragma once
 // Gemma 2 (Gemma Team, Gemma 2: Improving Open Language Models at a Practical Size, 2024), as HF's Gemma2ForCausalLM:
 // the decoder of models/gemma.h with soft caps on the attention's scores and on the logits, and a window in every other
-// layer.
+// layer. HF's default attention (sdpa) leaves the cap on the scores out, its eager and flash ones compute it, as here.
 
 #include <map>
 

@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # models this small gain nothing from more
 transformers.logging.set_verbosity_error()
 
 GPT2 = dict(model_type="gpt2", vocab_size=97, n_positions=64, n_embd=48, n_layer=3, n_head=4,
