@@ -69,8 +69,7 @@ AddedTokenReader::AddedTokenReader(OlderConfig& config, size_t size, std::functi
   const Json added = config.json_of("added_tokens.json");
   for (const auto& [content, value] : added.items()) {
     const TokenId id = read_id(value, (config.folder / "added_tokens.json").string(), json_string(content));
-    if (std::ranges::find(tokens_, content, &AddedToken::content) == tokens_.end())
-      add({.id = id, .content = content, .normalized = true});
+    if (!known(content)) add({.id = id, .content = content, .normalized = true});
   }
 }
 
@@ -81,8 +80,7 @@ std::optional<AddedToken> AddedTokenReader::role(const char* key, const char* ot
   AddedToken token =
       value ? read_older_token(*value, config_, key, true) : AddedToken{.content = otherwise, .special = true};
   if (!value) config_.config[key] = otherwise;
-  const auto known = std::ranges::find(tokens_, token.content, &AddedToken::content);
-  if (known != tokens_.end()) return *known;
+  if (const AddedToken* listed = known(token.content)) return *listed;
   return add(std::move(token));
 }
 
@@ -93,14 +91,19 @@ AddedToken AddedTokenReader::needed_role(const char* key, const char* otherwise)
 }
 
 void AddedTokenReader::add_special(const std::string& content) {
-  if (std::ranges::find(tokens_, content, &AddedToken::content) == tokens_.end())
-    add({.content = content, .special = true});
+  if (!known(content)) add({.content = content, .special = true});
 }
 
-AddedToken& AddedTokenReader::add(AddedToken token) {
+const AddedToken* AddedTokenReader::known(const std::string& content) const {
+  const auto found = places_.find(content);
+  return found == places_.end() ? nullptr : &tokens_[found->second];
+}
+
+const AddedToken& AddedTokenReader::add(AddedToken token) {
   if (token.id < 0) token.id = find_(token.content);
   if (token.id < 0) token.id = next_;
   next_ = std::max(next_, token.id + 1);
+  places_.emplace(token.content, tokens_.size());
   return tokens_.emplace_back(std::move(token));
 }
 

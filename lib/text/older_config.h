@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "text/added_tokens.h"
@@ -47,12 +48,14 @@ class AddedTokenReader {
   const std::vector<AddedToken>& tokens() const { return tokens_; }
 
  private:
-  AddedToken& add(AddedToken token);
+  const AddedToken* known(const std::string& content) const;
+  const AddedToken& add(AddedToken token);
 
   OlderConfig& config_;
   std::function<TokenId(std::string_view)> find_;
   TokenId next_;
   std::vector<AddedToken> tokens_;
+  std::unordered_map<std::string, size_t> places_;  // in tokens_, by content
 };
 
 }  // namespace llmtk::text

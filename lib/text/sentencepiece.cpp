@@ -7,6 +7,7 @@
 #include <charconv>
 #include <exception>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -43,8 +44,10 @@ class SentencePieceTokenizer : public Tokenizer {
     processor_.Encode("a", &pieces).IgnoreError();
     adds_space_ = !pieces.empty() && pieces.front().starts_with(kSpaceMark);
     vocab_size_ = static_cast<size_t>(processor_.GetPieceSize());
-    for (const AddedToken& token : config_.added)
+    for (const AddedToken& token : config_.added) {
       vocab_size_ = std::max(vocab_size_, static_cast<size_t>(token.id) + 1);
+      added_by_id_.emplace(token.id, &token);
+    }
   }
 
   size_t vocab_size() const override { return vocab_size_; }
@@ -175,8 +178,8 @@ class SentencePieceTokenizer : public Tokenizer {
  private:
   bool is_piece(TokenId id) const { return id >= 0 && id < processor_.GetPieceSize(); }
   const AddedToken* added(TokenId id) const {
-    const auto known = std::ranges::find(config_.added, id, &AddedToken::id);
-    return known == config_.added.end() ? nullptr : &*known;
+    const auto known = added_by_id_.find(id);
+    return known == added_by_id_.end() ? nullptr : known->second;
   }
   bool adds_bos() const { return special_tokens().bos >= 0 && config_.add_bos.value_or(true); }
 
@@ -190,6 +193,7 @@ class SentencePieceTokenizer : public Tokenizer {
   std::string model_;
   SentencePieceConfig config_;
   TokenFinder finder_;
+  std::unordered_map<TokenId, const AddedToken*> added_by_id_;  // those of config_
   sentencepiece::SentencePieceProcessor processor_;
   bool adds_space_ = false;
   size_t vocab_size_ = 0;
