@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/utf8.h"
+#include "generate_chat.h"
 #include "generate_fill_mask.h"
 #include "generate_flags.h"
 #include "generate_prompts.h"
@@ -39,6 +40,7 @@ struct Options {
   CommonOptions common;
   ModelOptions model;
   GenerationFlags flags;
+  ChatOptions chat;
   std::vector<std::string> prompts;
   std::string prompts_file;
   bool add_special_tokens = true;
@@ -68,6 +70,7 @@ void add_options(CLI::App& app, Options& o) {
                "What an encoder would write in place of each mask of a prompt: --top-k (5) candidates");
   add_common_options(app, o.common, kExamples);
   add_generation_flags(app, o.flags);
+  add_chat_options(app, o.chat);
   app.footer("Defaults are those of the model's generation_config.json, else of transformers.\n\nExamples:\n" +
              std::string(kExamples));
 }
@@ -167,10 +170,18 @@ void log_timings(const Json& t) {
   log::info(text);
 }
 
+int run_chat(const Options& o, const generate::GenerationConfig& config) {
+  ChatOptions chat = o.chat;
+  chat.turns = o.prompts;
+  chat.json = o.common.json;
+  return llmtk::run_chat(chat, o.model, config);
+}
+
 int run(const Options& o) {
   // The flags first: standard input and a large model take their time.
   auto config = generate::load_config(io::find_model(o.model.model), nullptr);
   apply_flags(o.flags, config);
+  if (o.chat.chat) return run_chat(o, config);
   const auto prompts = read_prompts(o.prompts, o.prompts_file);
   const auto start = Clock::now();
   const OpenModel open = open_model(o.model);
@@ -212,10 +223,8 @@ int run(const Options& o) {
 
 int run_fill_mask(const CLI::App& app, const Options& o) {
   refuse_flags_beside_fill_mask(app);
-  const FillMaskOptions options{.model = o.model,
-                                .top_k = o.flags.top_k.value_or(5),
-                                .batch_size = o.batch_size,
-                                .json = o.common.json};
+  const FillMaskOptions options{
+      .model = o.model, .top_k = o.flags.top_k.value_or(5), .batch_size = o.batch_size, .json = o.common.json};
   return fill_masks(options, read_prompts(o.prompts, o.prompts_file));
 }
 
@@ -225,6 +234,8 @@ int main(int argc, char** argv) {
   CLI::App app("Writes text with a model", "llmtk generate");
   Options options;
   add_options(app, options);
-  return run_app(app, options.common, argc, argv,
-                 [&] { return options.fill_mask ? run_fill_mask(app, options) : run(options); });
+  return run_app(app, options.common, argc, argv, [&] {
+    check_chat_options(app, options.chat);
+    return options.fill_mask ? run_fill_mask(app, options) : run(options);
+  });
 }
