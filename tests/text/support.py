@@ -107,7 +107,7 @@ class Comparison:
 
     def check_pairs(self, name, reference, source, texts, folder, specials=False):
         rows = folder / "pairs.jsonl"
-        pairs = list(zip(texts, texts[1:] + texts[:1]))
+        pairs = list(zip(texts, texts[1:] + texts[:1]))[:100]
         rows.write_text("".join(json.dumps({"text": a, "text_pair": b}) + "\n" for a, b in pairs))
         expected = reference.encode_batch(pairs, add_special_tokens=specials)
         got = run("--json", "encode", "-t", source, "-f", rows, "--pair-field", "text_pair",
