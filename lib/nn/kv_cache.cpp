@@ -2,6 +2,8 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <vector>
+
 #include "core/error.h"
 
 namespace llmtk::nn {
@@ -27,19 +29,41 @@ std::pair<at::Tensor, at::Tensor> KVCache::append(int64_t layer, const at::Tenso
   return {keys.narrow(2, 0, total), values.narrow(2, 0, total)};
 }
 
+namespace {
+
+/// Whether row i may be overwritten with row rows[i], one i after the other, without losing what a later one needs.
+bool in_place(const std::vector<int64_t>& rows, int64_t batch) {
+  if (static_cast<int64_t>(rows.size()) > batch) return false;
+  for (size_t i = 0; i < rows.size(); ++i)
+    if (const auto source = static_cast<size_t>(rows[i]); source < i && rows[source] != rows[i]) return false;
+  return true;
+}
+
+}  // namespace
+
 void KVCache::reorder(const at::Tensor& rows) {
   const at::NoGradGuard no_grad;
+  const at::Tensor on_cpu = rows.cpu();
+  const std::vector<int64_t> sources(on_cpu.data_ptr<int64_t>(), on_cpu.data_ptr<int64_t>() + on_cpu.numel());
+  const bool moves = in_place(sources, batch_);
+  batch_ = rows.size(0);
   for (auto& layer : layers_)
     for (at::Tensor* held : {&layer.keys, &layer.values}) {
-      const at::Tensor moved = held->narrow(2, 0, length_).index_select(0, rows.to(held->device()));
-      if (moved.size(0) != batch_) {
+      const at::Tensor filled = held->narrow(2, 0, length_);
+      if (moves) {  // most beams stay where they are
+        for (int64_t i = 0; i < batch_; ++i)
+          if (sources[i] != i) filled[i].copy_(filled[sources[i]]);
+        *held = held->narrow(0, 0, batch_);
+        continue;
+      }
+      const at::Tensor moved = filled.index_select(0, rows.to(held->device()));
+      if (batch_ != held->size(0)) {
         auto sizes = held->sizes().vec();
-        sizes[0] = moved.size(0);
+        sizes[0] = batch_;
         *held = held->new_empty(sizes);
       }
       held->narrow(2, 0, length_).copy_(moved);
     }
-  batch_ = rows.size(0);
 }
 
 void KVCache::truncate(int64_t length) {

@@ -115,6 +115,49 @@ def test_ends():
     assert ended["text"] == free["text"][:free["text"].index(stop)]
 
 
+def test_beams():
+    """Ids and scores of every beam, best first; with a stop string too, which ends a beam where transformers ends it."""
+    for folder in MODELS:
+        model, tokenizer = MODELS[folder]
+        for stop in ([], ["ov"]):
+            found = generate(folder, *prompt_flags(PROMPTS), "--num-beams", 4, "--num-return-sequences", 3,
+                             "--length-penalty", 0.7, "--max-new-tokens", 10, "--no-repeat-ngram-size", 3,
+                             *[word for s in stop for word in ("--stop", s)])
+            for p, prompt in enumerate(PROMPTS):
+                ids = tokenizer(prompt, return_tensors="pt").input_ids
+                out = model.generate(ids, pad_token_id=0, num_beams=4, num_return_sequences=3, length_penalty=0.7,
+                                     max_new_tokens=10, no_repeat_ngram_size=3, return_dict_in_generate=True,
+                                     output_scores=True, stop_strings=stop or None, tokenizer=tokenizer)
+                for s, got in enumerate(found[3 * p:3 * p + 3]):
+                    new = out.sequences[s, ids.shape[1]:].tolist()
+                    assert new[:len(got["ids"])] == got["ids"] and not any(new[len(got["ids"]):]), (got, new)
+                    assert abs(got["score"] - out.sequences_scores[s].item()) < 2e-4
+                    assert got["sequence"] == s and got["text"] == tokenizer.decode(got["ids"], skip_special_tokens=True) or stop
+    # Nothing is certain before the end, so the texts come whole; and greedy is one beam.
+    text = run("generate", GPT2, "--prompt", "The", "--num-beams", 2, "--max-new-tokens", 4)
+    assert text == generate(GPT2, "--prompt", "The", "--num-beams", 2, "--max-new-tokens", 4)[0]["text"] + "\n"
+    assert "score" not in generate(GPT2, "--prompt", "The")[0]
+    for flags in (["--num-return-sequences", 3, "--num-beams", 2], ["--length-penalty", 2], ["--early-stopping", "true"],
+                  ["--bad-words-ids", "[[1], 2]"], ["--bad-words-ids", "[[100000]]"], ["--eta-cutoff", 0.1],
+                  ["--min-length", 3, "--min-new-tokens", 3]):
+        run("generate", GPT2, "--prompt", "The", *flags, exit=2)
+
+
+def test_settings_of_the_model():
+    """generation_config.json is in force, and the flags over it."""
+    folder = FOLDER / "settings"
+    shutil.copytree(GPT2, folder)
+    settings = {"num_beams": 3, "no_repeat_ngram_size": 2, "max_new_tokens": 8, "bos_token_id": 0, "eos_token_id": 0}
+    (folder / "generation_config.json").write_text(json.dumps({**settings, "max_time": 3.0}))
+    found = generate(folder, "--prompt", "The fox")[0]
+    same = generate(GPT2, "--prompt", "The fox", "--num-beams", 3, "--no-repeat-ngram-size", 2, "--max-new-tokens", 8)[0]
+    assert found == same and "score" in found
+    assert generate(folder, "--prompt", "The fox", "--num-beams", 1, "--no-repeat-ngram-size", 0,
+                    "--max-new-tokens", 8)[0]["ids"] == generate(GPT2, "--prompt", "The fox", "--max-new-tokens", 8)[0]["ids"]
+    done = subprocess.run([BIN / "llmtk", "generate", folder, "--prompt", "x"], capture_output=True, text=True)
+    assert "max_time=3.0 is not supported" in done.stderr, done.stderr
+
+
 def test_streams_whole_characters_as_they_come():
     """At every flush stdout holds valid UTF-8; and the first piece comes long before the last."""
     command = [BIN / "llmtk", "generate", str(GPT2), "--prompt", "床前", "--do-sample", "--seed", "3", "--temperature",

@@ -1,6 +1,7 @@
 #include "generate/beams.h"
 
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/rand.h>
 #include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 
@@ -10,6 +11,7 @@
 
 #include "core/error.h"
 #include "generate/generate.h"
+#include "nn/kv_cache.h"
 #include "small_models.h"
 #include "test.h"
 
@@ -191,8 +193,30 @@ TEST_CASE("an encoder-decoder writes from its prompt, in batches as alone") {
   const GenerationConfig config{.max_new_tokens = 10};
   const auto together = generate::generate(*model, tokenizer, kBeamPrompts, config);
   for (size_t p = 0; p < kBeamPrompts.size(); ++p)
-    CHECK(generate::generate(*model, tokenizer, std::span(kBeamPrompts).subspan(p, 1), config)[0].ids == together[p].ids);
+    CHECK(generate::generate(*model, tokenizer, std::span(kBeamPrompts).subspan(p, 1), config)[0].ids ==
+          together[p].ids);
   CHECK(together[0].ids != together[2].ids);
   // max_length counts what the decoder sees: its start token and the new ones.
   CHECK(generate::generate(*model, tokenizer, kBeamPrompts, {.max_length = 5})[2].ids.size() == 4);
+}
+
+TEST_CASE("rows of a cache change places, in place or not, as index_select has it") {
+  const c10::NoGradGuard no_gradients;
+  const std::vector<std::vector<int64_t>> orders = {{0, 1, 2, 3}, {0, 0, 2, 2},       {3, 1, 2, 0},
+                                                    {1, 2, 3, 3}, {0, 2, 1, 1},       {1, 3},
+                                                    {2, 0, 1},    {0, 0, 1, 1, 2, 3}, {3, 3, 3, 3, 3}};
+  for (const auto& order : orders) {
+    nn::KVCache cache(2, 4, 2, 8, 3, {});
+    const auto held = at::rand({4, 2, 5, 3}), more = at::rand({static_cast<int64_t>(order.size()), 2, 1, 3});
+    for (int64_t layer = 0; layer < 2; ++layer) cache.append(layer, held + layer, held - layer);
+    cache.advance(5);
+    const auto rows = at::tensor(order, at::kLong);
+    cache.reorder(rows);
+    CHECK(cache.batch() == static_cast<int64_t>(order.size()));
+    for (int64_t layer = 0; layer < 2; ++layer) {
+      const auto [keys, values] = cache.append(layer, more, more);
+      CHECK(keys.narrow(2, 0, 5).equal((held + layer).index_select(0, rows)));
+      CHECK(values.narrow(2, 0, 5).equal((held - layer).index_select(0, rows)));
+    }
+  }
 }
