@@ -81,31 +81,31 @@ void decode_q8_0(Bytes p, float* y) {
   for (int i = 0; i < kSmall; ++i) y[i] = static_cast<float>(static_cast<int8_t>(p[2 + i])) * d;
 }
 
+// The 256 numbers of a K-quant are 16 groups of 16. Two bits of each lie in planes: plane k of 32 bytes holds the
+// numbers 32 k to 32 k + 31 of one half.
+
 /// 16 scales and minima of 4 bits each, 256 numbers of 2 bits, d, dmin.
 void decode_q2_k(Bytes p, float* y) {
-  const Bytes q = p + 16;
   const float d = half(p + 80), dmin = half(p + 82);
-  for (int i = 0; i < kLarge; ++i) {
-    const int group = i / 16, part = i / 128, plane = i / 32 % 4;
+  for (int group = 0; group < 16; ++group) {
+    const Bytes q = p + 16 + group / 8 * 32 + group % 2 * 16;
+    const int shift = group % 8 / 2 * 2;
     const float dl = d * static_cast<float>(p[group] & 15), ml = dmin * static_cast<float>(p[group] >> 4);
-    y[i] = dl * static_cast<float>(q[part * 32 + i % 32] >> (2 * plane) & 3) - ml;
+    for (int i = 0; i < 16; ++i) y[group * 16 + i] = dl * static_cast<float>(q[i] >> shift & 3) - ml;
   }
 }
 
 /// 256 third bits, 256 numbers of 2 bits, 16 scales of 6 bits (4 low ones, then 2 high ones), d.
 void decode_q3_k(Bytes p, float* y) {
-  const Bytes high = p, q = p + 32, scales = p + 96;
+  const Bytes scales = p + 96;
   const float d = half(p + 108);
-  float dl[16];
-  for (int j = 0; j < 16; ++j) {
-    const int low = scales[j % 8] >> (j < 8 ? 0 : 4) & 15;
-    dl[j] = d * static_cast<float>((low | (scales[8 + j % 4] >> (2 * (j / 4)) & 3) << 4) - 32);
-  }
-  for (int i = 0; i < kLarge; ++i) {
-    const int part = i / 128, plane = i / 32 % 4;
-    const int low = q[part * 32 + i % 32] >> (2 * plane) & 3;
-    const bool set = high[i % 32] >> (i / 32) & 1;
-    y[i] = dl[i / 16] * static_cast<float>(low - (set ? 0 : 4));
+  for (int group = 0; group < 16; ++group) {
+    const int low = scales[group % 8] >> (group < 8 ? 0 : 4) & 15;
+    const float dl = d * static_cast<float>((low | (scales[8 + group % 4] >> (group / 4 * 2) & 3) << 4) - 32);
+    const Bytes q = p + 32 + group / 8 * 32 + group % 2 * 16, high = p + group % 2 * 16;
+    const int shift = group % 8 / 2 * 2, bit = group / 2;
+    for (int i = 0; i < 16; ++i)
+      y[group * 16 + i] = dl * static_cast<float>((q[i] >> shift & 3) + (high[i] >> bit & 1) * 4 - 4);
   }
 }
 
@@ -145,15 +145,16 @@ void decode_q5_k(Bytes p, float* y) {
 
 /// 256 low nibbles, 256 numbers of 2 high bits, 16 scales of 8 bits, d.
 void decode_q6_k(Bytes p, float* y) {
-  const Bytes low = p, high = p + 128, scales = p + 192;
+  const Bytes scales = p + 192;
   const float d = half(p + 208);
-  float dl[16];
-  for (int j = 0; j < 16; ++j) dl[j] = d * static_cast<float>(static_cast<int8_t>(scales[j]));
-  for (int i = 0; i < kLarge; ++i) {
-    const int part = i / 128, in_part = i % 128;
-    const int nibble = low[part * 64 + in_part % 64] >> (in_part < 64 ? 0 : 4) & 15;
-    const int q = nibble | (high[part * 32 + i % 32] >> (2 * (in_part / 32)) & 3) << 4;
-    y[i] = dl[i / 16] * static_cast<float>(q - 32);
+  for (int group = 0; group < 16; ++group) {
+    const float dl = d * static_cast<float>(static_cast<int8_t>(scales[group]));
+    const Bytes low = p + group / 8 * 64 + group % 4 * 16, high = p + 128 + group / 8 * 32 + group % 2 * 16;
+    const int nibble = group % 8 / 4 * 4, shift = group % 8 / 2 * 2;
+    for (int i = 0; i < 16; ++i) {
+      const int q = (low[i] >> nibble & 15) | (high[i] >> shift & 3) << 4;
+      y[group * 16 + i] = dl * static_cast<float>(q - 32);
+    }
   }
 }
 
@@ -163,20 +164,30 @@ void decode_q8_k(Bytes p, float* y) {
   for (int i = 0; i < kLarge; ++i) y[i] = d * static_cast<float>(static_cast<int8_t>(p[4 + i]));
 }
 
+/// Many blocks of a kind; the call of `decode` is inlined.
+template <void (*decode)(Bytes, float*), size_t elements, size_t bytes>
+void decode_all(Bytes blocks, size_t count, float* numbers) {
+  for (size_t i = 0; i < count; ++i) decode(blocks + i * bytes, numbers + i * elements);
+}
+
 struct TypeRow {
   GgufType type;
   std::string_view name;
   size_t elements, bytes;
-  void (*decode)(Bytes block, float* numbers);
+  void (*decode)(Bytes blocks, size_t count, float* numbers);
 };
+template <void (*decode)(Bytes, float*), size_t elements, size_t bytes>
+constexpr TypeRow row(GgufType type, std::string_view name) {
+  return {type, name, elements, bytes, decode_all<decode, elements, bytes>};
+}
 constexpr TypeRow kTypes[] = {
-    {GgufType::f32, "F32", 1, 4, decode_f32},        {GgufType::f16, "F16", 1, 2, decode_f16},
-    {GgufType::bf16, "BF16", 1, 2, decode_bf16},     {GgufType::q8_0, "Q8_0", 32, 34, decode_q8_0},
-    {GgufType::q4_0, "Q4_0", 32, 18, decode_q4_0},   {GgufType::q4_1, "Q4_1", 32, 20, decode_q4_1},
-    {GgufType::q5_0, "Q5_0", 32, 22, decode_q5_0},   {GgufType::q5_1, "Q5_1", 32, 24, decode_q5_1},
-    {GgufType::q2_k, "Q2_K", 256, 84, decode_q2_k},  {GgufType::q3_k, "Q3_K", 256, 110, decode_q3_k},
-    {GgufType::q4_k, "Q4_K", 256, 144, decode_q4_k}, {GgufType::q5_k, "Q5_K", 256, 176, decode_q5_k},
-    {GgufType::q6_k, "Q6_K", 256, 210, decode_q6_k}, {GgufType::q8_k, "Q8_K", 256, 292, decode_q8_k},
+    row<decode_f32, 1, 4>(GgufType::f32, "F32"),        row<decode_f16, 1, 2>(GgufType::f16, "F16"),
+    row<decode_bf16, 1, 2>(GgufType::bf16, "BF16"),     row<decode_q8_0, 32, 34>(GgufType::q8_0, "Q8_0"),
+    row<decode_q4_0, 32, 18>(GgufType::q4_0, "Q4_0"),   row<decode_q4_1, 32, 20>(GgufType::q4_1, "Q4_1"),
+    row<decode_q5_0, 32, 22>(GgufType::q5_0, "Q5_0"),   row<decode_q5_1, 32, 24>(GgufType::q5_1, "Q5_1"),
+    row<decode_q2_k, 256, 84>(GgufType::q2_k, "Q2_K"),  row<decode_q3_k, 256, 110>(GgufType::q3_k, "Q3_K"),
+    row<decode_q4_k, 256, 144>(GgufType::q4_k, "Q4_K"), row<decode_q5_k, 256, 176>(GgufType::q5_k, "Q5_K"),
+    row<decode_q6_k, 256, 210>(GgufType::q6_k, "Q6_K"), row<decode_q8_k, 256, 292>(GgufType::q8_k, "Q8_K"),
 };
 
 const TypeRow* find_row(GgufType type) {
@@ -207,8 +218,7 @@ void dequantize(GgufType type, std::span<const std::byte> blocks, std::span<floa
   const size_t count = numbers.size() / row.elements;
   LLMTK_CHECK(numbers.size() % row.elements == 0 && blocks.size() == count * row.bytes, blocks.size(), " bytes of ",
               row.name, " for ", numbers.size(), " numbers");
-  const auto* bytes = reinterpret_cast<Bytes>(blocks.data());
-  for (size_t i = 0; i < count; ++i) row.decode(bytes + i * row.bytes, numbers.data() + i * row.elements);
+  row.decode(reinterpret_cast<Bytes>(blocks.data()), count, numbers.data());
 }
 
 void quantize_q8_0(std::span<const float> numbers, std::span<std::byte> blocks) {

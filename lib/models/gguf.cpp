@@ -5,6 +5,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -138,6 +140,14 @@ void decode(const io::GgufFile& file, const io::GgufTensor& tensor, const FileRo
   });
 }
 
+/// Tells the kernel that mapped bytes have been read: their pages need not stay in this process.
+void release(std::span<const std::byte> bytes) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 /// The file's own bytes as a tensor, where they can be used as they lie.
 std::optional<Tensor> mapped_view(const std::shared_ptr<const io::GgufFile>& file, const io::GgufTensor& tensor,
                                   GgufLayout layout, const Tensor& target) {
@@ -224,10 +234,12 @@ std::shared_ptr<nn::Model> load_gguf(const fs::path& path, const LoadOptions& op
   auto model = make_model(config, path.string(), {dtype, options.device});
   for (auto& [target, tensor, layout] : assign(*model, *file, architecture, config["tie_word_embeddings"])) {
     const auto view = options.map ? mapped_view(file, *tensor, layout, target) : std::nullopt;
-    if (view)
+    if (view) {
       target.set_data(*view);
-    else
-      decode(*file, *tensor, FileRows(target, layout, heads_of(config)));
+      continue;
+    }
+    decode(*file, *tensor, FileRows(target, layout, heads_of(config)));
+    release(file->bytes(*tensor));
   }
   model->eval();
   return model;
