@@ -149,7 +149,7 @@ const GgufPreTokenizer& pre_tokenizer_of(const io::GgufFile& file) {
   if (const auto* found = find_gguf_pre_tokenizer(name.value_or("default"))) return *found;
   std::string known;
   for (const auto& row : gguf_pre_tokenizers()) known += (known.empty() ? "" : ", ") + std::string(row.name);
-  file.fail(key, json_string(*name), known, "name a tokenizer: --tokenizer FOLDER");
+  file.fail(key, json_string(replace_invalid_utf8(*name)), known, "name a tokenizer: --tokenizer FOLDER");
 }
 
 Description describe_byte_level(const io::GgufFile& file, const GgufPreTokenizer& pre) {
@@ -160,7 +160,7 @@ Description describe_byte_level(const io::GgufFile& file, const GgufPreTokenizer
   for (const std::string& line : *lines) {
     const size_t blank = line.find(' ', 1);
     if (blank == line.npos || find_invalid_utf8(line) != line.npos)
-      file.fail("tokenizer.ggml.merges", json_string(replace_invalid_utf8(line).substr(0, 80)),
+      file.fail("tokenizer.ggml.merges", json_string(replace_invalid_utf8(line.substr(0, 80))),
                 "two tokens with one space between them");
     merges += merges.size() > 1 ? ",\n      " : "\n      ";
     merges += "[" + json_string(line.substr(0, blank)) + ", " + json_string(line.substr(blank + 1)) + "]";

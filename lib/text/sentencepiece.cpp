@@ -31,14 +31,22 @@ struct SentencePieceConfig {
   std::vector<KeptFile> files;  // to be saved as they are; none: the tokenizer makes its own
 };
 
+/// Why a model cannot be used; empty where it can. The library says a part of that by throwing.
+std::string problem_of_loading(sentencepiece::SentencePieceProcessor& processor, const std::string& model) {
+  try {
+    const auto status = processor.LoadFromSerializedProto(model);
+    return status.ok() ? "" : std::string("not a sentencepiece model: ") + status.error_message();
+  } catch (const std::exception& e) {
+    return std::string("not a sentencepiece model: ") + e.what();
+  }
+}
+
 class SentencePieceTokenizer : public Tokenizer {
  public:
   SentencePieceTokenizer(std::string model, const std::string& where, SentencePieceConfig config = {})
       : model_(std::move(model)), config_(std::move(config)), finder_(config_.added) {
-    const auto status = processor_.LoadFromSerializedProto(model_);
-    if (!status.ok())
-      throw Error(Exit::file,
-                  {.what = std::string("not a sentencepiece model: ") + status.error_message(), .where = where});
+    if (const std::string problem = problem_of_loading(processor_, model_); !problem.empty())
+      throw Error(Exit::file, {.what = problem, .where = where});
     // A leading blank belongs to the first piece where the normalizer puts one before every text.
     std::vector<std::string> pieces;
     processor_.Encode("a", &pieces).IgnoreError();
@@ -205,7 +213,7 @@ SentencePieceConfig read_sentencepiece_config(const std::filesystem::path& file,
   const bool t5 = older.is_of("T5", "t5");
   if (older.config.empty() && !t5) return {};
   sentencepiece::SentencePieceProcessor processor;
-  if (!processor.LoadFromSerializedProto(model).ok()) return {};  // whoever opens it says so
+  if (!problem_of_loading(processor, model).empty()) return {};  // whoever opens it says so
   const auto find = [&](std::string_view token) {
     const int id = processor.PieceToId({token.data(), token.size()});
     return id == processor.unk_id() && processor.IdToPiece(id) != token ? -1 : id;
