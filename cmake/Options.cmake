@@ -3,6 +3,7 @@
 option(LLMTK_TESTS "Build the tests" ON)
 option(LLMTK_WERROR "Warnings are errors" ON)
 set(LLMTK_SANITIZE "" CACHE STRING "Sanitizers for every target, for example address,undefined")
+option(LLMTK_FUZZ "Link tests/fuzz with libFuzzer (clang)" OFF)
 set(LLMTK_CUDA "AUTO" CACHE STRING "Compile the CUDA sources: ON, OFF, or AUTO (where nvcc is)")
 set(LLMTK_CUDA_ARCHITECTURES "80-real;90" CACHE STRING "GPU architectures that the CUDA sources are compiled for")
 
@@ -31,7 +32,7 @@ if(LLMTK_SANITIZE)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${LLMTK_SANITIZE}>
                       $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize=vptr>
                       $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>
-                      $<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized>)
+                      $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-Wno-maybe-uninitialized>)
   add_link_options(-fsanitize=${LLMTK_SANITIZE})
 endif()
 

@@ -25,6 +25,9 @@ DEBIAN_PACKAGES=(
   fortunes fortunes-zh                                             # English and Chinese text for the quickstart
 )
 
+# What scripts/soak fuzz READER needs besides.
+FUZZ_PACKAGES=(clang-19 libclang-rt-19-dev)
+
 # Room needed, in MB, downloads included.
 SPACE_PACKAGES=900
 SPACE_TOOLS=250
