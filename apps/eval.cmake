@@ -1,0 +1,6 @@
+llmtk_command(eval TORCH UNITY
+  SOURCES
+    eval.cpp open_encoder.cpp open_model.cpp
+    eval/choice.cpp eval/classify.cpp eval/perplexity.cpp eval/rows.cpp eval/score.cpp eval/scorer.cpp
+    inspect/table.cpp
+  DEPENDS llmtk::generate llmtk::models llmtk::text llmtk::core_torch)

@@ -1,0 +1,320 @@
+"""llmtk eval: perplexity, log-probabilities and choices on small random models are what transformers computes."""
+
+import json
+import math
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from support import BIN, TEXT, json_lines, main, make_model, make_tokenizer, run
+
+torch.set_num_threads(1)
+FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="llmtk-e2e-eval-"))
+GPT2, LLAMA = FOLDER / "gpt2", FOLDER / "llama"
+MODELS = {GPT2: make_model(GPT2, "gpt2"), LLAMA: make_model(LLAMA, "llama", seed=1)}
+DOCUMENT = "".join(TEXT)
+ROWS = [("The quick brown", " fox"), ("床前明月光，", "疑是地上霜。举头望明月"),
+        ("To be, or not to be, that is", " the question. 🙂"), ("a", "b"), ("", "nothing before this"), ("the fo", "x jumps")]
+
+
+def near(got, expected, what=""):
+    scale = max(abs(x) for x in expected)
+    assert len(got) == len(expected), (what, got, expected)
+    assert max(abs(a - b) for a, b in zip(got, expected)) < 5e-5 * scale, (what, got, expected)
+
+
+def logprobs_of(model, context, targets):
+    """One row alone, in plain transformers."""
+    with torch.no_grad():
+        logits = model(torch.tensor([context + targets[:-1]])).logits[0].log_softmax(-1)
+    return [logits[len(context) + t - 1, id].item() for t, id in enumerate(targets)]
+
+
+def ids_of(tokenizer, prompt, completion):
+    whole, prefix = tokenizer(prompt + completion).input_ids, tokenizer(prompt).input_ids
+    cut = next((i for i, (a, b) in enumerate(zip(prefix, whole)) if a != b), len(prefix))
+    return whole[:cut] or [tokenizer.bos_token_id], whole[cut:]
+
+
+def reference_perplexity(model, ids, max_length, stride):
+    """As the guide of transformers has it: the loss of each window over the tokens that are new in it."""
+    nll, tokens, previous = 0.0, 0, 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + max_length, len(ids))
+        window = torch.tensor([ids[begin:end]])
+        target = window.clone()
+        target[:, :-(end - previous)] = -100
+        counted = (target[:, 1:] != -100).sum().item()
+        if counted:
+            with torch.no_grad():
+                nll += model(window, labels=target).loss.item() * counted
+            tokens += counted
+        previous = end
+        if end == len(ids):
+            break
+    return math.exp(nll / tokens), tokens
+
+
+def write_rows(name, rows):
+    path = FOLDER / name
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+def test_perplexity_is_that_of_strided_windows():
+    book = FOLDER / "book.txt"
+    book.write_text(DOCUMENT)
+    for folder, (model, tokenizer) in MODELS.items():
+        ids = tokenizer(DOCUMENT).input_ids
+        assert len(ids) > 3 * 96
+        for flags, max_length, stride in (([], 96, 48), (["--stride", 96], 96, 96),
+                                          (["--max-length", 40, "--stride", 7], 40, 7)):
+            perplexity, tokens = reference_perplexity(model, ids, max_length, stride)
+            for batch in (1, 5):
+                found = json.loads(run("eval", "perplexity", folder, book, *flags, "--batch-size", batch, "--json"))
+                assert found["tokens"] == tokens, (flags, found, tokens)
+                near([found["perplexity"]], [perplexity], (folder, flags))
+                assert (found["max_length"], found["stride"]) == (max_length, stride)
+                bits = found["nll_per_token"] * tokens / math.log(2) / len(DOCUMENT.encode())
+                assert abs(found["bits_per_byte"] - bits) < 1e-9
+    # Rows are texts of their own; the sum is over all.
+    rows = write_rows("texts.jsonl", [{"body": text} for text in TEXT[:3]])
+    model, tokenizer = MODELS[GPT2]
+    found = json.loads(run("eval", "perplexity", GPT2, rows, book, "--text-field", "body", "--json"))
+    parts = [reference_perplexity(model, tokenizer(text).input_ids, 96, 48) for text in [*TEXT[:3], DOCUMENT]]
+    tokens = sum(n for _, n in parts)
+    near([found["nll_per_token"]], [sum(math.log(p) * n for p, n in parts) / tokens])
+    assert found["tokens"] == tokens and found["texts"] == 4
+    shown = run("eval", "perplexity", GPT2, book)
+    assert "perplexity" in shown and "tokens" in shown
+
+
+def test_scores_are_transformers_token_by_token():
+    rows = write_rows("rows.jsonl", [{"prompt": p, "completion": c} for p, c in ROWS] + [{"text": t} for t in TEXT[:3]])
+    for folder, (model, tokenizer) in MODELS.items():
+        answers = []
+        for batch in (1, 4):
+            found = json_lines(run("eval", "score", folder, rows, "--batch-size", batch, "--json"))
+            answers.append(found)
+            expected = [ids_of(tokenizer, *row) for row in ROWS]
+            expected += [(ids[:1], ids[1:]) for ids in (tokenizer(t).input_ids for t in TEXT[:3])]
+            assert [row["index"] for row in found] == list(range(len(expected)))
+            for got, (context, targets) in zip(found, expected):
+                assert got["context_ids"] == context and got["ids"] == targets, (got, context, targets)
+                assert got["tokens"] == tokenizer.convert_ids_to_tokens(targets)
+                near(got["logprobs"], logprobs_of(model, context, targets), got)
+                assert abs(got["logprob"] - sum(got["logprobs"])) < 1e-6
+        for one, many in zip(*answers):
+            near(many["logprobs"], one["logprobs"])
+    one = json_lines(run("eval", "score", GPT2, "--prompt", ROWS[1][0], "--completion", ROWS[1][1], "--json"))
+    first = json_lines(run("eval", "score", GPT2, rows, "--json"))
+    near(one[0]["logprobs"], first[1]["logprobs"])
+    text = json_lines(run("eval", "score", GPT2, "--text", TEXT[0], "--json"))
+    near(text[0]["logprobs"], first[len(ROWS)]["logprobs"])
+    shown = run("eval", "score", GPT2, "--text", "The quick")
+    assert f"{json_lines(run('eval', 'score', GPT2, '--text', 'The quick', '--json'))[0]['logprob']:.6f}" in shown
+
+
+def test_scores_of_an_encoder_decoder():
+    folder = FOLDER / "t5"
+    tokenizer = make_tokenizer(folder)
+    torch.manual_seed(3)
+    model = T5ForConditionalGeneration(T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2,
+                                                num_heads=4, decoder_start_token_id=0, pad_token_id=0, eos_token_id=0)).eval()
+    model.save_pretrained(folder)
+    pairs = [row for row in ROWS if row[0]]
+    rows = write_rows("pairs.jsonl", [{"prompt": p, "completion": c} for p, c in pairs])
+    for batch in (1, 5):
+        found = json_lines(run("eval", "score", folder, rows, "--batch-size", batch, "--json"))
+        for got, (prompt, completion) in zip(found, pairs, strict=True):
+            labels = tokenizer(completion).input_ids
+            with torch.no_grad():
+                logits = model(torch.tensor([tokenizer(prompt).input_ids]), labels=torch.tensor([labels])).logits[0]
+            assert got["ids"] == labels
+            near(got["logprobs"], [logits.log_softmax(-1)[t, id].item() for t, id in enumerate(labels)])
+    run("eval", "score", folder, "--text", "The quick", exit=2)
+    run("eval", "perplexity", folder, write_rows("text.jsonl", [{"text": "The quick"}]), exit=2)
+
+
+QUESTIONS = [{"prompt": p, "choices": [c, " jumps over the lazy dog", "x", "月光光月光"], "label": i % 4}
+             for i, (p, c) in enumerate(ROWS * 3)]
+
+
+def test_choices():
+    questions = write_rows("questions.jsonl", QUESTIONS)
+    model, tokenizer = MODELS[GPT2]
+    right = [0, 0, 0]
+    kept = FOLDER / "choices.jsonl"
+    found = json.loads(run("eval", "choice", GPT2, questions, "--separator", "", "--json", "--output", kept))
+    results = json_lines(kept.read_text())[1:]
+    for question, result in zip(QUESTIONS, results, strict=True):
+        logprobs = [logprobs_of(model, *ids_of(tokenizer, question["prompt"], c)) for c in question["choices"]]
+        sums = [sum(x) for x in logprobs]
+        near(result["logprobs"], sums)
+        for i, lengths in enumerate(([1] * 4, [len(x) for x in logprobs], [len(c) for c in question["choices"]])):
+            best = max(range(4), key=lambda c: sums[c] / lengths[c])
+            key = ("prediction", "prediction_per_token", "prediction_per_character")[i]
+            assert result[key] == best, (key, question, result)
+            right[i] += best == question["label"]
+    assert len({tuple(r[k] for r in results) for k in ("prediction", "prediction_per_token")}) == 2  # lengths count
+    expected = [n / len(QUESTIONS) for n in right]
+    assert [found[k] for k in ("accuracy", "accuracy_per_token", "accuracy_per_character")] == expected, (found, expected)
+    assert found["questions"] == len(QUESTIONS)
+
+    # The same under other names, with labels as letters and as texts, and with a blank as the separator.
+    other = write_rows("other.jsonl", [{"question": q["prompt"], "options": q["choices"],
+                                        "answer": "ABCD"[q["label"]] if i % 2 else q["choices"][q["label"]]}
+                                       for i, q in enumerate(QUESTIONS)])
+    names = ["--prompt-field", "question", "--choices-field", "options", "--label-field", "answer"]
+    again = json.loads(run("eval", "choice", GPT2, other, *names, "--separator", "", "--json", "--batch-size", 3))
+    assert again == found
+    spaced = write_rows("spaced.jsonl", [dict(q, choices=[" " + c for c in q["choices"]]) for q in QUESTIONS])
+    blank = json.loads(run("eval", "choice", GPT2, questions, "--json"))
+    assert blank["accuracy"] == json.loads(run("eval", "choice", GPT2, spaced, "--separator", "", "--json"))["accuracy"]
+
+
+def make_bert(folder):
+    """A random BERT that tells three classes apart, with a tokenizer of whole words."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"the quick brown fox jumps over lazy dog to be or not".split()]
+    bare = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    bare.normalizer, bare.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    bare.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
+                                        sep_token="[SEP]", model_max_length=24)
+    torch.manual_seed(5)
+    model = BertForSequenceClassification(BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=24, id2label={0: "no", 1: "maybe", 2: "yes"},
+        label2id={"no": 0, "maybe": 1, "yes": 2})).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.mul_(12)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model, tokenizer
+
+
+def test_classes():
+    folder = FOLDER / "bert"
+    model, tokenizer = make_bert(folder)
+    texts = ["the quick brown fox", "to be or not to be", "the lazy dog", "jumps over", "fox fox dog", "be quick",
+             "not the brown dog", "the fox " * 20, "or"]
+    pairs = [None, "the dog", None, "lazy fox jumps", None, None, "to be", None, "fox"]
+    expected, rows, confusion = [], [], [[0] * 3 for _ in range(3)]
+    for i, (text, pair) in enumerate(zip(texts, pairs)):
+        with torch.no_grad():
+            inputs = tokenizer(text, pair, truncation=True, return_token_type_ids=True, return_tensors="pt")
+            expected.append(model(**inputs).logits[0].softmax(-1).tolist())
+        answer = max(range(3), key=expected[-1].__getitem__)
+        label = (answer + (i % 3 == 0)) % 3  # right two times of three
+        confusion[label][answer] += 1
+        rows.append({"text": text, "label": label if i % 2 else ["no", "maybe", "yes"][label]})
+        if pair:
+            rows[-1]["text_pair"] = pair
+    path, kept = write_rows("classes.jsonl", rows), FOLDER / "classes.results.jsonl"
+    run("eval", "classify", folder, path, exit=3)  # one is too long
+    assert sum(map(bool, map(sum, zip(*confusion)))) > 1, confusion  # more than one class is answered
+    for batch in (1, 4):
+        kept.unlink(missing_ok=True)
+        found = json.loads(run("eval", "classify", folder, path, "--truncate", "--batch-size", batch, "--output", kept,
+                               "--json"))
+        assert found["confusion"] == confusion, (found, confusion)
+        for got, probabilities in zip(json_lines(kept.read_text())[1:], expected, strict=True):
+            near(got["probabilities"], probabilities)
+    assert found["accuracy"] == sum(confusion[i][i] for i in range(3)) / len(texts)
+    for i, name in enumerate(["no", "maybe", "yes"]):
+        true, taken, right = sum(confusion[i]), sum(row[i] for row in confusion), confusion[i][i]
+        precision, recall = right / max(taken, 1), right / max(true, 1)
+        f1 = 2 * precision * recall / (precision + recall) if right else 0
+        got = found["classes"][name]
+        near([got["precision"], got["recall"], got["f1"], got["support"]], [precision, recall, f1, true])
+    near([found["macro_f1"]], [sum(c["f1"] for c in found["classes"].values()) / 3])
+    # The correlation of one-hot answers with one-hot truths.
+    pairs_of = [(i, j) for i in range(3) for j in range(3) for _ in range(confusion[i][j])]
+    x = torch.nn.functional.one_hot(torch.tensor([i for i, _ in pairs_of]), 3).double()
+    y = torch.nn.functional.one_hot(torch.tensor([j for _, j in pairs_of]), 3).double()
+    cov = lambda a, b: ((a - a.mean(0)) * (b - b.mean(0))).sum().item()
+    near([found["matthews_correlation"]], [cov(x, y) / math.sqrt(cov(x, x) * cov(y, y))])
+    shown = run("eval", "classify", folder, path, "--truncate")
+    assert f"{found['accuracy']:.6f}" in shown and "maybe" in shown, shown
+    bad = write_rows("bad.jsonl", [{"text": "a", "label": 3}])
+    assert "no class of the model" in run("eval", "classify", folder, bad, exit=3)[1]
+    run("eval", "classify", GPT2, path, exit=2)
+    run("eval", "score", folder, "--text", "the fox", exit=2)
+
+
+def test_a_stopped_run_goes_on():
+    questions = write_rows("many.jsonl", QUESTIONS * 4)
+    kept, whole = FOLDER / "kept.jsonl", FOLDER / "whole.jsonl"
+    command = ["eval", "choice", GPT2, questions, "--batch-size", 1, "--json"]
+    summary = run(*command, "--output", whole)
+    lines = whole.read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + 4 * len(QUESTIONS)
+    # Killed in the middle of a line.
+    kept.write_text("".join(lines[:30]) + lines[30][:20])
+    out, err = subprocess.PIPE, subprocess.PIPE
+    done = subprocess.run([BIN / "llmtk", *map(str, command), "--output", kept], stdout=out, stderr=err, text=True)
+    assert done.returncode == 0 and done.stdout == summary and "holds 29 results" in done.stderr, done.stderr
+    assert kept.read_text() == whole.read_text()
+    assert run(*command, "--output", kept) == summary  # all done
+    # Killed for real, at any moment.
+    kept.unlink()
+    with subprocess.Popen([BIN / "llmtk", *map(str, command), "--output", kept], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (kept.exists() and kept.read_text().count("\n") > 1):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert run(*command, "--output", kept) == summary
+    # Another run's results are not mixed in: another batch size is no other run, other questions are.
+    other = [GPT2, write_rows("fewer.jsonl", QUESTIONS)]
+    assert "'inputs' differs" in run("eval", "choice", *other, "--output", kept, exit=2)[1]
+    assert "'model' differs" in run("eval", "choice", LLAMA, questions, "--output", kept, exit=2)[1]
+    run("eval", "choice", GPT2, questions, "--separator", "", "--output", kept, exit=2)
+    kept.write_text("".join(lines[:3]) + "{broken\n")
+    run(*command, "--output", kept, exit=5)
+
+
+def test_errors_name_what_is_wrong():
+    def error(rows, *flags, exit=3, command="score"):
+        return run("eval", command, GPT2, write_rows("bad.jsonl", rows), *flags, exit=exit)[1]
+
+    good = {"prompt": "a", "completion": "b"}
+    assert "bad.jsonl:2: a row without a text" in error([good, {"prompt": "a"}])
+    assert "bad.jsonl:1: a row with both" in error([{"text": "a", "completion": "b"}])
+    assert "bad.jsonl:1: the row is longer" in error([{"prompt": "fox " * 100, "completion": "b"}])
+    assert "the text 'completion'" in error([{"prompt": "a", "completion": 3}])
+    assert "nothing to score" in error([{"prompt": "a", "completion": ""}])
+    assert "at least 2" in error([{"text": "a"}])
+    assert "none of the choices" in error([{"prompt": "a", "choices": ["b", "c"], "label": 2}], command="choice")
+    assert "at least two texts" in error([{"prompt": "a", "choices": ["b"], "label": 0}], command="choice")
+    (FOLDER / "bad.jsonl").write_text("[1]\n")
+    run("eval", "choice", GPT2, FOLDER / "bad.jsonl", exit=3)
+    run("eval", "choice", GPT2, FOLDER / "missing.jsonl", exit=5)
+    run("eval", "perplexity", GPT2, FOLDER / "book.txt", "--max-length", 97, exit=2)
+    run("eval", "perplexity", GPT2, FOLDER / "book.txt", "--max-length", 40, "--stride", 41, exit=2)
+    run("eval", "score", GPT2, exit=2)
+    run("eval", "score", GPT2, "--prompt", "a", exit=2)
+    # The end of a prompt that is too long, where that is asked for.
+    model, tokenizer = MODELS[GPT2]
+    long = write_rows("long.jsonl", [{"prompt": "fox " * 100, "completion": "jumps"}])
+    context, targets = ids_of(tokenizer, "fox " * 100, "jumps")
+    got = json_lines(run("eval", "score", GPT2, long, "--truncate", "--json"))[0]
+    assert got["context_ids"] == context[len(context) + len(targets) - 97:], got
+    near(got["logprobs"], logprobs_of(model, got["context_ids"], targets))
+
+
+try:
+    main(dict(globals()))
+finally:
+    shutil.rmtree(FOLDER)
