@@ -85,6 +85,9 @@ TEST_CASE("a template that refuses its messages is a fault of the data") {
   CHECK(error.exit() == Exit::data);
   CHECK(error.parts().what == "the chat template refuses these messages: Roles must alternate\\x1b[2J");
   CHECK(error.parts().where == "t.jinja:1:20");
+  const Error of_lines = error_of("{{ raise_exception('one\\ntwo' ~ 'x' * 100000) }}");
+  CHECK(of_lines.parts().what.find("one two") != std::string::npos);
+  CHECK(of_lines.parts().what.size() < 500);
 }
 
 TEST_CASE("a hostile template is one clear error within a second") {

@@ -6,6 +6,18 @@
 #include "text/jinja/parser.h"
 
 namespace llmtk::text::jinja {
+namespace {
+
+/// A message on one line, of a length that can be read: a template may say anything.
+std::string one_line(const std::string& message) {
+  constexpr int kMostColumns = 400;
+  const std::string whole = printable(message);
+  std::string line;
+  for (const char c : cut_to_width(whole, kMostColumns)) line += c == '\n' ? ' ' : c;
+  return line.size() < whole.size() ? line + "..." : line;
+}
+
+}  // namespace
 
 struct Template::Parsed {
   std::string where;
@@ -39,8 +51,8 @@ Rendered Template::render(const Dict& variables, const RenderLimits& limits, std
     const std::string where = parsed_->where + ":" + std::to_string(line) + ":" + std::to_string(column);
     if (e.refused)
       throw Error(Exit::data,
-                  {.what = "the chat template refuses these messages: " + printable(e.what), .where = where});
-    throw Error(Exit::file, {.what = printable(e.what), .where = where, .hint = e.hint});
+                  {.what = "the chat template refuses these messages: " + one_line(e.what), .where = where});
+    throw Error(Exit::file, {.what = one_line(e.what), .where = where, .hint = e.hint});
   }
 }
 
