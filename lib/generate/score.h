@@ -26,9 +26,9 @@ std::vector<std::vector<float>> score(nn::CausalModel& model, std::span<const Sc
 /// decoder_start_token_id.
 std::vector<std::vector<float>> score(nn::Seq2SeqModel& model, std::span<const Scored> rows, int64_t batch_size);
 
-/// What follows a prompt in a text. whole: the tokens of prompt and continuation as one text; prompt: those of the prompt
-/// alone. A token that covers the end of the prompt and the beginning of the continuation is the continuation's. The
-/// context may come out empty.
+/// What follows a prompt in a text. whole: the tokens of prompt and continuation as one text; prompt: those of the
+/// prompt alone. A token that covers the end of the prompt and the beginning of the continuation is the continuation's.
+/// The context may come out empty.
 Scored after_prompt(std::span<const text::TokenId> prompt, std::span<const text::TokenId> whole);
 
 /// A piece of a long text, in tokens: [begin, end) is read, [first, end) is scored.

@@ -55,7 +55,9 @@ TEST_CASE("the published sizes have their published numbers of parameters") {
       {"gpt2-xl", 1557611200},      {"openai-gpt", 116534784},    {"smollm2-135m", 134515008},
       {"smollm2-360m", 361821120},  {"smollm2-1.7b", 1711376384}, {"tinyllama-1.1b", 1100048384},
       {"llama-2-7b", 6738415616},   {"llama-3-8b", 8030261248},   {"llama-3.2-1b", 1235814400},
-      {"llama-3.2-3b", 3212749824},
+      {"llama-3.2-3b", 3212749824}, {"t5-small", 60506624},       {"t5-base", 222903552},
+      {"t5-large", 737668096},      {"t5-v1_1-small", 76961152},  {"t5-v1_1-base", 247577856},
+      {"t5-v1_1-large", 783150080},
   };
   for (const std::string& name : preset_names()) {
     INFO(name);
