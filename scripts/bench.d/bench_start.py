@@ -31,14 +31,20 @@ def bytes_to_characters():
     return {**{b: chr(b) for b in printable}, **{b: chr(256 + i) for i, b in enumerate(others)}}
 
 
-def make_model(folder, vocabulary, **shape):
-    """A GPT-2 with random weights, written by hand: needs neither torch nor transformers. The tokenizer merges
-    pairs of bytes, as many as the vocabulary has room for: as much to read as GPT-2's own."""
+def make_tokenizer(folder, vocabulary):
+    """A tokenizer that merges pairs of bytes, as many as the vocabulary has room for: as much to read as GPT-2's own.
+    Returns its tokens."""
     characters = list(bytes_to_characters().values())
     merges = list(itertools.islice(itertools.product(characters, characters), vocabulary - 257))
     tokens = [*characters, *(a + b for a, b in merges), "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    return tokens
+
+
+def make_model(folder, vocabulary, **shape):
+    """A GPT-2 with random weights, written by hand: needs neither torch nor transformers."""
+    tokens = make_tokenizer(folder, vocabulary)
     config = dict(model_type="gpt2", architectures=["GPT2LMHeadModel"], vocab_size=len(tokens), dtype="float32",
                   bos_token_id=len(tokens) - 1, eos_token_id=len(tokens) - 1, **shape)
     (folder / "config.json").write_text(json.dumps(config))
@@ -116,4 +122,5 @@ def main():
         sys.exit(7)
 
 
-main()
+if __name__ == "__main__":
+    main()
