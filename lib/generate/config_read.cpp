@@ -7,7 +7,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "generate/config.h"
-#include "io/gguf.h"
+#include "text/gguf_read.h"
 
 namespace llmtk::generate {
 namespace {
@@ -209,9 +209,7 @@ GenerationConfig config_from_hf(const json& object, const std::string& where, st
 
 GenerationConfig load_config(const std::filesystem::path& folder, const text::Tokenizer* tokenizer) {
   GenerationConfig config;
-  if (io::is_gguf_path(folder) && std::filesystem::is_regular_file(folder))
-    for (const int64_t id : io::gguf_end_ids(io::GgufFile(folder)))
-      config.eos_token_ids.push_back(static_cast<text::TokenId>(id));
+  config.eos_token_ids = text::gguf_end_tokens(folder);
   std::vector<std::string> ignored;
   const auto path = folder / "generation_config.json";
   if (std::filesystem::exists(path)) config = config_from_hf(parse_file(path), path.string(), ignored);

@@ -295,6 +295,12 @@ std::unique_ptr<HfTokenizer> read_gguf_tokenizer(const io::GgufFile& file) {
   return parse_tokenizer_json(json, file.path().string(), std::move(files));
 }
 
+std::vector<TokenId> gguf_end_tokens(const std::filesystem::path& path) {
+  if (!io::is_gguf_path(path) || !std::filesystem::is_regular_file(path)) return {};
+  const auto ids = io::gguf_end_ids(io::GgufFile(path));
+  return {ids.begin(), ids.end()};
+}
+
 std::optional<std::string> gguf_chat_template(const io::GgufFile& file) {
   return file.find_string("tokenizer.chat_template");
 }

@@ -1,6 +1,7 @@
 #pragma once
 // The vocabulary inside a GGUF file: byte-level BPE ("gpt2") and sentencepiece's BPE ("llama").
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,6 +23,9 @@ std::unique_ptr<HfTokenizer> read_gguf_tokenizer(const io::GgufFile& file);
 
 /// The chat template in a GGUF file.
 std::optional<std::string> gguf_chat_template(const io::GgufFile& file);
+
+/// Ids that end a text, where `path` is a GGUF file; none for everything else.
+std::vector<TokenId> gguf_end_tokens(const std::filesystem::path& path);
 
 /// The merges of a sentencepiece BPE: every way to put two pieces together to a third, the highest score first.
 struct ScoredPiece {
