@@ -47,6 +47,13 @@ bool is_iterable(Runtime&, const Value& value, const Bound&) {
   return !value.is_numeric() && !value.is_none();
 }
 
+/// "name is filter", "name is test": looked up as a key would be.
+bool is_name_of(bool (*has)(std::string_view), const Value& value) {
+  if (value.is(Kind::list) || value.is(Kind::dict))
+    throw TemplateError{.what = "unhashable type: '" + type_name(value) + "'"};
+  return value.is_string() && has(value.text());
+}
+
 /// Comparisons, under the names that Jinja2 gives them.
 enum class Order { less, less_equal, greater, greater_equal };
 template <Order wanted>
@@ -99,8 +106,8 @@ const std::map<std::string_view, Entry>& test_table() {
       {"divisibleby", {[](Runtime& r, const Value& v, const Bound& b) { return leaves(r, v, *b[0], 0); }, 1}},
       {"lower", {[](Runtime& r, const Value& v, const Bound&) { return is_cased(r, v, "islower"); }, 0}},
       {"upper", {[](Runtime& r, const Value& v, const Bound&) { return is_cased(r, v, "isupper"); }, 0}},
-      {"filter", {[](Runtime&, const Value& v, const Bound&) { return v.is_string() && has_filter(v.text()); }, 0}},
-      {"test", {[](Runtime&, const Value& v, const Bound&) { return v.is_string() && has_test(v.text()); }, 0}},
+      {"filter", {[](Runtime&, const Value& v, const Bound&) { return is_name_of(has_filter, v); }, 0}},
+      {"test", {[](Runtime&, const Value& v, const Bound&) { return is_name_of(has_test, v); }, 0}},
       {"sameas", {[](Runtime&, const Value& v, const Bound& b) { return v.same_as(*b[0]); }, 1}},
       {"in", {[](Runtime& r, const Value& v, const Bound& b) { return contains(*b[0], v, r.work); }, 1}},
       {"==", {is_equal, 1}},
