@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "inspect/inspect.h"
 #include "inspect/table.h"
+#include "io/gguf.h"
 #include "io/model_folder.h"
 #include "models/registry.h"
 
@@ -53,13 +54,26 @@ Found from_weights(const fs::path& path, const std::string& model_type) {
   return found;
 }
 
+/// With the names and types that the file has.
+Found from_gguf(const fs::path& path) {
+  const io::GgufFile file(path);
+  Found found{.source = path.string(), .model_type = file.string("general.architecture")};
+  for (const io::GgufTensor& tensor : file.tensors())
+    found.parameters.push_back({.name = tensor.name,
+                                .dtype = std::string(io::gguf_type_name(tensor.type)),
+                                .shape = tensor.shape,
+                                .count = tensor.count(),
+                                .bytes = static_cast<int64_t>(tensor.end - tensor.begin)});
+  return found;
+}
+
 /// On the meta device: shapes without memory.
 Found from_config(const io::Json& config, const std::string& where) {
   auto dtype = c10::kFloat;
   for (const char* key : {"dtype", "torch_dtype"})
     if (const auto it = config.find(key); it != config.end() && it->is_string())
       dtype = parse_dtype(it->get<std::string>());
-  const auto model = models::make(config, where, {dtype, c10::kMeta});
+  const auto model = models::make_model(config, where, {dtype, c10::kMeta});
   Found found{.source = where, .model_type = model->config()["model_type"]};
   for (const auto& item : model->named_parameters()) {
     const at::Tensor& tensor = item.value();
@@ -74,6 +88,7 @@ Found from_config(const io::Json& config, const std::string& where) {
 
 Found read(const std::string& path) {
   if (path.ends_with(".safetensors")) return from_weights(path, "");
+  if (io::is_gguf_path(path)) return from_gguf(path);
   if (path.ends_with(".json")) return from_config(io::read_json(path), path);
   fs::path folder;
   try {
@@ -172,8 +187,8 @@ void add_params_command(CLI::App& app, InspectContext& context) {
   command
       ->add_option(
           "model", options->path,
-          "Model folder, name in the local Hugging Face cache, config.json, .safetensors file, or the name of a "
-          "shape such as gpt2-medium")
+          "Model folder, name in the local Hugging Face cache, config.json, .safetensors or .gguf file, or the name of "
+          "a shape such as gpt2-medium")
       ->required();
   command->add_flag("--all", options->all, "One line per tensor; otherwise the layers stand in one line");
   command->footer(

@@ -100,6 +100,8 @@ def test_every_family_goes_to_gguf_and_back_unchanged():
                 assert torch.equal(tensor, after[key]), (name, key)
         original = AutoModelForCausalLM.from_pretrained(folder)
         assert close(logits(AutoModelForCausalLM.from_pretrained(back)), logits(original)), name
+        if name not in ("gpt2", "llama-3.2", "gemma3"):
+            continue
         # The file itself, without a folder in between.
         flags = ["--prompt", "The quick brown", "--max-new-tokens", 12, "--json", "--device", "cpu"]
         found = [json_lines(run("generate", *model, *flags))[0]["ids"] for model in ([folder], [file], ["--model", file])]
@@ -160,6 +162,9 @@ def test_types_and_their_errors():
         reader = gguf.GGUFReader(file)
         kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
         assert kinds["blk.0.ffn_up.weight"] == kind.upper() and kinds["output_norm.weight"] == "F32", kinds
+        listed = json.loads(run("inspect", "params", file, "--json"))["tensors"]
+        assert {p["name"]: (p["dtype"], p["shape"]) for p in listed} == {
+            t.name: (t.tensor_type.name, t.shape[::-1].tolist()) for t in reader.tensors}
         convert(file, back, "--dtype", "float32")
         up = next(t for t in reader.tensors if t.name == "blk.0.ffn_up.weight")
         numbers = torch.from_numpy(gguf.quants.dequantize(up.data, up.tensor_type).copy())
