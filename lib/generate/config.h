@@ -97,8 +97,9 @@ struct GenerationConfig {
 GenerationConfig config_from_hf(const nlohmann::json& json, const std::string& where,
                                 std::vector<std::string>& ignored);
 
-/// The model folder's generation_config.json, completed from its config.json and, unless that is null, by
-/// adopt_special_tokens; warns about what was ignored. A folder without generation_config.json gives the defaults.
+/// The model folder's generation_config.json, where it has none config.json as a whole; completed from config.json's
+/// eos and bos and, unless `tokenizer` is null, by adopt_special_tokens. Of a GGUF file, its ends. Warns about what was
+/// ignored.
 GenerationConfig load_config(const std::filesystem::path& folder, const text::Tokenizer* tokenizer);
 
 /// The tokenizer's eos and bos where the model's files say none.

@@ -211,11 +211,13 @@ GenerationConfig load_config(const std::filesystem::path& folder, const text::To
   GenerationConfig config;
   config.eos_token_ids = text::gguf_end_tokens(folder);
   std::vector<std::string> ignored;
-  const auto path = folder / "generation_config.json";
+  const auto model_config = folder / "config.json";
+  // Old folders have it all in config.json.
+  const auto own = folder / "generation_config.json";
+  const auto path = std::filesystem::exists(own) ? own : model_config;
   if (std::filesystem::exists(path)) config = config_from_hf(parse_file(path), path.string(), ignored);
   for (const auto& setting : ignored) log::warn(path.string() + ": " + setting + " is not supported and has no effect");
 
-  const auto model_config = folder / "config.json";
   if ((config.eos_token_ids.empty() || config.bos_token_id < 0) && std::filesystem::exists(model_config)) {
     const json object = parse_file(model_config);
     const std::string where = model_config.string();

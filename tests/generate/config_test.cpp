@@ -78,12 +78,14 @@ TEST_CASE("a wrong type in generation_config.json names file and key") {
 TEST_CASE("eos and bos come from config.json where generation_config.json does not say them") {
   test::TemporaryFolder folder;
   CHECK(load_config(folder.path(), nullptr) == GenerationConfig{});
-  write_file_atomic(folder / "config.json", R"({"eos_token_id": 9, "bos_token_id": 8})");
+  write_file_atomic(folder / "config.json", R"({"eos_token_id": 9, "bos_token_id": 8, "num_beams": 4})");
   CHECK(load_config(folder.path(), nullptr).eos_token_ids == std::vector<text::TokenId>{9});
+  CHECK(load_config(folder.path(), nullptr).num_beams == 4);  // as old folders have it
   write_file_atomic(folder / "generation_config.json", R"({"eos_token_id": [1, 2]})");
   const auto config = load_config(folder.path(), nullptr);
   CHECK(config.eos_token_ids == std::vector<text::TokenId>{1, 2});
   CHECK(config.bos_token_id == 8);
+  CHECK(config.num_beams == 1);
   write_file_atomic(folder / "generation_config.json", R"({"eos_token_id": )");
   CHECK_THROWS_AS(load_config(folder.path(), nullptr), Error);
 }
