@@ -14,7 +14,7 @@ import torch
 import transformers
 
 TOOL = os.path.join(os.environ["LLMTK_BIN"], "..", "tests", "generate_tool")
-VOCABULARY, EOS, SETTINGS = 61, 3, int(sys.argv[1]) if len(sys.argv) > 1 else 12
+VOCABULARY, EOS, SETTINGS = 61, 3, int(sys.argv[1]) if len(sys.argv) > 1 else 6
 COMMON = dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=EOS, pad_token_id=0)
 LLAMA = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=64)
