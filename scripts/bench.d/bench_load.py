@@ -56,8 +56,8 @@ def run(command):
     return time.perf_counter() - begin, usage.ru_maxrss * 1024, out.decode()
 
 
-def make_models(folder, llmtk):
-    """{name: (path, dtype)}: random weights as transformers saves them, a tokenizer of bytes."""
+def make_folders(folder):
+    """Random weights as transformers saves them, a tokenizer of bytes."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -68,14 +68,17 @@ def make_models(folder, llmtk):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=50304, bos_token_id=256, eos_token_id=256, **SHAPE))
-    found = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         model.to(dtype).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-        found[f"folder, {name}"] = folder / name, name
+
+
+def make_models(folder, llmtk):
+    """{name: (path, dtype)}. In a process of its own: what is started from here would count this one's memory as its own."""
+    run([sys.executable, __file__, "--make", folder])
     run([llmtk, "convert", folder / "float32", folder / "q8_0.gguf", "--type", "Q8_0"])
-    found["GGUF, Q8_0"] = folder / "q8_0.gguf", "float32"
-    return found
+    return {"folder, float32": (folder / "float32", "float32"), "folder, bfloat16": (folder / "bfloat16", "bfloat16"),
+            "GGUF, Q8_0": (folder / "q8_0.gguf", "float32")}
 
 
 def model_bytes(path, dtype):
@@ -112,7 +115,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--make", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.make:
+        return make_folders(options.make)
     options.llmtk = pathlib.Path(os.environ["LLMTK_BIN"]) / "llmtk"
 
     with tempfile.TemporaryDirectory(prefix="llmtk-bench-load-") as temporary:
