@@ -196,7 +196,8 @@ Json folder_to_folder(const Options& o, const fs::path& source, const fs::path& 
     config["dtype"] = dtype_name(dtype);
   }
   io::write_json(target / "config.json", config);
-  if (o.tokenizer.empty() && !o.no_tokenizer) io::copy_companion_files(source, target);
+  const bool own_tokenizer = o.tokenizer.empty() && !o.no_tokenizer;
+  io::copy_companion_files(source, target, own_tokenizer ? io::Companions::all : io::Companions::but_tokenizer);
   if (!o.tokenizer.empty()) text::load_tokenizer(o.tokenizer)->save(target);
   return folder_receipt(target, weights, tensors.size(), parameters, another_type ? dtype_name(dtype) : "as stored");
 }

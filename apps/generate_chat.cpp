@@ -13,6 +13,7 @@
 #include "core/utf8.h"
 #include "generate/generate.h"
 #include "generate_chat_line.h"
+#include "io/json.h"
 #include "text/chat_template.h"
 
 namespace llmtk {
@@ -101,18 +102,18 @@ class Conversation {
   }
 
   void reset() {
-    messages_ = ChatJson::array();
-    if (!options_.system.empty()) messages_.push_back({{"role", "system"}, {"content", options_.system}});
+    said_ = {};
+    if (!options_.system.empty()) said_.messages.push_back({{"role", "system"}, {"content", options_.system}});
   }
 
   /// Says it and answers. What is said stays unsaid where this throws.
   void answer(const Turn& turn, bool stop_on_interrupt) {
-    ChatJson before = messages_;
+    text::ChatInput before = said_;
     try {
       say(turn);
       reply(turn.where, stop_on_interrupt);
     } catch (...) {
-      messages_ = std::move(before);
+      said_ = std::move(before);
       prefix_ = {};
       throw;
     }
@@ -132,26 +133,21 @@ class Conversation {
     if (!valid) {
       if (find_invalid_utf8(turn.text) != std::string_view::npos)
         throw Error(Exit::data, {.what = "the text is not UTF-8", .where = turn.where});
-      messages_.push_back({{"role", "user"}, {"content", turn.text}});
+      said_.messages.push_back({{"role", "user"}, {"content", turn.text}});
       return;
     }
-    const auto parsed = ChatJson::parse(turn.text);
+    const auto parsed = io::parse_json(turn.text, turn.where);  // within bounds
     if (parsed.is_object() && parsed.contains("role")) {
-      messages_.push_back(parsed);
+      said_.messages.push_back(parsed);
       return;
     }
-    const text::ChatInput conversation = text::parse_chat(turn.text, turn.where);
-    messages_ = conversation.messages;
-    tools_ = conversation.tools;
-    documents_ = conversation.documents;
+    said_ = text::parse_chat(turn.text, turn.where);
   }
 
   void reply(const std::string& where, bool stop_on_interrupt) {
-    const text::ChatInput input{.messages = messages_,
-                                .tools = tools_,
-                                .documents = documents_,
-                                .add_generation_prompt = true,
-                                .variables = variables_};
+    text::ChatInput input = said_;
+    input.add_generation_prompt = true;
+    for (const auto& [name, value] : variables_) input.variables[name] = value;
     const std::string text = template_.render(input, where).text;
     // The template has put the special tokens there already.
     const auto ids = encode_text(*open_.tokenizer, text, /*add_special_tokens=*/false, where);
@@ -168,11 +164,11 @@ class Conversation {
       if (stop_on_interrupt) handler.emplace();
       const auto completion =
           generate::generate(*open_.model, *open_.tokenizer, {{ids}}, config_, generate_options).front();
-      messages_.push_back({{"role", "assistant"}, {"content", completion.text}});
+      said_.messages.push_back({{"role", "assistant"}, {"content", completion.text}});
       if (options_.json) print(completion, ids.size(), reused);
     } catch (const Interrupted&) {
       prefix_ = {};
-      messages_.push_back({{"role", "assistant"}, {"content", written}});
+      said_.messages.push_back({{"role", "assistant"}, {"content", written}});
     }
     if (!options_.json) write("\n");
     ++turn_;
@@ -200,7 +196,7 @@ class Conversation {
   text::ChatTemplate template_;
   generate::GenerationConfig config_;
   std::map<std::string, ChatJson> variables_;
-  ChatJson messages_, tools_, documents_;
+  text::ChatInput said_;  // the conversation so far
   generate::Prefix prefix_;
   size_t turn_ = 0;
 };

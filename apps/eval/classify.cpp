@@ -44,10 +44,7 @@ std::vector<std::string> class_names(const OpenEncoder& open) {
                               .got = config.value("architectures", Json()).dump() + ", " + std::to_string(labels) +
                                      " labels" + (problem.empty() ? "" : ", " + problem),
                               .expected = "sequence classification with at least two labels"});
-  std::vector<std::string> names;
-  const Json by_number = config.value("id2label", Json::object());
-  for (size_t i = 0; i < labels; ++i) names.push_back(by_number.value(std::to_string(i), "LABEL_" + std::to_string(i)));
-  return names;
+  return open.model->label_names();
 }
 
 /// A class's number or its name.
@@ -75,6 +72,7 @@ text::Encoding encode_example(const Row& row, const ClassifyOptions& options, co
   text::Encoding encoding = open.tokenizer->encode_pair(text, pair, special);
   const auto most = static_cast<size_t>(open.model->max_positions());
   check_ids(open, encoding.ids, row.where);
+  if (encoding.ids.empty()) throw Error(Exit::data, {.what = "a text without tokens", .where = row.where});
   if (encoding.ids.size() <= most) return encoding;
   if (!options.truncate || pair)
     throw Error(Exit::data, {.what = "the row is longer than the model can see",
@@ -135,7 +133,9 @@ class Confusion {
   explicit Confusion(std::vector<std::string> names)
       : names_(std::move(names)), counts_(names_.size(), std::vector<int64_t>(names_.size())) {}
 
-  void add(const Json& result) { ++counts_[result.at("label").get<size_t>()][result.at("prediction").get<size_t>()]; }
+  void add(const Json& result) {
+    ++counts_.at(result.at("label").get<size_t>()).at(result.at("prediction").get<size_t>());
+  }
 
   Json summary() const {
     const size_t n = names_.size();

@@ -81,10 +81,15 @@ Json describe_run(const char* command, const EvalOptions& options, const std::fi
 
 namespace {
 
+std::string line_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
+[[noreturn]] void not_results(const std::string& path) {
+  throw Error(Exit::file, {.what = "not a file of results", .where = path, .hint = "give another --output"});
+}
+
 /// Throws Error(usage) that names what differs.
 void check_same_run(const std::string& path, const Json& kept, const Json& run) {
-  if (!kept.is_object() || !kept.contains("eval"))
-    throw Error(Exit::file, {.what = "not a file of results", .where = path, .hint = "give another --output"});
+  if (!kept.is_object() || !kept.contains("eval")) not_results(path);
   for (const auto& [key, value] : run.items())
     if (const auto found = kept.find(key); found == kept.end() || *found != value)
       throw Error(Exit::usage, {.what = "the results in the file are another run's: '" + key + "' differs",
@@ -115,9 +120,11 @@ void Results::open(const Json& run, const std::function<void(const Json&)>& seen
     if (first)
       check_same_run(path_, line, run);
     else
-      seen(line);
+      take_up(line, seen);
     done_ += !std::exchange(first, false);
   }
+  // Without a whole line it is a run that was stopped in its first one, or something else of the user's.
+  if (first && !line_of(run).starts_with(kept)) not_results(path_);
   file_ = std::fopen(path_.c_str(), "ab");
   if (!file_ || ::ftruncate(::fileno(file_), static_cast<off_t>(whole)) != 0)
     throw Error(Exit::file, {.what = std::string("cannot write the results: ") + std::strerror(errno), .where = path_});
@@ -127,10 +134,25 @@ void Results::open(const Json& run, const std::function<void(const Json&)>& seen
   flush();
 }
 
+void Results::take_up(const Json& line, const std::function<void(const Json&)>& seen) const {
+  const auto broken = [&] {
+    return Error(Exit::file, {.what = "result " + std::to_string(done_) + " is not one of this command's",
+                              .where = path_,
+                              .hint = "remove the file to begin again"});
+  };
+  try {
+    seen(line);
+  } catch (const Json::exception&) {  // a key that is missing, or of another type
+    throw broken();
+  } catch (const std::out_of_range&) {  // a class that there is not
+    throw broken();
+  }
+}
+
 void Results::add(const Json& result) {
   ++done_;
   if (!file_) return;
-  const std::string line = result.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  const std::string line = line_of(result);
   std::fwrite(line.data(), 1, line.size(), file_);
 }
 

@@ -61,6 +61,7 @@ class Results {
 
  private:
   void open(const Json& run, const std::function<void(const Json&)>& seen);
+  void take_up(const Json& line, const std::function<void(const Json&)>& seen) const;
   std::string path_;
   std::FILE* file_ = nullptr;
   size_t done_ = 0;

@@ -66,7 +66,9 @@ Json candidates(const at::Tensor& logits, const at::Tensor& logprobs, int64_t k,
 
 /// The labels of a classification head, the best first. logits: [labels]. Probabilities are those of transformers'
 /// pipelines: a sigmoid each where several may hold, none where the one label is a quantity.
-Json label_scores(const at::Tensor& logits, const Json& config) {
+Json label_scores(const at::Tensor& logits, const nn::Model& model) {
+  const Json config = model.config();
+  const auto names = dynamic_cast<const nn::EncoderModel&>(model).label_names();
   const bool several = config.value("problem_type", Json()) == "multi_label_classification";
   const bool quantity = config.value("problem_type", Json()) == "regression" || (logits.size(0) == 1 && !several);
   const at::Tensor probabilities = several ? logits.sigmoid() : logits.softmax(-1);
@@ -74,9 +76,7 @@ Json label_scores(const at::Tensor& logits, const Json& config) {
   Json list = Json::array();
   for (int64_t i = 0; i < order.size(0); ++i) {
     const int64_t id = order[i].item<int64_t>();
-    const std::string key = std::to_string(id);
-    const Json names = config.value("id2label", Json::object());
-    Json label = {{"id", id}, {"label", names.value(key, "LABEL_" + key)}, {"logit", logits[id].item<float>()}};
+    Json label = {{"id", id}, {"label", names[static_cast<size_t>(id)]}, {"logit", logits[id].item<float>()}};
     if (!quantity) label["probability"] = probabilities[id].item<float>();
     list.push_back(std::move(label));
   }
@@ -95,7 +95,7 @@ Json positions_of(const at::Tensor& logits, const std::vector<text::TokenId>& id
     Json position = {
         {"position", t}, {"id", ids[t]}, {"token", open.tokenizer->id_to_token(ids[t])}, {"label", labels[t]}};
     if (of == Of::token_labels) {
-      position["labels"] = label_scores(row, open.model->config());
+      position["labels"] = label_scores(row, *open.model);
     } else {
       if (options.all_positions || of == Of::token) {
         // How probable this token was: after what stands before it, or, of a masked model, in its place.
@@ -196,7 +196,7 @@ int run(const LogitsOptions& options, bool json) {
     Json answer = describe(open, inputs[i]);
     at::Tensor logits = passes.logits[static_cast<int64_t>(i)];
     if (of == Of::text_labels) {
-      answer["label_scores"] = label_scores(logits, open.model->config());
+      answer["label_scores"] = label_scores(logits, *open.model);
     } else {
       const auto ids = stack.tokens(i);
       if (logits.size(0) > 1) logits = logits.narrow(0, stack.begin(i), static_cast<int64_t>(ids.size()));

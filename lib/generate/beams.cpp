@@ -128,7 +128,7 @@ void Beams::fill(Completion& completion, size_t rank) const {
   completion.logprobs = beam.logprobs;
   completion.score = beam.score;
   TextStream stream(*tokenizer_, config_->stop_strings);
-  for (const TokenId id : completion.ids) stream.push(id);
+  for (size_t i = 0; i < completion.ids.size() && !stream.stopped_by(); ++i) stream.push(completion.ids[i]);
   stream.finish();
   completion.text = stream.text();
   const bool eos = !completion.ids.empty() &&

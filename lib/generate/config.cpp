@@ -114,6 +114,8 @@ void GenerationConfig::check_ids(int64_t vocab_size) const {
   };
   for (const auto& word : bad_words_ids) check("bad_words_ids", word);
   for (const auto& biased : sequence_bias) check("sequence_bias", biased.ids);
+  if (bos_token_id >= 0) check("bos_token_id", {bos_token_id});
+  if (decoder_start_token_id >= 0) check("decoder_start_token_id", {decoder_start_token_id});
   if (forced_bos_token_id) check("forced_bos_token_id", {*forced_bos_token_id});
   check("forced_eos_token_id", forced_eos_token_ids);
 }

@@ -4,6 +4,7 @@
 #include <bit>
 #include <charconv>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "core/error.h"
@@ -400,6 +401,8 @@ std::vector<int64_t> gguf_end_ids(const GgufFile& file) {
   std::vector<int64_t> ids;
   for (const char* name : {"eos", "eot", "eom"}) {
     const auto id = file.find_integer(std::string("tokenizer.ggml.") + name + "_token_id");
+    if (id && (*id < 0 || *id > std::numeric_limits<int32_t>::max()))
+      file.fail(std::string("tokenizer.ggml.") + name + "_token_id", std::to_string(*id), "an id of the vocabulary");
     if (id && std::ranges::find(ids, *id) == ids.end()) ids.push_back(*id);
   }
   return ids;

@@ -156,28 +156,38 @@ Json read_model_config(const fs::path& folder) {
   return read_json(folder / "config.json");
 }
 
-void copy_companion_files(const fs::path& from, const fs::path& to) {
-  static constexpr const char* kNames[] = {"tokenizer.json",
-                                           "tokenizer_config.json",
-                                           "special_tokens_map.json",
-                                           "added_tokens.json",
-                                           "vocab.json",
-                                           "merges.txt",
-                                           "vocab.txt",
-                                           "tokenizer.model",
-                                           "spiece.model",
-                                           "sentencepiece.bpe.model",
-                                           "chat_template.jinja",
-                                           "chat_template.json",
-                                           "generation_config.json",
-                                           "preprocessor_config.json"};
+void copy_companion_files(const fs::path& from, const fs::path& to, Companions which) {
+  static constexpr const char* kOfTokenizer[] = {"tokenizer.json",
+                                                 "tokenizer_config.json",
+                                                 "special_tokens_map.json",
+                                                 "added_tokens.json",
+                                                 "vocab.json",
+                                                 "merges.txt",
+                                                 "vocab.txt",
+                                                 "tokenizer.model",
+                                                 "spiece.model",
+                                                 "sentencepiece.bpe.model",
+                                                 "chat_template.jinja",
+                                                 "chat_template.json"};
+  // The second line: what makes a sentence encoder of an encoder.
+  static constexpr const char* kOthers[] = {
+      "generation_config.json",    "preprocessor_config.json",          "modules.json",
+      "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"};
   fs::create_directories(to);
   if (fs::equivalent(from, to)) return;
-  for (const char* name : kNames) {
-    if (!fs::exists(from / name)) continue;
-    if (name == std::string_view("generation_config.json") && fs::exists(to / name)) continue;
+  const auto copy = [&](const char* name) {
+    if (!fs::exists(from / name)) return;
+    if (name == std::string_view("generation_config.json") && fs::exists(to / name)) return;
+    fs::create_directories((to / name).parent_path());
     write_file_atomic(to / name, read_file(from / name));
-  }
+  };
+  for (const char* name : kOthers) copy(name);
+  if (which == Companions::but_tokenizer) return;
+  for (const char* name : kOfTokenizer) copy(name);
+  if (const fs::path more = from / "additional_chat_templates"; fs::is_directory(more))
+    for (const auto& entry : fs::directory_iterator(more))
+      if (entry.path().extension() == ".jinja")
+        copy(("additional_chat_templates/" + entry.path().filename().string()).c_str());
 }
 
 }  // namespace llmtk::io

@@ -45,8 +45,10 @@ fs::path find_model(const std::string& path_or_name);
 /// config.json of a model folder. Throws Error(file) when it is not there.
 Json read_model_config(const fs::path& folder);
 
-/// Copies the files that belong to a model beside its weights and config: tokenizer, chat template and (unless the
-/// target has one) generation_config.json. Files that the source lacks are left out.
-void copy_companion_files(const fs::path& from, const fs::path& to);
+/// Which files travel: all, or all but the tokenizer's and its chat templates.
+enum class Companions { all, but_tokenizer };
+/// Copies the files that belong to a model beside its weights and config: tokenizer, chat templates, a sentence
+/// encoder's pooling and (unless the target has one) generation_config.json. Files that the source lacks are left out.
+void copy_companion_files(const fs::path& from, const fs::path& to, Companions which = Companions::all);
 
 }  // namespace llmtk::io

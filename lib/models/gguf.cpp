@@ -304,7 +304,14 @@ void write_tensor(io::GgufWriter& writer, const io::GgufTensor& tensor, const Fi
       throw Error(Exit::file,
                   {.what = "tensor '" + tensor.name + "' holds a number that is not finite", .where = path.string()});
     Tensor again;
-    writer.write(encode(numbers, tensor.type, again));
+    const auto bytes = encode(numbers, tensor.type, again);
+    if (!again.isfinite().all().item<bool>())
+      throw Error(Exit::file, {.what = "tensor '" + tensor.name + "' holds a number that is too large for " +
+                                       std::string(io::gguf_type_name(tensor.type)),
+                               .where = path.string(),
+                               .got = std::to_string(magnitude),
+                               .hint = "write BF16 or F32"});
+    writer.write(bytes);
     largest = std::max(largest, magnitude);
     error = std::max(error, (again - numbers).abs().max().item<double>());
   });

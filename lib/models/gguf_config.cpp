@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/utf8.h"
+#include "models/common.h"
 
 namespace llmtk::models {
 namespace {
@@ -152,6 +153,8 @@ bool has_own_head(const io::GgufFile& file, const io::GgufTensor& table) {
 void read_gemma(const io::GgufFile& file, const GgufArchitecture& architecture, io::Json& config) {
   config["hidden_activation"] = "gelu_pytorch_tanh";
   const auto layers = config["num_hidden_layers"].get<int64_t>();
+  if (layers < 1 || layers > kMostLayers)
+    file.fail(key_of(architecture, "block_count"), std::to_string(layers), "1 to " + std::to_string(kMostLayers));
   config["query_pre_attn_scalar"] =
       query_scalar(architecture, layers, config["hidden_size"].get<int64_t>(),
                    config["num_attention_heads"].get<int64_t>(), config["head_dim"].get<int64_t>());
@@ -159,10 +162,10 @@ void read_gemma(const io::GgufFile& file, const GgufArchitecture& architecture, 
   for (int64_t i = 0; i < layers; ++i)
     types.push_back((i + 1) % window_period(architecture) == 0 ? "full_attention" : "sliding_attention");
   config["layer_types"] = types;
+  if (architecture.name != "gemma3") return;  // Gemma 2's soft caps are what its config class says where none are given
   for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"})
     if (!config.contains(key)) config[key] = nullptr;
-  if (architecture.name == "gemma3")
-    config["rope_local_base_freq"] = file.find_number("gemma3.rope.freq_base_swa").value_or(10000);
+  config["rope_local_base_freq"] = file.find_number("gemma3.rope.freq_base_swa").value_or(10000);
 }
 
 /// head_count_kv may be a list, a number for each layer.
@@ -262,7 +265,8 @@ io::Json rope_settings(const io::Json& config) {
 }
 
 double rope_theta(const io::Json& config) {
-  return rope_settings(config).value("rope_theta", config.value("rope_theta", 10000.0));
+  const double otherwise = config.value("model_type", "") == "gemma3_text" ? 1e6 : 1e4;
+  return rope_settings(config).value("rope_theta", config.value("rope_theta", otherwise));
 }
 
 /// Whether Mistral's or Qwen's layers see a window only, with the defaults of either.
@@ -316,11 +320,19 @@ void check_gemma(const io::Json& config, const GgufArchitecture& architecture, c
   if (config.value("query_pre_attn_scalar", static_cast<double>(scalar)) != static_cast<double>(scalar))
     cannot_say("query_pre_attn_scalar", where, config["query_pre_attn_scalar"], std::to_string(scalar));
   const io::Json types = config.value("layer_types", io::Json());
+  if (!types.is_array() &&
+      config.value("sliding_window_pattern", window_period(architecture)) != window_period(architecture))
+    cannot_say("sliding_window_pattern", where, config["sliding_window_pattern"],
+               std::to_string(window_period(architecture)));
   for (size_t i = 0; types.is_array() && i < types.size(); ++i)
     if ((types[i] == "full_attention") != ((static_cast<int64_t>(i) + 1) % window_period(architecture) == 0))
       cannot_say("layer_types", where, types,
                  "every layer number " + std::to_string(window_period(architecture)) + " with full attention");
-  if (architecture.name != "gemma3") return;
+  const bool caps = architecture.name != "gemma3";
+  for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"})
+    if (caps && config.contains(key) && config[key].is_null())
+      cannot_say(key, where, nullptr, "a number: without one llama.cpp takes Gemma 2's own");
+  if (caps) return;
   for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"})
     if (config.contains(key) && !config[key].is_null()) cannot_say(key, where, config[key], "null");
 }

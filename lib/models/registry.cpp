@@ -153,7 +153,7 @@ namespace {
 /// Which tensor of the files is which parameter.
 struct Matched {
   std::map<std::string, io::WeightFiles::Entry> stored, again;  // the parameters'; what is tied to one
-  std::vector<std::string> extra, missing, other_heads;
+  std::vector<std::string> extra, missing, other_heads, buffers, renamed;
 };
 
 /// How the model calls what the files call `name`: an encoder's tensors have a prefix where a head stands on it, and
@@ -174,8 +174,12 @@ Matched match(nn::Model& model, const Family& family, const io::WeightFiles& wei
   const auto knows = [&](const std::string& name) { return parameters.contains(name) || tied.contains(name); };
   for (const auto& [stored_name, entry] : weights.tensors()) {
     const auto parameter = family.parameter_name(stored_name);
-    if (!parameter) continue;
+    if (!parameter) {
+      matched.buffers.push_back(stored_name);
+      continue;
+    }
     const std::string name = name_in_model(*parameter, family, knows);
+    if (name != stored_name) matched.renamed.push_back(stored_name);
     const bool of_a_head = family.encoder && family.encoder->is_head_tensor(name);
     if (of_a_head && (!knows(name) || (another_head && name.starts_with("classifier.")))) {
       matched.other_heads.push_back(stored_name);
@@ -214,12 +218,13 @@ void fill(at::Tensor& target, const io::WeightFiles::Entry& entry, bool map) {
 /// another head than the files are of, it starts at random.
 void complete_head(nn::EncoderModel& model, const EncoderNames& names, Matched& matched,
                    const std::optional<uint64_t>& seed_of_head, const std::string& where) {
-  std::vector<std::string> drawn;
+  std::vector<std::string> drawn, without;
   auto parameters = model.named_parameters();
   std::erase_if(matched.missing, [&](const std::string& name) {
     if (!names.is_head_tensor(name)) return false;
     if (model.head() == nn::EncoderHead::none) {
       model.remove_pooler();
+      without.push_back(name);
       return true;
     }
     if (!seed_of_head) return false;
@@ -227,6 +232,7 @@ void complete_head(nn::EncoderModel& model, const EncoderNames& names, Matched& 
     drawn.push_back(name);
     return true;
   });
+  if (!without.empty()) log::info(where + ": no pooler, as these files lack " + joined(without));
   if (!drawn.empty())
     log::warn(where + ": " + names.class_name(model.head()) + " needs what these files lack; random weights for " +
               joined(drawn) + ": train it before its answers mean anything");
@@ -241,6 +247,8 @@ void read_weights(nn::Model& model, const io::WeightFiles& weights, const std::s
   const at::NoGradGuard no_grad;
   const Family& family = family_of(model.config(), where);
   Matched matched = match(model, family, weights, seed_of_head.has_value(), where);
+  if (!matched.buffers.empty()) log::info(where + ": left out, as they are no weights: " + joined(matched.buffers, 3));
+  if (!matched.renamed.empty()) log::info(where + ": read by their newer names: " + joined(matched.renamed, 3));
   if (auto* encoder = dynamic_cast<nn::EncoderModel*>(&model))
     complete_head(*encoder, *family.encoder, matched, seed_of_head, where);
   if (!matched.missing.empty())

@@ -44,6 +44,8 @@ class EncoderModel : public Model {
   /// Heads that look at each token alone take any [..., H], so that a loss can leave out what it does not count.
   virtual at::Tensor logits(const at::Tensor& hidden, const at::Tensor& attention_mask = {}) = 0;
   virtual int64_t num_labels() const = 0;  ///< of a classification head; otherwise 0
+  /// The labels' names: id2label of the config, LABEL_0, LABEL_1, ... where it has none.
+  std::vector<std::string> label_names() const;
 
   /// Random weights for one parameter, as initialize() draws them.
   virtual void initialize_parameter(const std::string& name, const at::Tensor& parameter, uint64_t seed) = 0;

@@ -1,6 +1,7 @@
 #include "text/gguf_read.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <tuple>
 #include <unordered_map>
@@ -19,8 +20,6 @@ namespace {
 using OrderedJson = nlohmann::ordered_json;
 
 const std::string kTokens = "tokenizer.ggml.tokens";
-/// Of one piece that takes part in merges; sentencepiece's own are a tenth of it. Longer ones would take long to cut.
-constexpr size_t kMostPieceBytes = 256;
 
 struct GgufEntry {
   std::string_view text;
@@ -189,6 +188,7 @@ Description describe_sentencepiece(const io::GgufFile& file, const Vocab& vocab)
     if (mergeable && token.text.size() > kMostPieceBytes)
       file.fail(kTokens, "a piece of " + std::to_string(token.text.size()) + " bytes",
                 "at most " + std::to_string(kMostPieceBytes));
+    if (!std::isfinite((*scores)[id])) file.fail("tokenizer.ggml.scores", "a score that is no number", "numbers");
     pieces.push_back({token.text, (*scores)[id], mergeable});
     bytes = bytes || token.kind == GgufKind::byte;
   }

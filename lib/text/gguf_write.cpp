@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/log.h"
 #include "text/gguf_pre_tokenizers.h"
 #include "text/gguf_read.h"
 #include "text/json_reader.h"
@@ -119,7 +120,7 @@ std::string name_of_rules(const Json& json, const std::string& where) {
     cannot_say("it normalizes texts", where, normalizer->dump().substr(0, 200), "NFC or nothing");
   std::string known;
   for (const GgufPreTokenizer& row : gguf_pre_tokenizers()) {
-    if (row.rules == rules && row.ignore_merges == ignore_merges) return std::string(row.name);
+    if (row.rules == rules && row.ignore_merges == ignore_merges && row.nfc == normalizes) return std::string(row.name);
     known += (known.empty() ? "" : ", ") + std::string(row.name);
   }
   cannot_say("llama.cpp has no name for its pre-tokenizer", where,
@@ -136,9 +137,17 @@ void add_byte_level(const Json& json, const TokenTable& table, const std::string
   out.emplace_back("tokenizer.ggml.merges", std::move(lines));
 }
 
+/// Whether a pre-tokenizer only spells blanks U+2581, as transformers 5 saves Llama's.
+bool spells_blanks(const Json& pre_tokenizer) {
+  return pre_tokenizer.is_object() && pre_tokenizer.value("type", "") == "Metaspace" &&
+         pre_tokenizer.value("replacement", "") == kSpaceMark && !pre_tokenizer.value("split", true);
+}
+
 /// Whether blanks are spelled U+2581, and whether one is put before a text; nothing for other tokenizers.
 std::optional<bool> puts_blank_in_front(const Json& json) {
   const Json normalizer = json.value("normalizer", Json());
+  if (const Json pre = json.value("pre_tokenizer", Json()); normalizer.is_null() && spells_blanks(pre))
+    return pre.value("prepend_scheme", pre.value("add_prefix_space", true) ? "always" : "never") != "never";
   if (!normalizer.is_object()) return std::nullopt;
   const Json steps = normalizer.value("type", "") == "Sequence" ? normalizer.value("normalizers", Json::array())
                                                                 : Json::array({normalizer});
@@ -196,7 +205,11 @@ void add_sentencepiece(const Json& json, TokenTable table, bool prefix, const st
   // Where blanks are spelled already, cutting at them cuts nothing.
   const bool idle =
       pre.is_object() && pre.value("type", "") == "Split" && pre.value("pattern", Json()) == Json{{"String", " "}};
-  if (!pre.is_null() && !idle)
+  if (spells_blanks(pre) && prefix)
+    log::warn(where +
+              ": programs that read GGUF put a blank before a text that begins with one, too; this tokenizer "
+              "does not");
+  if (!pre.is_null() && !idle && !spells_blanks(pre))
     cannot_say("it cuts texts into words", where, pre.dump().substr(0, 200), "no pre_tokenizer");
   if (model.value("byte_fallback", false))
     for (int byte = 0; byte < 256; ++byte) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <tuple>
@@ -101,7 +102,8 @@ bool can_be_said(const Model& model) {
   return (model.type == Model::kBpe || model.type == Model::kUnigram) && !model.blank_at_the_end && !model.normalizes &&
          model.adds_blank && !model.removes_blanks && model.spells_blanks &&
          std::ranges::all_of(model.pieces, [](const Piece& piece) {
-           return piece.kind == Piece::kNormal || piece.kind == Piece::kByte || piece.special();
+           const bool bounded = piece.text.size() <= kMostPieceBytes && std::isfinite(piece.score);
+           return bounded && (piece.kind == Piece::kNormal || piece.kind == Piece::kByte || piece.special());
          });
 }
 

@@ -7,6 +7,8 @@
 
 namespace llmtk::text {
 
+/// Merges are looked for in every place of a piece; sentencepiece's own trainer makes none longer than 16 characters.
+inline constexpr size_t kMostPieceBytes = 256;
 inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  ///< U+2581, what spaces are spelled with
 
 /// `model`: the bytes of a .model file. Encoding with `add_special_tokens` puts `bos` (a piece; empty: nothing) in

@@ -310,6 +310,25 @@ def test_sentencepiece_vocabularies_keep_their_ids():
             convert(FOLDER / f"{name}-full.gguf", FOLDER / f"{name}-back")
             theirs = Tokenizer.from_file(str(FOLDER / f"{name}-back" / "tokenizer.json"))
             assert encoded(FOLDER / f"{name}-full.gguf", TEXTS) == [theirs.encode(t).ids for t in TEXTS]
+            # As transformers 5 saves such a tokenizer: blanks are spelled by a pre-tokenizer.
+            FAMILIES["spm-saved"] = ("llama", ROPE)
+            folder = make_model("spm-saved", tokenizer=lambda folder: saved_llama(folder, FOLDER / f"{name}.model"))
+            assert json.loads((folder / "tokenizer.json").read_text())["pre_tokenizer"]["type"] == "Metaspace"
+            convert(folder, FOLDER / "spm-saved.gguf")
+            theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            unlike = [t for t in texts if t[0] == " "]  # these get another blank in GGUF, which is said
+            alike = [t for t in texts if t not in unlike]
+            assert len(alike) > 5 and encoded(FOLDER / "spm-saved.gguf", alike) == [theirs.encode(t).ids for t in alike]
+
+
+def saved_llama(folder, model):
+    source = FOLDER / "spm-source"
+    source.mkdir()
+    shutil.copy(model, source / "tokenizer.model")
+    (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
 def spm_files(folder, model):

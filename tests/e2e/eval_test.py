@@ -283,6 +283,11 @@ def test_a_stopped_run_goes_on():
     run("eval", "choice", GPT2, questions, "--separator", "", "--output", kept, exit=2)
     kept.write_text("".join(lines[:3]) + "{broken\n")
     run(*command, "--output", kept, exit=5)
+    # What is somebody else's stays as it is, with a line's end or without; so do results that are none of this command's.
+    for text in ('{"precious": 1}', "precious", '{"precious": 1}\n', lines[0] + '{"other": 1}\n'):
+        kept.write_text(text)
+        assert str(kept) in run(*command, "--output", kept, exit=5)[1]
+        assert kept.read_text() == text
 
 
 def test_errors_name_what_is_wrong():

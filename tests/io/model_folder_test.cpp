@@ -98,16 +98,23 @@ TEST_CASE("a name is looked up in the local Hugging Face cache") {
   ::unsetenv("HF_HUB_CACHE");
 }
 
-TEST_CASE("the tokenizer's files travel with the model") {
+TEST_CASE("the tokenizer's files travel with the model, and a sentence encoder's") {
   test::TemporaryFolder from, to;
+  fs::create_directories(from / "1_Pooling");
+  write_file_atomic(from / "1_Pooling/config.json", "[]");
   write_file_atomic(from / "tokenizer.json", "{}");
   write_file_atomic(from / "generation_config.json", "{\"a\":1}");
   write_file_atomic(from / "other.txt", "x");
   write_file_atomic(to / "generation_config.json", "{}");
   copy_companion_files(from.path(), to.path());
   CHECK(fs::exists(to / "tokenizer.json"));
+  CHECK(read_file(to / "1_Pooling/config.json") == "[]");
   CHECK_FALSE(fs::exists(to / "other.txt"));
   CHECK(read_file(to / "generation_config.json") == "{}");
+  test::TemporaryFolder third;
+  copy_companion_files(from.path(), third.path(), Companions::but_tokenizer);
+  CHECK_FALSE(fs::exists(third / "tokenizer.json"));
+  CHECK(read_file(third / "generation_config.json") == "{\"a\":1}");
   copy_companion_files(from.path(), from.path());
   CHECK(read_file(from / "tokenizer.json") == "{}");
 }

@@ -251,6 +251,7 @@ void Interpreter::run_call_block(const CallBlock& node) {
 
 void Interpreter::set(const std::string& name, Value value) {
   auto& variables = scope_->variables;
+  runtime_.work.spend(variables.size() / 64);  // they are gone through one by one
   const auto found = std::ranges::find(variables, name, &std::pair<std::string, Value>::first);
   if (found == variables.end())
     variables.emplace_back(name, std::move(value));
@@ -274,9 +275,11 @@ void Interpreter::assign(const Target& target, const Value& value) {
 }
 
 Value Interpreter::look_up(const std::string& name) {
-  for (const Scope* scope = scope_.get(); scope; scope = scope->parent.get())
+  for (const Scope* scope = scope_.get(); scope; scope = scope->parent.get()) {
+    runtime_.work.spend(scope->variables.size() / 64);
     for (const auto& [known, value] : scope->variables)
       if (known == name) return value;
+  }
   if (const Value* given = variables_.find(name)) return *given;
   if (const auto global = globals().find(name); global != globals().end()) return global->second;
   return Value::undefined("'" + name + "' is undefined");

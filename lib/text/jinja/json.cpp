@@ -77,6 +77,7 @@ class JsonWriter {
     for (size_t i = 0; i < items.size(); ++i) {
       begin_item(i);
       write_string(items[i].first);
+      work_.spend_bytes(options_.key_separator.size());
       out_ += options_.key_separator;
       write(*items[i].second);
     }
@@ -113,7 +114,10 @@ class JsonWriter {
   }
 
   void begin_item(size_t i) {
-    if (i > 0) out_ += options_.item_separator;
+    if (i > 0) {
+      work_.spend_bytes(options_.item_separator.size());
+      out_ += options_.item_separator;
+    }
     if (options_.indented) new_line();
   }
   void end(bool empty, char bracket) {

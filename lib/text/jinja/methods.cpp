@@ -33,8 +33,9 @@ Value changed(Runtime& runtime, const Value& self, const Arguments& arguments) {
 }
 
 template <bool left, bool right>
-Value stripped(Runtime&, const Value& self, const Arguments& arguments) {
+Value stripped(Runtime& runtime, const Value& self, const Arguments& arguments) {
   const Bound bound("strip", arguments, {"chars"});
+  runtime.work.spend_bytes(self.text().size());
   if (bound.none(0)) return Value(strip(self.text(), left, right));
   const std::string_view chars = bound.text(0);
   return Value(strip(self.text(), left, right, &chars));
@@ -52,9 +53,10 @@ Value replaced(Runtime& runtime, const Value& self, const Arguments& arguments) 
 }
 
 template <bool prefix>
-Value removed(Runtime&, const Value& self, const Arguments& arguments) {
+Value removed(Runtime& runtime, const Value& self, const Arguments& arguments) {
   const Bound bound(prefix ? "removeprefix" : "removesuffix", arguments, {"affix"}, 1);
   const std::string &text = self.text(), &affix = bound.text(0);
+  runtime.work.spend_bytes(text.size());
   if (prefix) return Value(text.starts_with(affix) ? text.substr(affix.size()) : text);
   return Value(text.ends_with(affix) ? text.substr(0, text.size() - affix.size()) : text);
 }
@@ -107,9 +109,10 @@ Value lines(Runtime& runtime, const Value& self, const Arguments& arguments) {
 }
 
 template <bool from_right>
-Value partition(Runtime&, const Value& self, const Arguments& arguments) {
+Value partition(Runtime& runtime, const Value& self, const Arguments& arguments) {
   const Bound bound("partition", arguments, {"sep"}, 1);
   const std::string &text = self.text(), &separator = bound.text(0);
+  runtime.work.spend_bytes(text.size());
   if (separator.empty()) throw TemplateError{.what = "empty separator"};
   const size_t at = from_right ? text.rfind(separator) : text.find(separator);
   if (at == std::string::npos) {

@@ -278,6 +278,8 @@ Value mapped(Runtime& runtime, const Value& value, const Arguments& arguments) {
   }
   if (arguments.positional.empty()) throw TemplateError{.what = "map requires a filter argument"};
   const std::string& name = name_of(arguments.positional[0], "filter");
+  constexpr size_t kMostArguments = 64;  // each may be a `map` inside the one before
+  if (arguments.positional.size() > kMostArguments) throw TemplateError{.what = "map has too many arguments"};
   const Arguments passed{{arguments.positional.begin() + 1, arguments.positional.end()}, arguments.keyword};
   for (Value& item : all) item = apply_filter(name, item, passed, runtime);
   return generator(std::move(all));
