@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <string>
 
+#include "core/error.h"
+
 namespace llmtk::test {
 
 /// Says aloud that a case did not run; the program exits with 77 (ctest: "Skipped") when nothing else ran either.
@@ -23,12 +25,30 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+/// Whether `message` holds `part`; where a CHECK of it fails, the message is shown.
+inline bool says(const std::string& message, const std::string& part) {
+  UNSCOPED_INFO(message);
+  return message.find(part) != std::string::npos;
+}
+
+/// The message of the Error that `body` throws, and its exit code if asked for; empty when it throws none.
+template <class Body>
+std::string error_of(Body&& body, Exit* exit = nullptr) {
+  try {
+    body();
+  } catch (const Error& error) {
+    if (exit) *exit = error.exit();
+    return error.what();
+  }
+  return "";
+}
+
 }  // namespace llmtk::test
 
 /// In a TEST_CASE: LLMTK_SKIP("no GPU here");
-#define LLMTK_SKIP(reason)               \
-  do {                                   \
-    ::llmtk::test::report_skip(reason);  \
-    SUCCEED("skipped");                  \
-    return;                              \
+#define LLMTK_SKIP(reason)              \
+  do {                                  \
+    ::llmtk::test::report_skip(reason); \
+    SUCCEED("skipped");                 \
+    return;                             \
   } while (false)

@@ -10,6 +10,7 @@
 #include "config/config.h"
 #include "config/node.h"
 #include "config/scalar.h"
+#include "config/suggest_key.h"
 #include "core/file.h"
 #include "core/suggest.h"
 #include "core/utf8.h"
@@ -17,8 +18,6 @@
 namespace llmtk::config {
 namespace detail {
 namespace {
-
-std::string join(const std::string& path, const std::string& key) { return path.empty() ? key : path + "." + key; }
 
 std::string shorten(std::string_view text) {
   constexpr int kWidth = 60;
@@ -81,20 +80,6 @@ void set_argument(Node& node, const std::string& argument) {
   for (Node::Entry& entry : node.entries) {
     entry.place = {.argument = argument};
     set_argument(entry.value, argument);
-  }
-}
-
-/// The keys of all sections as (section, key); "data.sources[]" stands for the elements of a list.
-void collect_keys(const Type& type, void* object, const std::string& path,
-                  std::vector<std::pair<std::string, std::string>>& keys) {
-  if (type.kind == Kind::section) {
-    for (const Field& field : type.fields(object)) {
-      keys.emplace_back(path, field.name);
-      collect_keys(*field.type, field.member, join(path, field.name), keys);
-    }
-  } else if (type.element) {
-    const auto element = type.element->make();
-    collect_keys(*type.element, element.get(), type.kind == Kind::optional ? path : path + "[]", keys);
   }
 }
 
@@ -291,34 +276,8 @@ void Reader::read_scalar(const Node& node, const Type& type, const Rules& rules,
 
 void Reader::unknown_key(const Place& place, const std::string& key, const std::vector<Field>& fields,
                          const std::string& path) {
-  std::vector<std::pair<std::string, std::string>> all;
-  collect_keys(type_, object_, "", all);
-  std::vector<std::string> names, elsewhere;
-  for (const Field& field : fields) names.push_back(field.name);
-  std::string homes, hint;
-  bool dotted = false;
-  for (const auto& [section, name] : all) {
-    elsewhere.push_back(name);
-    if (name == key) homes += (homes.empty() ? "'" : " or '") + (section.empty() ? "the top level" : section) + "'";
-    dotted = dotted || (key.find('.') != key.npos && join(section, name) == join(path, key));
-  }
-  if (dotted) {
-    const size_t dot = key.rfind('.');
-    hint = "in a file write sections: '" + key.substr(dot + 1) + ":' indented under '" + key.substr(0, dot) + ":'";
-  } else if (!homes.empty()) {
-    hint = "it belongs under " + homes;
-  } else if (const std::string near = nearest(key, names); !near.empty()) {
-    hint = "did you mean '" + near + "'?";
-  } else if (const std::string far = nearest(key, elsewhere); !far.empty()) {
-    const auto& [section, name] = all[static_cast<size_t>(std::ranges::find(elsewhere, far) - elsewhere.begin())];
-    hint = "did you mean '" + join(section, name) + "'?";
-  } else {
-    constexpr size_t kShown = 16;
-    for (size_t i = 0; i < names.size() && i < kShown; ++i) hint += (i ? ", " : "the keys here are ") + names[i];
-    if (names.size() > kShown) hint += ", ...";
-  }
-  problem(place,
-          {.what = "unknown key '" + shorten(key) + "'" + (path.empty() ? "" : " in '" + path + "'"), .hint = hint});
+  problem(place, {.what = "unknown key '" + shorten(key) + "'" + (path.empty() ? "" : " in '" + path + "'"),
+                  .hint = suggest_key(key, path, fields, type_, object_)});
 }
 
 void Reader::apply_override(const std::string& argument) {

@@ -174,10 +174,8 @@ class Gemma final : public nn::CausalModel {
  public:
   Gemma(GemmaConfig config, const Build& build) : config_(std::move(config)) {
     model_ = register_module("model", std::make_shared<Decoder>(config_, build));
-    const int64_t V = config_.vocab_size, H = config_.hidden_size;
-    lm_head_ = config_.tie_word_embeddings ? Linear::tied(model_->embed_tokens->weight)
-                                           : std::make_shared<Linear>(H, V, Linear::Options{.bias = false}, build);
-    register_module("lm_head", lm_head_);
+    lm_head_ =
+        register_module("lm_head", Linear::head(model_->embed_tokens->weight, config_.tie_word_embeddings, build));
   }
 
   Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {

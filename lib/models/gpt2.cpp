@@ -139,10 +139,7 @@ class GPT2 final : public nn::CausalModel {
  public:
   GPT2(GPT2Config config, const Build& build) : config_(std::move(config)) {
     transformer_ = register_module("transformer", std::make_shared<Transformer>(config_, build));
-    const int64_t V = config_.vocab_size, H = config_.n_embd;
-    lm_head_ = config_.tie_word_embeddings ? Linear::tied(transformer_->wte->weight)
-                                           : std::make_shared<Linear>(H, V, Linear::Options{.bias = false}, build);
-    register_module("lm_head", lm_head_);
+    lm_head_ = register_module("lm_head", Linear::head(transformer_->wte->weight, config_.tie_word_embeddings, build));
   }
 
   Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {
@@ -157,15 +154,8 @@ class GPT2 final : public nn::CausalModel {
   void initialize(uint64_t seed) override {
     const double deviation = config_.initializer_range;
     const double residual = deviation / std::sqrt(2.0 * static_cast<double>(config_.n_layer));
-    for (const auto& parameter : named_parameters()) {
-      const std::string& name = parameter.key();
-      if (name.ends_with(".bias"))
-        nn::init_constant(parameter.value(), 0);
-      else if (parameter.value().dim() == 1)
-        nn::init_constant(parameter.value(), 1);
-      else
-        nn::init_normal(parameter.value(), name.ends_with("c_proj.weight") ? residual : deviation, seed, name);
-    }
+    nn::init_parameters(*this, seed,
+                        [=](std::string_view name) { return name.ends_with("c_proj.weight") ? residual : deviation; });
   }
 
   std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {

@@ -164,10 +164,8 @@ class GPTNeoX final : public nn::CausalModel {
  public:
   GPTNeoX(GPTNeoXConfig config, const Build& build) : config_(std::move(config)) {
     gpt_neox_ = register_module("gpt_neox", std::make_shared<Decoder>(config_, build));
-    const int64_t V = config_.vocab_size, H = config_.hidden_size;
-    embed_out_ = config_.tie_word_embeddings ? Linear::tied(gpt_neox_->embed_in->weight)
-                                             : std::make_shared<Linear>(H, V, Linear::Options{.bias = false}, build);
-    register_module("embed_out", embed_out_);
+    embed_out_ =
+        register_module("embed_out", Linear::head(gpt_neox_->embed_in->weight, config_.tie_word_embeddings, build));
   }
 
   Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {
@@ -178,17 +176,7 @@ class GPTNeoX final : public nn::CausalModel {
   }
 
   /// Normal with initializer_range, biases 0, norms 1 (PreTrainedModel._init_weights).
-  void initialize(uint64_t seed) override {
-    for (const auto& parameter : named_parameters()) {
-      const std::string& name = parameter.key();
-      if (name.ends_with(".bias"))
-        nn::init_constant(parameter.value(), 0);
-      else if (parameter.value().dim() == 1)
-        nn::init_constant(parameter.value(), 1);
-      else
-        nn::init_normal(parameter.value(), config_.initializer_range, seed, name);
-    }
-  }
+  void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.initializer_range); }
 
   std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {
     return std::make_unique<nn::KVCache>(config_.num_hidden_layers, batch, config_.num_attention_heads, max_length,

@@ -176,10 +176,8 @@ class Llama final : public nn::CausalModel {
  public:
   Llama(LlamaConfig config, const Build& build) : config_(std::move(config)) {
     model_ = register_module("model", std::make_shared<Decoder>(config_, build));
-    const int64_t V = config_.vocab_size, H = config_.hidden_size;
-    lm_head_ = config_.tie_word_embeddings ? Linear::tied(model_->embed_tokens->weight)
-                                           : std::make_shared<Linear>(H, V, Linear::Options{.bias = false}, build);
-    register_module("lm_head", lm_head_);
+    lm_head_ =
+        register_module("lm_head", Linear::head(model_->embed_tokens->weight, config_.tie_word_embeddings, build));
   }
 
   Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {
@@ -190,17 +188,7 @@ class Llama final : public nn::CausalModel {
   }
 
   /// Normal with initializer_range, biases 0, norms 1 (LlamaPreTrainedModel._init_weights).
-  void initialize(uint64_t seed) override {
-    for (const auto& parameter : named_parameters()) {
-      const std::string& name = parameter.key();
-      if (name.ends_with(".bias"))
-        nn::init_constant(parameter.value(), 0);
-      else if (parameter.value().dim() == 1)
-        nn::init_constant(parameter.value(), 1);
-      else
-        nn::init_normal(parameter.value(), config_.initializer_range, seed, name);
-    }
-  }
+  void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.initializer_range); }
 
   std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {
     return std::make_unique<nn::KVCache>(config_.num_hidden_layers, batch, config_.num_key_value_heads, max_length,

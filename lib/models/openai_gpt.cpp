@@ -142,10 +142,8 @@ class OpenAIGPT final : public nn::CausalModel {
  public:
   OpenAIGPT(OpenAIGPTConfig config, const Build& build) : config_(std::move(config)) {
     transformer_ = register_module("transformer", std::make_shared<Transformer>(config_, build));
-    const int64_t V = config_.vocab_size, H = config_.n_embd;
-    lm_head_ = config_.tie_word_embeddings ? Linear::tied(transformer_->tokens_embed->weight)
-                                           : std::make_shared<Linear>(H, V, Linear::Options{.bias = false}, build);
-    register_module("lm_head", lm_head_);
+    lm_head_ = register_module("lm_head",
+                               Linear::head(transformer_->tokens_embed->weight, config_.tie_word_embeddings, build));
   }
 
   Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {
@@ -156,17 +154,7 @@ class OpenAIGPT final : public nn::CausalModel {
   }
 
   /// Normal with initializer_range throughout (section 4.1 of the paper).
-  void initialize(uint64_t seed) override {
-    for (const auto& parameter : named_parameters()) {
-      const std::string& name = parameter.key();
-      if (name.ends_with(".bias"))
-        nn::init_constant(parameter.value(), 0);
-      else if (parameter.value().dim() == 1)
-        nn::init_constant(parameter.value(), 1);
-      else
-        nn::init_normal(parameter.value(), config_.initializer_range, seed, name);
-    }
-  }
+  void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.initializer_range); }
 
   std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {
     return std::make_unique<nn::KVCache>(config_.n_layer, batch, config_.n_head, max_length,

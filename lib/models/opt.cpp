@@ -169,10 +169,8 @@ class OPT final : public nn::CausalModel {
  public:
   OPT(OPTConfig config, const Build& build) : config_(std::move(config)) {
     decoder_ = register_module("model", std::make_shared<Body>(config_, build))->decoder;
-    const int64_t V = config_.vocab_size, E = config_.word_embed_proj_dim;
-    lm_head_ = config_.tie_word_embeddings ? Linear::tied(decoder_->embed_tokens->weight)
-                                           : std::make_shared<Linear>(E, V, Linear::Options{.bias = false}, build);
-    register_module("lm_head", lm_head_);
+    lm_head_ =
+        register_module("lm_head", Linear::head(decoder_->embed_tokens->weight, config_.tie_word_embeddings, build));
   }
 
   Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {
@@ -183,17 +181,7 @@ class OPT final : public nn::CausalModel {
   }
 
   /// Normal with init_std, biases 0, norms 1 (OPTPreTrainedModel._init_weights).
-  void initialize(uint64_t seed) override {
-    for (const auto& parameter : named_parameters()) {
-      const std::string& name = parameter.key();
-      if (name.ends_with(".bias"))
-        nn::init_constant(parameter.value(), 0);
-      else if (parameter.value().dim() == 1)
-        nn::init_constant(parameter.value(), 1);
-      else
-        nn::init_normal(parameter.value(), config_.init_std, seed, name);
-    }
-  }
+  void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.init_std); }
 
   std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {
     return std::make_unique<nn::KVCache>(config_.num_hidden_layers, batch, config_.num_attention_heads, max_length,

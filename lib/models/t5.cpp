@@ -316,8 +316,7 @@ class T5 final : public nn::Seq2SeqModel {
     shared_ = register_module("shared", std::make_shared<nn::Embedding>(config_.vocab_size, config_.d_model, build));
     encoder_ = register_module("encoder", std::make_shared<Stack>(config_, /*is_decoder=*/false, build));
     decoder_ = register_module("decoder", std::make_shared<Stack>(config_, /*is_decoder=*/true, build));
-    lm_head_ =
-        register_module("lm_head", config_.tie_word_embeddings ? Linear::tied(shared_->weight) : own_head(build));
+    lm_head_ = register_module("lm_head", Linear::head(shared_->weight, config_.tie_word_embeddings, build));
   }
 
   Tensor encode(const Tensor& input_ids, const nn::EncoderContext& context) override {
@@ -403,7 +402,7 @@ class T5 final : public nn::Seq2SeqModel {
   bool untie(const std::string& name) override {
     if (name != "lm_head.weight") return false;
     config_.tie_word_embeddings = false;
-    lm_head_ = replace_module("lm_head", own_head({dtype(), device()}));
+    lm_head_ = replace_module("lm_head", Linear::head(shared_->weight, false, {dtype(), device()}));
     return true;
   }
 
@@ -426,10 +425,6 @@ class T5 final : public nn::Seq2SeqModel {
   }
 
  private:
-  std::shared_ptr<Linear> own_head(const nn::Build& build) const {
-    return std::make_shared<Linear>(config_.d_model, config_.vocab_size, Linear::Options{.bias = false}, build);
-  }
-
   static void read_encoder(const nn::DecoderContext& context, const Tensor& ids, StackContext& stack) {
     nn::Seq2SeqCache* cache = stack.cache;
     if (cache && cache->holds_encoder()) {

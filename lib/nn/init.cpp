@@ -68,4 +68,21 @@ void init_constant(const at::Tensor& tensor, double value) {
   target.fill_(value);
 }
 
+void init_parameters(const torch::nn::Module& module, uint64_t seed,
+                     const std::function<double(std::string_view name)>& deviation) {
+  for (const auto& parameter : module.named_parameters()) {
+    const std::string& name = parameter.key();
+    if (name.ends_with(".bias"))
+      init_constant(parameter.value(), 0);
+    else if (parameter.value().dim() == 1)
+      init_constant(parameter.value(), 1);
+    else
+      init_normal(parameter.value(), deviation(name), seed, name);
+  }
+}
+
+void init_parameters(const torch::nn::Module& module, uint64_t seed, double deviation) {
+  init_parameters(module, seed, [=](std::string_view) { return deviation; });
+}
+
 }  // namespace llmtk::nn

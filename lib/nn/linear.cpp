@@ -26,6 +26,11 @@ std::shared_ptr<Linear> Linear::tied(const at::Tensor& weight) {
   return layer;
 }
 
+std::shared_ptr<Linear> Linear::head(const at::Tensor& table, bool is_tied, const Build& build) {
+  if (is_tied) return tied(table);
+  return std::make_shared<Linear>(table.size(1), table.size(0), Options{.bias = false}, build);
+}
+
 at::Tensor Linear::forward(const at::Tensor& x) {
   const at::Tensor y = storage_ ? storage_->linear(x, bias) : kernels::linear(x, conv1d_ ? weight.t() : weight, bias);
   return branch_ ? branch_->forward(*this, x, y) : y;

@@ -53,6 +53,8 @@ class Linear : public torch::nn::Module {
   Linear(int64_t in_features, int64_t out_features, Options options, const Build& build);
   /// A head tied to a table: uses `weight` ([out, in]) without owning it, so it is saved and trained once.
   static std::shared_ptr<Linear> tied(const at::Tensor& weight);
+  /// A language model's head over its token table [V, H]: tied to it, or a matrix of its own of that shape, no bias.
+  static std::shared_ptr<Linear> head(const at::Tensor& table, bool is_tied, const Build& build);
 
   at::Tensor forward(const at::Tensor& x);  ///< [..., in] -> [..., out]
   /// The matrix that forward multiplies with, [out, in], branch included: for operations that fuse with it. A view of

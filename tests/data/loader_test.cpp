@@ -9,8 +9,8 @@
 
 using namespace llmtk;
 using namespace llmtk::data;
-using test::contains;
 using test::error_of;
+using test::says;
 
 namespace {
 
@@ -214,10 +214,10 @@ TEST_CASE("a position of other data, seed or settings is refused and changes not
   loader.next(batch);
   for (BatchSource* source : {static_cast<BatchSource*>(&other), static_cast<BatchSource*>(&reseeded)}) {
     Exit exit = Exit::ok;
-    CHECK(contains(error_of([&] { source->load_state(loader.state()); }, &exit), "belongs to other data"));
+    CHECK(says(error_of([&] { source->load_state(loader.state()); }, &exit), "belongs to other data"));
     CHECK(exit == Exit::data);
   }
-  CHECK(contains(error_of([&] { loader.load_state({{"version", 1}}); }), "broken"));
+  CHECK(says(error_of([&] { loader.load_state({{"version", 1}}); }), "broken"));
   // Another batch size may go on from it.
   RowLoader larger({numbers(10, 0)}, {.batch_size = 8, .length = 2, .seed = 1});
   larger.load_state(loader.state());
@@ -235,12 +235,12 @@ TEST_CASE("a position of other data, seed or settings is refused and changes not
 }
 
 TEST_CASE("no rows, no weights, ids outside the vocabulary: errors that say where") {
-  CHECK(contains(error_of([] { RowLoader({numbers(0, 0)}, {.length = 2}); }), "shorter than one row"));
-  CHECK(contains(error_of([] {
-                   RowLoader({numbers(3, 0, 0), numbers(3, 0, 0)}, {.length = 2});
-                 }),
-                 "weights of all sources are 0"));
-  CHECK(contains(error_of([] { RowLoader({}, {.length = 2}); }), "no data"));
+  CHECK(says(error_of([] { RowLoader({numbers(0, 0)}, {.length = 2}); }), "shorter than one row"));
+  CHECK(says(error_of([] {
+               RowLoader({numbers(3, 0, 0), numbers(3, 0, 0)}, {.length = 2});
+             }),
+             "weights of all sources are 0"));
+  CHECK(says(error_of([] { RowLoader({}, {.length = 2}); }), "no data"));
   auto loader =
       std::make_unique<RowLoader>(std::vector<MixtureSource>{numbers(5, 98)},
                                   RowLoaderOptions{.batch_size = 2, .length = 2, .shuffle = false, .vocab_size = 100});
@@ -248,6 +248,6 @@ TEST_CASE("no rows, no weights, ids outside the vocabulary: errors that say wher
   PrefetchSource source(std::move(loader), 4);
   CHECK(source.next(batch));  // the error comes in its turn, not earlier
   for (int i = 0; i < 2; ++i)
-    CHECK(contains(error_of([&] { source.next(batch); }),
-                   "row 2: token id 100 is outside the model's vocabulary: expected 0 to 99"));
+    CHECK(says(error_of([&] { source.next(batch); }),
+               "row 2: token id 100 is outside the model's vocabulary: expected 0 to 99"));
 }

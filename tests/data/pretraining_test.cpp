@@ -15,8 +15,8 @@
 using namespace llmtk;
 using namespace llmtk::data;
 using test::ByteTokenizer;
-using test::contains;
 using test::error_of;
+using test::says;
 
 namespace {
 
@@ -208,20 +208,19 @@ TEST_CASE("rows that are tokenized already") {
     return error_of([&] { targets(*f.open(nullptr).train); });
   };
   const std::string idle = "{\"input_ids\": [1, 2, 3], \"labels\": [7, -100, -100]}\n";
-  CHECK(contains(message(idle + "\n" + idle), "rows.jsonl: no row has a label to train on"));
+  CHECK(says(message(idle + "\n" + idle), "rows.jsonl: no row has a label to train on"));
   Exit exit = Exit::ok;
   error_of([&] { f.open(nullptr); }, &exit);
   CHECK(exit == Exit::data);
   f.write("rows.jsonl", "{\"input_ids\": [1, 2]}\n\n" + idle + idle);
-  CHECK(contains(test::stderr_of([&] { f.open(nullptr); }),
-                 "rows.jsonl:3: no label to train on, as in 2 of 3 rows"));
-  CHECK(contains(message("{\"input_ids\": [1,2]}\n\n{\"input_ids\": [1,2,3,4,5,6,7,8,9]}"),
-                 "rows.jsonl:3: 'input_ids' is longer than data.max_length"));
-  CHECK(contains(message("{\"input_ids\": [1,2], \"labels\": [1]}"),
-                 "rows.jsonl:1: 'labels' and 'input_ids' differ in length"));
-  CHECK(contains(message("{\"input_ids\": [1,\"a\"]}"), "'input_ids'[1]: got \"a\""));
-  CHECK(contains(message("{\"input_ids\": [1,300]}"), "rows.jsonl:1, token 1: token id 300 is outside"));
-  CHECK(contains(message("{\"input_ids\": [1,2], \"labels\": [1, -7]}"), "label -7 is outside"));
+  CHECK(says(test::stderr_of([&] { f.open(nullptr); }), "rows.jsonl:3: no label to train on, as in 2 of 3 rows"));
+  CHECK(says(message("{\"input_ids\": [1,2]}\n\n{\"input_ids\": [1,2,3,4,5,6,7,8,9]}"),
+             "rows.jsonl:3: 'input_ids' is longer than data.max_length"));
+  CHECK(says(message("{\"input_ids\": [1,2], \"labels\": [1]}"),
+             "rows.jsonl:1: 'labels' and 'input_ids' differ in length"));
+  CHECK(says(message("{\"input_ids\": [1,\"a\"]}"), "'input_ids'[1]: got \"a\""));
+  CHECK(says(message("{\"input_ids\": [1,300]}"), "rows.jsonl:1, token 1: token id 300 is outside"));
+  CHECK(says(message("{\"input_ids\": [1,2], \"labels\": [1, -7]}"), "label -7 is outside"));
 }
 
 TEST_CASE("with a document mask positions restart and no document's end predicts") {
@@ -242,21 +241,20 @@ TEST_CASE("with a document mask positions restart and no document's end predicts
 
   f.config.append_eos = false;
   const ByteTokenizer without_eos(0, false);
-  CHECK(contains(error_of([&] { f.open(&without_eos); }), "no token ends the documents"));
+  CHECK(says(error_of([&] { f.open(&without_eos); }), "no token ends the documents"));
   f.config.append_eos = true;
   const auto text = f.write("b.txt", std::string(100, 'b'));
   write_shards({text}, kBytes, "bytes", f.folder / "no-eos", {.append_eos = false});
   f.config.train = {{.path = (f.folder / "no-eos").string()}};
-  CHECK(contains(error_of([&] { f.open(); }), "no-eos: data.document_mask, but no token ends the documents"));
+  CHECK(says(error_of([&] { f.open(); }), "no-eos: data.document_mask, but no token ends the documents"));
   f.config.train = {{.path = text}};
   const EosFirst eos_first;
-  CHECK(
-      contains(error_of([&] { f.open(&eos_first); }), "the token that ends documents stands before them too: got 256"));
+  CHECK(says(error_of([&] { f.open(&eos_first); }), "the token that ends documents stands before them too: got 256"));
   f.config.prepend_bos = false;
   CHECK(f.open(&eos_first).train);
   f.config.prepend_bos = true;
   f.config.train = {{.path = f.write("rows.jsonl", "{\"input_ids\": [1, 2]}\n")}};
-  CHECK(contains(error_of([&] { f.open(); }), "data.document_mask does not work with rows"));
+  CHECK(says(error_of([&] { f.open(); }), "data.document_mask does not work with rows"));
 }
 
 TEST_CASE("a checksum is remembered until its file changes") {
@@ -300,29 +298,29 @@ TEST_CASE("what cannot be trained on is refused with its place") {
   const auto a = f.write("a.txt", test::random_text(*std::make_unique<std::mt19937>(1), 1000));
   const auto message = [&](const text::Tokenizer* tokenizer = &kBytes) { return error_of([&] { f.open(tokenizer); }); };
   f.config.train = {{.path = f.write("short.txt", "abc")}};
-  CHECK(contains(message(), "short.txt: the data is shorter than one row: got 4 tokens, expected 9 or more"));
+  CHECK(says(message(), "short.txt: the data is shorter than one row: got 4 tokens, expected 9 or more"));
   f.config.train = {{.path = a}, {.path = (f.folder / "short.txt").string()}};
-  CHECK(contains(message(), "short.txt: the data is shorter than one row"));
+  CHECK(says(message(), "short.txt: the data is shorter than one row"));
   f.config.train = {{.path = (f.folder / "none.txt").string()}};
-  CHECK(contains(message(), "none.txt: no such file"));
+  CHECK(says(message(), "none.txt: no such file"));
   f.config.train = {{.path = a}};
-  CHECK(contains(message(nullptr), "raw text needs a tokenizer"));
+  CHECK(says(message(nullptr), "raw text needs a tokenizer"));
   f.config.validation = {{.path = a}};
-  CHECK(contains(message(), "part of the training data"));
+  CHECK(says(message(), "part of the training data"));
   f.config.validation.clear();
   f.context.vocab_size = 256;
-  CHECK(contains(message(), "more tokens than the model's vocabulary"));
+  CHECK(says(message(), "more tokens than the model's vocabulary"));
   f.context.vocab_size = 257;
   write_shards({a}, kBytes, "bytes", f.folder / "shards", {});
   f.config.train = {{.path = (f.folder / "shards").string()}};
   const ByteTokenizer without_eos(0, false);
-  CHECK(contains(message(&without_eos), "made with another tokenizer"));
+  CHECK(says(message(&without_eos), "made with another tokenizer"));
   f.context.vocab_size = 200;
-  CHECK(contains(message(nullptr), "larger vocabulary than the model's: got 257, expected at most 200"));
+  CHECK(says(message(nullptr), "larger vocabulary than the model's: got 257, expected at most 200"));
   f.context.vocab_size = 257;
   const auto bad = f.write("bad.jsonl", "{\"text\": \"ok\"}\n{\"text\": 1}\n");
   f.config.train = {{.path = bad}};
-  CHECK(contains(message(), "bad.jsonl:2: field 'text': got number"));
+  CHECK(says(message(), "bad.jsonl:2: field 'text': got number"));
 }
 
 TEST_CASE("an option that the data has no use for is refused") {
@@ -338,12 +336,12 @@ TEST_CASE("an option that the data has no use for is refused") {
     CHECK(exit == Exit::usage);
     return told;
   };
-  CHECK(contains(message({.path = text, .split = "train"}), "a.txt: split has no effect on raw text"));
-  CHECK(contains(message({.path = shards, .text_field = "body"}), "shards: text_field has no effect on token shards"));
-  CHECK(contains(message({.path = shards, .document = "line"}), "document has no effect on token shards"));
+  CHECK(says(message({.path = text, .split = "train"}), "a.txt: split has no effect on raw text"));
+  CHECK(says(message({.path = shards, .text_field = "body"}), "shards: text_field has no effect on token shards"));
+  CHECK(says(message({.path = shards, .document = "line"}), "document has no effect on token shards"));
   CHECK(message({.path = shards, .split = "train"}).empty());
-  CHECK(contains(message({.path = file, .split = "train"}), "split has no effect on a file of token ids"));
-  CHECK(contains(message({.path = rows, .text_field = "body"}), "text_field has no effect on rows that are tokenized"));
+  CHECK(says(message({.path = file, .split = "train"}), "split has no effect on a file of token ids"));
+  CHECK(says(message({.path = rows, .text_field = "body"}), "text_field has no effect on rows that are tokenized"));
   const auto told_of = [&](auto DataConfig::*setting, const auto& value) {
     const auto before = f.config.*setting;
     f.config.*setting = value;
@@ -354,9 +352,9 @@ TEST_CASE("an option that the data has no use for is refused") {
     f.config.*setting = before;
     return told;
   };
-  CHECK(contains(told_of(&DataConfig::append_eos, false), "data.append_eos has no effect on data that is tokenized"));
-  CHECK(contains(told_of(&DataConfig::prepend_bos, false), "data.prepend_bos has no effect"));
-  CHECK(contains(told_of(&DataConfig::on_bad_line, "skip"), "data.on_bad_line has no effect"));
+  CHECK(says(told_of(&DataConfig::append_eos, false), "data.append_eos has no effect on data that is tokenized"));
+  CHECK(says(told_of(&DataConfig::prepend_bos, false), "data.prepend_bos has no effect"));
+  CHECK(says(told_of(&DataConfig::on_bad_line, "skip"), "data.on_bad_line has no effect"));
 }
 
 TEST_CASE("the section reads from YAML, and its rules are told with their lines") {
@@ -365,16 +363,16 @@ TEST_CASE("the section reads from YAML, and its rules are told with their lines"
   CHECK(config.train.at(0).document == "line");
   CHECK(config.max_length == 64);
   const auto message = [](const char* yaml) { return error_of([&] { config::parse<DataConfig>(yaml, "x.yaml"); }); };
-  CHECK(contains(message("train: [{path: a}, {path: b, weight: 2}]\n"), "weight"));
-  CHECK(contains(message("train: [{path: a}]\nvalidation: [{path: b}]\nvalidation_fraction: 0.1\n"), "x.yaml:3"));
-  CHECK(contains(message("train: [{path: a, document: page}]\n"), "blank_line"));
+  CHECK(says(message("train: [{path: a}, {path: b, weight: 2}]\n"), "weight"));
+  CHECK(says(message("train: [{path: a}]\nvalidation: [{path: b}]\nvalidation_fraction: 0.1\n"), "x.yaml:3"));
+  CHECK(says(message("train: [{path: a, document: page}]\n"), "blank_line"));
   const std::string idle =
       message("train: [{path: a}]\nvalidation: [{path: b}, {path: c, weight: 2, max_epochs: 3}]\n");
-  CHECK(contains(idle, "validation.1.weight"));
-  CHECK(contains(idle, "validation.1.max_epochs"));
-  CHECK(contains(idle, "has no effect"));
-  CHECK(contains(message("train: [{path: a}]\nappend_eos: false\ndocument_mask: true\n"), "x.yaml:3"));
-  CHECK(contains(message("{}"), "train"));
+  CHECK(says(idle, "validation.1.weight"));
+  CHECK(says(idle, "validation.1.max_epochs"));
+  CHECK(says(idle, "has no effect"));
+  CHECK(says(message("train: [{path: a}]\nappend_eos: false\ndocument_mask: true\n"), "x.yaml:3"));
+  CHECK(says(message("{}"), "train"));
 }
 
 TEST_CASE("real text: the loader gives every token of Tang poems once an epoch") {

@@ -7,8 +7,8 @@
 
 using namespace llmtk;
 using namespace llmtk::data;
-using test::contains;
 using test::error_of;
+using test::says;
 
 namespace {
 
@@ -138,22 +138,22 @@ TEST_CASE("a table's broken records are named by file and line") {
     CHECK(exit == Exit::data);
     return text;
   };
-  CHECK(contains(message("id,body\n1,x\n"), "壞.csv:1: no column is named 'text': got 'id', 'body'"));
-  CHECK(contains(message("id,text\n1,x\n2\n"), "壞.csv:3: the number of fields: got 1, expected 2"));
-  CHECK(contains(message("id,text\n1,\"a\nb\"\n2,\"x\"y\n"), "壞.csv:4: text behind the closing quote"));
-  CHECK(contains(message("id,text\n1,\xFF\n"), "壞.csv:2: not UTF-8"));
-  CHECK(contains(message("id,text\n1,\"a\nbc\xFF\"\n"), "壞.csv:3: not UTF-8: byte 0xFF at byte 3 of the line"));
+  CHECK(says(message("id,body\n1,x\n"), "壞.csv:1: no column is named 'text': got 'id', 'body'"));
+  CHECK(says(message("id,text\n1,x\n2\n"), "壞.csv:3: the number of fields: got 1, expected 2"));
+  CHECK(says(message("id,text\n1,\"a\nb\"\n2,\"x\"y\n"), "壞.csv:4: text behind the closing quote"));
+  CHECK(says(message("id,text\n1,\xFF\n"), "壞.csv:2: not UTF-8"));
+  CHECK(says(message("id,text\n1,\"a\nbc\xFF\"\n"), "壞.csv:3: not UTF-8: byte 0xFF at byte 3 of the line"));
   // Where such a record ends cannot be told: what follows it is never taken for records.
   for (const auto policy : {BadLine::stop, BadLine::skip, BadLine::replace})
     for (const size_t block : {16u, 1u << 20}) {
       const ReadOptions options{.on_bad_line = policy, .max_line_bytes = 100, .block_bytes = block};
-      CHECK(contains(message("id,text\n0,\"a\nb\"\n1,\"never closed\n2,y\n", options),
-                     "壞.csv:4: a quoted field is not closed"));
-      CHECK(contains(message("id,text\n0,\"a\nb\"\n1,\"" + std::string(500, 'x') + "\n2,y\"\n3,z\n", options),
-                     "壞.csv:4: a record is too long: expected at most 100 bytes (is a quotation mark missing"));
+      CHECK(says(message("id,text\n0,\"a\nb\"\n1,\"never closed\n2,y\n", options),
+                 "壞.csv:4: a quoted field is not closed"));
+      CHECK(says(message("id,text\n0,\"a\nb\"\n1,\"" + std::string(500, 'x') + "\n2,y\"\n3,z\n", options),
+                 "壞.csv:4: a record is too long: expected at most 100 bytes (is a quotation mark missing"));
       const std::string header = message("id,\xC4\xDA\xC8\xDD\n1,x\n", options);
-      CHECK(contains(header, "壞.csv:1: the first line, which names the columns, is not UTF-8"));
-      CHECK(contains(header, "iconv -f GB18030"));
+      CHECK(says(header, "壞.csv:1: the first line, which names the columns, is not UTF-8"));
+      CHECK(says(header, "iconv -f GB18030"));
     }
   write_file_atomic(path, "id,text\n1,a\n2\n3,\xFF\n4,b\n");
   const Read skip = read_all(path, {.on_bad_line = BadLine::skip});
@@ -173,17 +173,17 @@ TEST_CASE("a broken line is named by file and line and handled as asked") {
     Exit exit = Exit::ok;
     const std::string message = error_of([&] { read_all(path, {.block_bytes = block}); }, &exit);
     CHECK(exit == Exit::data);
-    CHECK(contains(message, path.string() + ":3: not JSON"));
+    CHECK(says(message, path.string() + ":3: not JSON"));
 
     const Read skip = read_all(path, {.on_bad_line = BadLine::skip, .block_bytes = block});
     CHECK(skip.documents == Documents{"一", "二"});
     CHECK(skip.skipped == 5);
     CHECK(skip.empty == 1);
     REQUIRE(skip.complaints.size() == 5);
-    CHECK(contains(skip.complaints[1], path.string() + ":4: the row has no field 'text': got 'id', 'txt'"));
-    CHECK(contains(skip.complaints[2], ":5: not a JSON object: got array"));
-    CHECK(contains(skip.complaints[3], ":6: field 'text': got number, expected a string"));
-    CHECK(contains(skip.complaints[4], ":8: not UTF-8: byte 0xE9 at byte 14 of the line"));
+    CHECK(says(skip.complaints[1], path.string() + ":4: the row has no field 'text': got 'id', 'txt'"));
+    CHECK(says(skip.complaints[2], ":5: not a JSON object: got array"));
+    CHECK(says(skip.complaints[3], ":6: field 'text': got number, expected a string"));
+    CHECK(says(skip.complaints[4], ":8: not UTF-8: byte 0xE9 at byte 14 of the line"));
 
     const Read replace = read_all(path, {.on_bad_line = BadLine::replace, .block_bytes = block});
     CHECK(replace.documents == Documents{"一", "黃\xEF\xBF\xBD", "二"});
@@ -196,8 +196,8 @@ TEST_CASE("invalid UTF-8 in a text file: stop, skip the line, replace") {
   test::TemporaryFolder folder;
   const auto path = folder / "a.txt";
   write_file_atomic(path, "黃帝\n鑄\xE9鼎\n於荆山\n");
-  CHECK(contains(error_of([&] { read_all(path, {}); }), "a.txt:2: not UTF-8: byte 0xE9 at byte 4 of the line"));
-  CHECK(contains(error_of([&] { read_all(path, {.block_bytes = 16, .piece_bytes = 16}); }), "a.txt:2: not UTF-8"));
+  CHECK(says(error_of([&] { read_all(path, {}); }), "a.txt:2: not UTF-8: byte 0xE9 at byte 4 of the line"));
+  CHECK(says(error_of([&] { read_all(path, {.block_bytes = 16, .piece_bytes = 16}); }), "a.txt:2: not UTF-8"));
   const Read skip = read_all(path, {.on_bad_line = BadLine::skip});
   CHECK(skip.documents == Documents{"黃帝\n於荆山\n"});
   CHECK(skip.skipped == 1);
@@ -205,23 +205,23 @@ TEST_CASE("invalid UTF-8 in a text file: stop, skip the line, replace") {
   CHECK(replace.documents == Documents{"黃帝\n鑄\xEF\xBF\xBD鼎\n於荆山\n"});
   CHECK(replace.replaced == 1);
   write_file_atomic(path, std::string("\xFF\xFEh\0i\0", 6));
-  CHECK(contains(error_of([&] { read_all(path, {}); }), "UTF-16"));
+  CHECK(says(error_of([&] { read_all(path, {}); }), "UTF-16"));
 }
 
 TEST_CASE("a JSON file: arrays, objects over several lines, a file that ends too soon") {
   test::TemporaryFolder folder;
   const auto path = folder / "a.json";
   write_file_atomic(path, "\xEF\xBB\xBF[\n {\"text\":\n  \"a]}\\\"\"},\n {\"text\": \"b\"}\n, 7, {\"text\": \"c\"");
-  CHECK(contains(error_of([&] { read_all(path, {}); }), "a.json:5: not a JSON object: got number"));
+  CHECK(says(error_of([&] { read_all(path, {}); }), "a.json:5: not a JSON object: got number"));
   const Read skip = read_all(path, {.on_bad_line = BadLine::skip});
   CHECK(skip.documents == Documents{"a]}\"", "b"});
   CHECK(skip.skipped == 2);
-  CHECK(contains(skip.complaints[1], "a.json:5: not JSON"));
+  CHECK(says(skip.complaints[1], "a.json:5: not JSON"));
   write_file_atomic(path, "[{\"id\": 1,\n \"text\": \"\xFF\"}]");
-  CHECK(contains(error_of([&] { read_all(path, {}); }), "a.json:2: not UTF-8: byte 0xFF at byte 11 of the line"));
+  CHECK(says(error_of([&] { read_all(path, {}); }), "a.json:2: not UTF-8: byte 0xFF at byte 11 of the line"));
   const Read mended = read_all(path, {.on_bad_line = BadLine::replace});
   CHECK(mended.documents == Documents{"\xEF\xBF\xBD"});
-  CHECK(contains(mended.complaints.at(0), "a.json:2: not UTF-8"));
+  CHECK(says(mended.complaints.at(0), "a.json:2: not UTF-8"));
 }
 
 TEST_CASE("lines of ten megabytes are read; longer than the limit is an error or left out") {
@@ -230,11 +230,11 @@ TEST_CASE("lines of ten megabytes are read; longer than the limit is an error or
   const std::string text(10 << 20, 'x');
   write_file_atomic(path, "{\"text\": \"a\"}\n{\"text\": \"" + text + "\"}\n{\"text\": \"b\"}\n");
   CHECK(read_all(path, {}).documents == Documents{"a", text, "b"});
-  CHECK(contains(error_of([&] { read_all(path, {.max_line_bytes = 1 << 20}); }), "a.jsonl:2: the line is too long"));
+  CHECK(says(error_of([&] { read_all(path, {.max_line_bytes = 1 << 20}); }), "a.jsonl:2: the line is too long"));
   const Read skip = read_all(path, {.on_bad_line = BadLine::skip, .max_line_bytes = 1 << 20});
   CHECK(skip.documents == Documents{"a", "b"});
   CHECK(skip.skipped == 1);
-  CHECK(contains(skip.complaints.at(0), "a.jsonl:2: the line is longer"));
+  CHECK(says(skip.complaints.at(0), "a.jsonl:2: the line is longer"));
 }
 
 TEST_CASE("a reader goes on from any block's end, and notices a changed file") {
@@ -265,7 +265,7 @@ TEST_CASE("a reader goes on from any block's end, and notices a changed file") {
   std::string text = read_file(folder / "a.txt");
   text[0] ^= 1;
   write_file_atomic(folder / "a.txt", text);
-  CHECK(contains(error_of([&] { blocks_from(all[3].end); }), "has changed"));
+  CHECK(says(error_of([&] { blocks_from(all[3].end); }), "has changed"));
 }
 
 TEST_CASE("a folder's tables and other files are left out, which is said once") {
@@ -275,8 +275,8 @@ TEST_CASE("a folder's tables and other files are left out, which is said once") 
     write_file_atomic(folder / name, "x");
   const std::string root = (folder / "books").string();
   const std::string none = error_of([&] { find_text_files({root}); });
-  CHECK(contains(none, "books: no text in this folder: expected .txt, .jsonl or .json files (for tables"));
-  CHECK(contains(none, root + "/**/"));
+  CHECK(says(none, "books: no text in this folder: expected .txt, .jsonl or .json files (for tables"));
+  CHECK(says(none, root + "/**/"));
   write_file_atomic(folder / "books/b.txt", "x");
   const std::string said = test::stderr_of([&] {
     find_text_files({root});
@@ -284,7 +284,7 @@ TEST_CASE("a folder's tables and other files are left out, which is said once") 
   });
   const std::string warning = "left out 4 files of other kinds, such as " + root +
                               "/LICENSE (to read it give a pattern, '" + root + "/**/LICENSE')";
-  CHECK(contains(said, warning));
+  CHECK(says(said, warning));
   CHECK(said.find("left out") == said.rfind("left out"));
   CHECK(find_text_files({root + "/*.csv"}).size() == 1);
   CHECK(find_text_files({root + "/labels.csv", root + "/**/LICENSE"}).size() == 2);
@@ -306,14 +306,14 @@ TEST_CASE("files, folders and patterns; other formats are refused with the way o
   CHECK(names(root + "/**/[cd].*") == Documents{"子/c.TXT", "子/深/d.json"});
   CHECK(names(root + "/**/*.py") == Documents{"子/x.py"});
   CHECK(names(root + "/子/x.py") == Documents{"子/x.py"});
-  CHECK(contains(error_of([&] { names(root + "/none.txt"); }), "no such file"));
-  CHECK(contains(error_of([&] { names(root + "/*.md"); }), "no file matches"));
+  CHECK(says(error_of([&] { names(root + "/none.txt"); }), "no such file"));
+  CHECK(says(error_of([&] { names(root + "/*.md"); }), "no file matches"));
   for (const char* name : {"e.parquet", "e.jsonl.gz", "e.bin"}) {
     write_file_atomic(folder / name, "x");
     Exit exit = Exit::ok;
     const std::string message = error_of([&] { names(root + "/" + name); }, &exit);
     CHECK(exit == Exit::data);
-    CHECK(contains(message, name));
-    CHECK(contains(message, "("));  // a hint
+    CHECK(says(message, name));
+    CHECK(says(message, "("));  // a hint
   }
 }

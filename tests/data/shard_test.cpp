@@ -15,8 +15,8 @@
 using namespace llmtk;
 using namespace llmtk::data;
 using test::ByteTokenizer;
-using test::contains;
 using test::error_of;
+using test::says;
 
 namespace {
 
@@ -99,7 +99,7 @@ TEST_CASE("documents are separated by eos and shards end between documents") {
   CHECK(shards.documents() == 3);
   CHECK(shards.find(256, 7, 17) == 12);
   CHECK(shards.find(999, 0, 17) == 17);
-  CHECK(contains(shards.place(14), "train-00001.bin, token 1"));
+  CHECK(says(shards.place(14), "train-00001.bin, token 1"));
   CHECK(text_of(TokenShards::open((folder / "out/train-00001.bin").string())) == "四<eos>");
   CHECK(verify_shards(folder / "out") == 2);
 
@@ -125,8 +125,7 @@ TEST_CASE("what the tokenizer puts before a text stands before every document, o
   CHECK(shard(folder / "a.txt", folder / "parts", options, with_bos).train.size() == 2);
 
   options.prepend_bos = false;
-  CHECK(contains(error_of([&] { shard(folder / "a.txt", folder / "parts", options, with_bos); }),
-                 "bos_ids [257], now []"));
+  CHECK(says(error_of([&] { shard(folder / "a.txt", folder / "parts", options, with_bos); }), "bos_ids [257], now []"));
   shard(folder / "a.txt", folder / "without", options, with_bos);
   CHECK(text_of(TokenShards::open((folder / "without").string()), with_bos) == "one two three four five<eos>six<eos>");
 
@@ -170,7 +169,7 @@ TEST_CASE("the files are the same for any number of threads, and hold what was r
   const std::string train = text_of(TokenShards::open((folder / "out1").string(), "train"));
   const std::string validation = text_of(TokenShards::open((folder / "out1").string(), "validation"));
   const std::string text = read_file(folder / "in/b.txt") + "<eos>";
-  CHECK((contains(train, text) || contains(validation, text)));
+  CHECK((says(train, text) || says(validation, text)));
   const auto manifest = nlohmann::json::parse(first.at("shards.json"));
   const double share =
       manifest["splits"]["validation"]["documents"].get<double>() / manifest["documents"].get<double>();
@@ -196,7 +195,7 @@ TEST_CASE("killed at any moment and started again, the files come out the same")
       in_child([&] { shard(folder / "in", broken, options); }, random() % (took / 4 + 1));
       // Never taken for whole.
       if (fs::exists(broken / "shards.json") && !nlohmann::json::parse(read_file(broken / "shards.json"))["complete"])
-        CHECK(contains(error_of([&] { TokenShards::open(broken.string()); }), "not finished"));
+        CHECK(says(error_of([&] { TokenShards::open(broken.string()); }), "not finished"));
     }
     shard(folder / "in", broken, options);
     CHECK(contents(broken) == contents(whole));
@@ -264,25 +263,24 @@ TEST_CASE("other settings, other input and another tokenizer are not mixed into 
   make_corpus(folder / "in", 5000);
   shard(folder / "in", folder / "out", {});
   const auto before = contents(folder / "out");
-  CHECK(contains(error_of([&] { shard(folder / "in", folder / "out", {.shard_tokens = 100}); }),
-                 "shard_tokens 100000000, now 100"));
-  CHECK(contains(error_of([&] { shard(folder / "in", folder / "out", {}, ByteTokenizer(7)); }),
-                 "vocab_size 257, now 264"));
+  CHECK(says(error_of([&] { shard(folder / "in", folder / "out", {.shard_tokens = 100}); }),
+             "shard_tokens 100000000, now 100"));
+  CHECK(says(error_of([&] { shard(folder / "in", folder / "out", {}, ByteTokenizer(7)); }), "vocab_size 257, now 264"));
   std::string text = read_file(folder / "in/b.txt");
   text[10] ^= 1;
   write_file_atomic(folder / "in/b.txt", text);
-  CHECK(contains(error_of([&] { shard(folder / "in", folder / "out", {}); }), "input has changed"));
+  CHECK(says(error_of([&] { shard(folder / "in", folder / "out", {}); }), "input has changed"));
   CHECK(contents(folder / "out") == before);
   shard(folder / "in", folder / "out", {.overwrite = true});
   CHECK(contents(folder / "out") != before);
-  CHECK(contains(error_of([&] { shard(folder / "in", folder / "x", {}, ByteTokenizer(0, false)); }),
-                 "no end-of-text token"));
+  CHECK(
+      says(error_of([&] { shard(folder / "in", folder / "x", {}, ByteTokenizer(0, false)); }), "no end-of-text token"));
 }
 
 TEST_CASE("bad lines are counted in the manifest; stop leaves no finished set behind") {
   test::TemporaryFolder folder;
   write_file_atomic(folder / "a.jsonl", "{\"text\": \"a\"}\noops\n{\"text\": \"b\xFF\"}\n{\"text\": \"c\"}\n");
-  CHECK(contains(error_of([&] { shard(folder / "a.jsonl", folder / "stop", {}); }), "a.jsonl:2: not JSON"));
+  CHECK(says(error_of([&] { shard(folder / "a.jsonl", folder / "stop", {}); }), "a.jsonl:2: not JSON"));
   CHECK_THROWS(TokenShards::open((folder / "stop").string()));
   const ShardSummary skip = shard(folder / "a.jsonl", folder / "skip", {.read = {.on_bad_line = BadLine::skip}});
   CHECK(skip.skipped == 2);
@@ -302,17 +300,17 @@ TEST_CASE("a shard that is cut short, longer, or damaged is refused") {
   const std::string bytes = read_file(bin);
   fs::resize_file(bin, bytes.size() - 1);
   Exit exit = Exit::ok;
-  CHECK(contains(error_of([&] { TokenShards::open(out.string()); }, &exit), "train-00000.bin: the shard is cut short"));
+  CHECK(says(error_of([&] { TokenShards::open(out.string()); }, &exit), "train-00000.bin: the shard is cut short"));
   CHECK(exit == Exit::file);
   write_file_atomic(bin, bytes + "xx");
-  CHECK(contains(error_of([&] { TokenShards::open(out.string()); }), "longer than described"));
+  CHECK(says(error_of([&] { TokenShards::open(out.string()); }), "longer than described"));
   std::string damaged = bytes;
   damaged[100] ^= 1;
   write_file_atomic(bin, damaged);
-  CHECK(contains(error_of([&] { verify_shards(out); }), "checksum differs"));
-  CHECK(contains(error_of([&] { TokenShards::open(out.string(), "test"); }), "no such split"));
+  CHECK(says(error_of([&] { verify_shards(out); }), "checksum differs"));
+  CHECK(says(error_of([&] { TokenShards::open(out.string(), "test"); }), "no such split"));
   write_file_atomic(folder / "raw.bin", bytes);
-  CHECK(contains(error_of([&] { TokenShards::open((folder / "raw.bin").string()); }), "shards.json"));
+  CHECK(says(error_of([&] { TokenShards::open((folder / "raw.bin").string()); }), "shards.json"));
 }
 
 TEST_CASE("a hostile manifest is refused") {
@@ -373,8 +371,8 @@ TEST_CASE("llm.c's files are read, alone or by pattern") {
   const auto wide = TokenShards::open(write("wide.bin", 20240801, 7, std::vector<uint32_t>{128000, 5}, 2));
   wide.read(0, std::span(ids).first(2));
   CHECK(ids[0] == 128000);
-  CHECK(contains(error_of([&] { TokenShards::open(write("short.bin", 20240520, 1, a, 4)); }), "cut short"));
-  CHECK(contains(error_of([&] { TokenShards::open(write("new.bin", 20240520, 2, a, 3)); }), "unknown version"));
+  CHECK(says(error_of([&] { TokenShards::open(write("short.bin", 20240520, 1, a, 4)); }), "cut short"));
+  CHECK(says(error_of([&] { TokenShards::open(write("new.bin", 20240520, 2, a, 3)); }), "unknown version"));
 }
 
 TEST_CASE("memory does not grow with the corpus") {

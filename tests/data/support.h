@@ -5,7 +5,6 @@
 #include <random>
 #include <string>
 
-#include "core/error.h"
 #include "core/file.h"
 #include "test.h"
 #include "text/tokenizer.h"
@@ -58,19 +57,5 @@ inline std::string random_text(std::mt19937& random, size_t bytes) {
   }
   return text;
 }
-
-/// The message of the llmtk::Error that `call` throws; its exit code too if asked for.
-template <class F>
-std::string error_of(F&& call, Exit* exit = nullptr) {
-  try {
-    call();
-  } catch (const Error& e) {
-    if (exit) *exit = e.exit();
-    return e.what();
-  }
-  return "";
-}
-
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace llmtk::test

@@ -53,10 +53,7 @@ std::string message_of(const std::string& bytes) {
   return message;
 }
 
-bool says(const std::string& message, const std::string& part) {
-  INFO(message);
-  return message.find(part) != std::string::npos;
-}
+using test::says;
 
 TEST_CASE("a whole GGUF file opens, of version 2 and 3") {
   CHECK(message_of(header(0, 0)).empty());

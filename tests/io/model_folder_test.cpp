@@ -28,10 +28,7 @@ std::string error_of(const fs::path& folder) {
   }
 }
 
-bool says(const std::string& message, const std::string& part) {
-  INFO(message);
-  return message.find(part) != std::string::npos;
-}
+using test::says;
 
 TEST_CASE("shards are one set of tensors, and must agree with their index") {
   test::TemporaryFolder folder;

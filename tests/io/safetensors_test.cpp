@@ -31,10 +31,7 @@ std::string message_of(const std::string& bytes) {
   }
 }
 
-bool says(const std::string& message, const std::string& part) {
-  INFO(message);
-  return message.find(part) != std::string::npos;
-}
+using test::says;
 
 TEST_CASE("a whole file opens") {
   CHECK(message_of(file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8)).empty());

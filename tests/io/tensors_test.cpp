@@ -55,7 +55,8 @@ TEST_CASE("opening and viewing touch no data") {
 TEST_CASE("weights are cut into shards, and those of an earlier save go") {
   test::TemporaryFolder folder;
   NamedTensors tensors;
-  for (int i = 0; i < 5; ++i) tensors.emplace_back(std::string("t").append(std::to_string(i)), at::full({100}, static_cast<float>(i)));
+  for (int i = 0; i < 5; ++i)
+    tensors.emplace_back(std::string("t").append(std::to_string(i)), at::full({100}, static_cast<float>(i)));
   const auto written = save_weights(folder.path(), tensors, 900);  // two tensors of 400 bytes each fit
   REQUIRE(written.size() == 4);
   CHECK(written[0].name == "model-00001-of-00003.safetensors");

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "io/tensors.h"
-#include "kernels/optimizer.h"
+#include "models/parity.h"
 #include "models/registry.h"
 #include "test.h"
 
@@ -16,22 +16,7 @@ namespace {
 using at::Tensor;
 using nn::EncoderHead;
 
-constexpr double kTolerance = 5e-5;  // of the reference's largest absolute value
-
-fs::path reference_folder() {
-  const char* folder = std::getenv("LLMTK_REFERENCE");
-  return folder ? folder : "";
-}
-
 bool have_reference() { return fs::exists(reference_folder() / "bert" / "reference.safetensors"); }
-
-/// Largest difference over `scale`, or over the reference's largest absolute value; infinite when one is not finite.
-double difference(const Tensor& got, const Tensor& expected, double scale = 0) {
-  if (got.sizes() != expected.sizes() || !got.isfinite().all().item<bool>()) return INFINITY;
-  if (scale == 0) scale = expected.abs().max().item<double>();
-  const double error = (got.to(at::kFloat) - expected).abs().max().item<double>();
-  return scale > 0 ? error / scale : error;
-}
 
 struct Case {
   explicit Case(const fs::path& folder)
@@ -80,13 +65,11 @@ Tensor loss_of(const Case& c, const Tensor& ids, const Tensor& types) {
 /// A key's bias adds the same number to all scores of a query, so its gradient is rounding alone.
 bool is_key_bias(const std::string& name) { return name.ends_with("attention.self.key.bias"); }
 
-void zero_grad(nn::Model& model) {
-  for (Tensor parameter : model.parameters()) parameter.mutable_grad().reset();
-}
-
-#define LLMTK_NEEDS_REFERENCE                                                                                      \
-  if (!have_reference()) LLMTK_SKIP("no reference models: they are made by encoder_reference.py, with the Python " \
-                                    "peers")
+#define LLMTK_NEEDS_REFERENCE                                                        \
+  if (!have_reference())                                                             \
+  LLMTK_SKIP(                                                                        \
+      "no reference models: they are made by encoder_reference.py, with the Python " \
+      "peers")
 
 TEST_CASE("hidden states, attention and answers are transformers'") {
   LLMTK_NEEDS_REFERENCE;
@@ -140,19 +123,7 @@ TEST_CASE("loss, every gradient and 20 AdamW steps are transformers'") {
       if (expected != c.reference.end()) CHECK(difference(parameter.value().grad(), expected->second) < kTolerance);
     }
 
-    std::vector<kernels::AdamWTensor> state;
-    for (const Tensor& parameter : c.model->parameters())
-      state.push_back({.param = parameter.detach(),
-                       .exp_avg = at::zeros_like(parameter),
-                       .exp_avg_sq = at::zeros_like(parameter),
-                       .weight_decay = 0.1});
-    for (int64_t step = 1; step <= 20; ++step) {
-      zero_grad(*c.model);
-      loss_of(c, c.ids, c.types).backward();
-      const auto parameters = c.model->parameters();
-      for (size_t i = 0; i < state.size(); ++i) state[i].grad = parameters[i].grad().contiguous();
-      kernels::adamw_step(state, {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-6, .step = step});
-    }
+    train_20_steps(*c.model, [&] { return loss_of(c, c.ids, c.types); });
     for (const auto& parameter : c.model->named_parameters()) {
       // AdamW makes steps of full size of a gradient that is rounding alone.
       if (is_key_bias(parameter.key())) continue;

@@ -25,20 +25,8 @@ io::Json small(const std::string& model_type, const std::string& architecture) {
   return config;
 }
 
-template <class Body>
-std::string error_of(Body body) {
-  try {
-    body();
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
-}
-
-bool says(const std::string& message, const std::string& part) {
-  INFO(message);
-  return message.find(part) != std::string::npos;
-}
+using test::error_of;
+using test::says;
 
 /// A folder with a model of random weights, whose tensors `change` may rename, add to or take from.
 struct Folder {

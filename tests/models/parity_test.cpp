@@ -1,12 +1,13 @@
 // Against transformers: logits, loss, every gradient, 20 steps of AdamW; and the ways to the same numbers.
 
+#include "models/parity.h"
+
 #include <ATen/ATen.h>
 
 #include <cstdlib>
 
 #include "core/error.h"
 #include "io/tensors.h"
-#include "kernels/optimizer.h"
 #include "models/registry.h"
 #include "nn/kv_cache.h"
 #include "test.h"
@@ -16,22 +17,7 @@ namespace {
 
 using at::Tensor;
 
-constexpr double kTolerance = 5e-5;  // of the reference's largest absolute value
-
-fs::path reference_folder() {
-  const char* folder = std::getenv("LLMTK_REFERENCE");
-  return folder ? folder : "";
-}
-
 bool have_reference() { return fs::exists(reference_folder() / "gpt2" / "reference.safetensors"); }
-
-/// Largest difference over the reference's largest absolute value; infinite when one of them is not finite.
-double difference(const Tensor& got, const Tensor& expected) {
-  if (got.sizes() != expected.sizes() || !got.isfinite().all().item<bool>()) return INFINITY;
-  const double scale = expected.abs().max().item<double>();
-  const double error = (got.to(at::kFloat) - expected).abs().max().item<double>();
-  return scale > 0 ? error / scale : error;
-}
 
 struct Case {
   explicit Case(const fs::path& folder) : name(folder.filename().string()), model(models::load(folder.string())) {
@@ -77,10 +63,6 @@ Tensor without_key_bias(const Case& c, const std::string& name, const Tensor& pa
   if (!name.ends_with("c_attn.bias")) return parameter;
   const auto parts = parameter.chunk(3);
   return at::cat({parts[0], parts[2]});
-}
-
-void zero_grad(nn::CausalModel& model) {
-  for (Tensor parameter : model.parameters()) parameter.mutable_grad().reset();
 }
 
 #define LLMTK_NEEDS_REFERENCE \
@@ -132,19 +114,7 @@ TEST_CASE("loss, every gradient and 20 AdamW steps are transformers'") {
       }
     }
 
-    std::vector<kernels::AdamWTensor> state;
-    for (const Tensor& parameter : c.model->parameters())
-      state.push_back({.param = parameter.detach(),
-                       .exp_avg = at::zeros_like(parameter),
-                       .exp_avg_sq = at::zeros_like(parameter),
-                       .weight_decay = 0.1});
-    for (int64_t step = 1; step <= 20; ++step) {
-      zero_grad(*c.model);
-      loss_of(c).backward();
-      const auto parameters = c.model->parameters();
-      for (size_t i = 0; i < state.size(); ++i) state[i].grad = parameters[i].grad().contiguous();
-      kernels::adamw_step(state, {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-6, .step = step});
-    }
+    train_20_steps(*c.model, [&] { return loss_of(c); });
     for (const auto& parameter : c.model->named_parameters()) {
       INFO(parameter.key());
       CHECK(difference(without_key_bias(c, parameter.key(), parameter.value().detach()),

@@ -33,20 +33,8 @@ struct WholeConfig {
   }
 };
 
-template <class Body>
-std::string error_of(Body body) {
-  try {
-    body();
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
-}
-
-bool says(const std::string& message, const std::string& part) {
-  INFO(message);
-  return message.find(part) != std::string::npos;
-}
+using test::error_of;
+using test::says;
 
 TEST_CASE("the published sizes have their published numbers of parameters") {
   // Counted as transformers counts the same configs (num_parameters()).

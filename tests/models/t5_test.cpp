@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "io/tensors.h"
 #include "kernels/cross_entropy.h"
-#include "kernels/optimizer.h"
+#include "models/parity.h"
 #include "models/registry.h"
 #include "nn/seq2seq_model.h"
 #include "test.h"
@@ -17,21 +17,7 @@ namespace llmtk {
 namespace {
 
 using at::Tensor;
-
-constexpr double kTolerance = 5e-5;  // of the reference's largest absolute value
-
-fs::path reference_folder() {
-  const char* folder = std::getenv("LLMTK_REFERENCE");
-  return folder ? folder : "";
-}
-
-/// Largest difference over the reference's largest absolute value; infinite when one of them is not finite.
-double difference(const Tensor& got, const Tensor& expected) {
-  if (got.sizes() != expected.sizes() || !got.isfinite().all().item<bool>()) return INFINITY;
-  const double scale = expected.abs().max().item<double>();
-  const double error = (got.to(at::kFloat) - expected).abs().max().item<double>();
-  return scale > 0 ? error / scale : error;
-}
+using test::error_of;
 
 struct Case {
   explicit Case(const std::string& name, std::optional<c10::ScalarType> dtype = std::nullopt)
@@ -73,10 +59,6 @@ Tensor loss_of(Case& c) {
   const double counted = targets.ne(-100).sum().item<double>();
   return kernels::linear_cross_entropy(hidden.flatten(0, 1), c.model->lm_head().effective_weight(), targets,
                                        {.scale = 1 / counted});
-}
-
-void zero_grad(nn::Model& model) {
-  for (Tensor parameter : model.parameters()) parameter.mutable_grad().reset();
 }
 
 #define LLMTK_NEEDS_REFERENCE                                           \
@@ -126,19 +108,7 @@ TEST_CASE("loss, every gradient and 20 AdamW steps are transformers'") {
       CHECK(c.difference_from(parameter.value().grad(), "grad." + parameter.key()) < kTolerance);
     }
 
-    std::vector<kernels::AdamWTensor> state;
-    for (const Tensor& parameter : c.model->parameters())
-      state.push_back({.param = parameter.detach(),
-                       .exp_avg = at::zeros_like(parameter),
-                       .exp_avg_sq = at::zeros_like(parameter),
-                       .weight_decay = 0.1});
-    for (int64_t step = 1; step <= 20; ++step) {
-      zero_grad(*c.model);
-      loss_of(c).backward();
-      const auto parameters = c.model->parameters();
-      for (size_t i = 0; i < state.size(); ++i) state[i].grad = parameters[i].grad().contiguous();
-      kernels::adamw_step(state, {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-6, .step = step});
-    }
+    train_20_steps(*c.model, [&] { return loss_of(c); });
     for (const auto& parameter : c.model->named_parameters()) {
       INFO(parameter.key());
       CHECK(c.difference_from(parameter.value().detach(), "after." + parameter.key()) < kTolerance);
@@ -289,16 +259,6 @@ TEST_CASE("files as they are on the hub, and configs of transformers 4, load") {
   v1_1.model = models::make<nn::Seq2SeqModel>(old, "config.json", {});
   models::load_weights(*v1_1.model, io::WeightFiles(v1_1.folder / "model.safetensors"), "weights");
   CHECK(v1_1.difference_from(v1_1.logits(), "logits") < kTolerance);
-}
-
-template <class Body>
-std::string error_of(Body body) {
-  try {
-    body();
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
 }
 
 TEST_CASE("a config that cannot be computed is refused by key") {

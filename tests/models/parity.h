@@ -1,0 +1,53 @@
+#pragma once
+// What the comparisons with transformers' models share.
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+
+#include "kernels/optimizer.h"
+#include "nn/model.h"
+
+namespace llmtk {
+
+inline constexpr double kTolerance = 5e-5;  ///< of the reference's largest absolute value
+
+/// Where the reference script has put its models.
+inline std::filesystem::path reference_folder() {
+  const char* folder = std::getenv("LLMTK_REFERENCE");
+  return folder ? folder : "";
+}
+
+/// Largest difference over `scale`, or over the reference's largest absolute value; infinite when one is not finite.
+inline double difference(const at::Tensor& got, const at::Tensor& expected, double scale = 0) {
+  if (got.sizes() != expected.sizes() || !got.isfinite().all().item<bool>()) return INFINITY;
+  if (scale == 0) scale = expected.abs().max().item<double>();
+  const double error = (got.to(at::kFloat) - expected).abs().max().item<double>();
+  return scale > 0 ? error / scale : error;
+}
+
+inline void zero_grad(nn::Model& model) {
+  for (at::Tensor parameter : model.parameters()) parameter.mutable_grad().reset();
+}
+
+/// 20 steps of AdamW with the settings of the reference scripts.
+inline void train_20_steps(nn::Model& model, const std::function<at::Tensor()>& loss) {
+  std::vector<kernels::AdamWTensor> state;
+  for (const at::Tensor& parameter : model.parameters())
+    state.push_back({.param = parameter.detach(),
+                     .exp_avg = at::zeros_like(parameter),
+                     .exp_avg_sq = at::zeros_like(parameter),
+                     .weight_decay = 0.1});
+  for (int64_t step = 1; step <= 20; ++step) {
+    zero_grad(model);
+    loss().backward();
+    const auto parameters = model.parameters();
+    for (size_t i = 0; i < state.size(); ++i) state[i].grad = parameters[i].grad().contiguous();
+    kernels::adamw_step(state, {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-6, .step = step});
+  }
+}
+
+}  // namespace llmtk
