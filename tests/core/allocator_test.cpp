@@ -1,6 +1,7 @@
 #include "core/allocator.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <cmath>
 #include <thread>

@@ -16,11 +16,10 @@ using namespace llmtk;
 using namespace llmtk::data;
 using test::ByteTokenizer;
 using test::error_of;
+using test::kBytes;
 using test::says;
 
 namespace {
-
-const ByteTokenizer kBytes;
 
 struct Fixture {
   test::TemporaryFolder folder;

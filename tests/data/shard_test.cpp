@@ -16,11 +16,10 @@ using namespace llmtk;
 using namespace llmtk::data;
 using test::ByteTokenizer;
 using test::error_of;
+using test::kBytes;
 using test::says;
 
 namespace {
-
-const ByteTokenizer kBytes;
 
 ShardSummary shard(const fs::path& input, const fs::path& folder, const ShardOptions& options,
                    const text::Tokenizer& tokenizer = kBytes) {

@@ -47,6 +47,8 @@ class ByteTokenizer : public text::Tokenizer {
   bool with_eos_, with_bos_;
 };
 
+inline const ByteTokenizer kBytes;
+
 /// Lines of English-looking and Chinese words.
 inline std::string random_text(std::mt19937& random, size_t bytes) {
   static const char* const kWords[] = {"the", "model", "reads", "黃帝", "鑄鼎", "a", "於荆山", "token", "。", "stream"};

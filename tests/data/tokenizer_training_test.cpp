@@ -7,7 +7,7 @@ namespace {
 
 using Phase = TrainingProgress::Phase;
 
-struct Fixture {
+struct Corpora {
   test::TemporaryFolder folder;
   TokenizerTrainingConfig config{.vocab_size = 600};
 
@@ -18,7 +18,7 @@ struct Fixture {
 };
 
 TEST_CASE("Training tells how much is read and how much is learnt") {
-  Fixture fixture;
+  Corpora fixture;
   std::mt19937 random(1);
   std::string text;
   while (text.size() < (3u << 19)) text += std::to_string(random() % 50'000) + (random() % 20 == 0 ? '\n' : ' ');
@@ -53,7 +53,7 @@ std::string one_long_line(size_t characters) {
 }
 
 TEST_CASE("Sentencepiece learns from every line") {
-  Fixture fixture;
+  Corpora fixture;
   fixture.config.type = "sentencepiece-bpe";
   fixture.config.vocab_size = 500;
   // A line that its library would end the process for.
@@ -72,7 +72,7 @@ TEST_CASE("Sentencepiece learns from every line") {
 }
 
 TEST_CASE("Sentencepiece learns from a sample of all lines, the same every time") {
-  Fixture fixture;
+  Corpora fixture;
   fixture.config.type = "sentencepiece-bpe";
   fixture.config.vocab_size = 300;
   std::mt19937 random(3);

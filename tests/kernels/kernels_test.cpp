@@ -2,6 +2,7 @@
 // The same cases run on the CPU and, tagged [gpu], on a GPU.
 
 #include <ATen/Parallel.h>
+#include <torch/csrc/autograd/function.h>
 
 #include <limits>
 #include <mutex>
