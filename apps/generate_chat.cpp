@@ -153,11 +153,14 @@ class Conversation {
     const auto ids = encode_text(*open_.tokenizer, text, /*add_special_tokens=*/false, where);
     std::string written;
     generate::GenerateOptions generate_options{.places = {where}, .prefix = &prefix_};
-    const size_t reused = common_prefix(ids);
+    const auto stop_if_interrupted = [&] {
+      if (stop_on_interrupt && interrupt_count > 0) throw Interrupted();
+    };
+    generate_options.on_prefill = stop_if_interrupted;
     generate_options.on_text = [&](size_t, std::string_view piece) {
       if (!options_.json) write(piece);
       written += piece;
-      if (stop_on_interrupt && interrupt_count > 0) throw Interrupted();
+      stop_if_interrupted();
     };
     try {
       std::optional<StopOnInterrupt> handler;
@@ -165,7 +168,7 @@ class Conversation {
       const auto completion =
           generate::generate(*open_.model, *open_.tokenizer, {{ids}}, config_, generate_options).front();
       said_.messages.push_back({{"role", "assistant"}, {"content", completion.text}});
-      if (options_.json) print(completion, ids.size(), reused);
+      if (options_.json) print(completion, ids.size());
     } catch (const Interrupted&) {
       prefix_ = {};
       said_.messages.push_back({{"role", "assistant"}, {"content", written}});
@@ -174,19 +177,13 @@ class Conversation {
     ++turn_;
   }
 
-  size_t common_prefix(const std::vector<text::TokenId>& ids) const {
-    size_t n = 0;
-    while (n < ids.size() && n < prefix_.ids.size() && ids[n] == prefix_.ids[n]) ++n;
-    return n;
-  }
-
-  void print(const generate::Completion& completion, size_t prompt_tokens, size_t reused) const {
+  void print(const generate::Completion& completion, size_t prompt_tokens) const {
     ChatJson row = {{"turn", turn_},
                     {"role", "assistant"},
                     {"content", completion.text},
                     {"ids", completion.ids},
                     {"prompt_tokens", prompt_tokens},
-                    {"reused_tokens", reused},
+                    {"reused_tokens", prefix_.reused},
                     {"finish_reason", to_string(completion.finish_reason)}};
     std::cout << row.dump(-1, ' ', false, ChatJson::error_handler_t::replace) << std::endl;
   }
@@ -227,19 +224,17 @@ void add_chat_options(CLI::App& app, ChatOptions& options) {
 }
 
 void check_chat_options(const CLI::App& app, const ChatOptions& options) {
-  const auto refuse = [&](std::initializer_list<const char*> flags, const char* why) {
-    for (const char* flag : flags)
-      if (app.count(flag) > 0)
-        throw Error(Exit::usage, {.what = std::string(flag) + " has no effect " + why, .hint = "leave one out"});
-  };
-  if (!options.chat) return refuse({"--system", "--template", "--set"}, "without --chat");
-  refuse({"--fill-mask", "--prompts-file", "--add-special-tokens", "--batch-size", "--return-full-text", "--timings",
-          "--num-beams", "--num-return-sequences"},
-         "with --chat");
+  if (!options.chat) return refuse_idle(app, {"--system", "--template", "--set"}, "without --chat");
+  refuse_idle(app,
+              {"--fill-mask", "--prompts-file", "--add-special-tokens", "--batch-size", "--return-full-text",
+               "--timings", "--num-beams", "--num-return-sequences"},
+              "with --chat");
 }
 
-int run_chat(const ChatOptions& options, const ModelOptions& model, generate::GenerationConfig config) {
+int run_chat(const ChatOptions& options, const ModelOptions& model, const GenerationFlags& flags,
+             generate::GenerationConfig config) {
   OpenModel open = open_model(model);
+  check_flags(flags, *open.model);
   if (config.num_beams > 1 || config.num_return_sequences > 1)
     throw Error(Exit::usage, {.what = "a conversation goes one way",
                               .where = open.folder.string(),

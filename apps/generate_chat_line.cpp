@@ -1,9 +1,11 @@
 #include "generate_chat_line.h"
 
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "core/utf8.h"
@@ -22,8 +24,12 @@ class RawMode {
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
     if (valid_) ::tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+    std::fputs("\x1b[?2004h", stdout);  // what is pasted comes between marks, so that its line ends do not send it
+    std::fflush(stdout);
   }
   ~RawMode() {
+    std::fputs("\x1b[?2004l", stdout);
+    std::fflush(stdout);
     if (valid_) ::tcsetattr(STDIN_FILENO, TCSADRAIN, &before_);
   }
   RawMode(const RawMode&) = delete;
@@ -67,7 +73,7 @@ class Line {
     while (end > 0 && width == 0) {  // marks have no width and go with the character before them
       size_t begin = end - 1;
       while (begin > 0 && (static_cast<unsigned char>(text_[begin]) & 0xC0) == 0x80) --begin;
-      width = display_width(std::string_view(text_).substr(begin, end - begin));
+      width = text_[begin] == '\n' ? 1 : display_width(std::string_view(text_).substr(begin, end - begin));
       end = begin;
     }
     text_.resize(end);
@@ -87,7 +93,13 @@ class Line {
   void redraw() {
     std::string out;
     if (row_ > 0) out += "\x1b[" + std::to_string(row_) + "A";
-    const std::string shown = prompt_ + printable(text_);
+    std::string shown = prompt_;
+    for (size_t i = 0; i < text_.size();) {
+      const size_t end = std::min(text_.find('\n', i), text_.size());
+      shown += printable(std::string_view(text_).substr(i, end - i));
+      if (end < text_.size()) shown += "↵";
+      i = end + 1;
+    }
     out += "\r\x1b[J" + shown;
     std::fwrite(out.data(), 1, out.size(), stdout);
     std::fflush(stdout);
@@ -99,13 +111,21 @@ class Line {
   int row_ = 0;
 };
 
-/// Keys that send several bytes (arrows and the like) have no meaning here.
-void skip_escape_sequence() {
-  char c;
-  if (::read(STDIN_FILENO, &c, 1) != 1 || (c != '[' && c != 'O')) return;
-  while (::read(STDIN_FILENO, &c, 1) == 1 && (c < 0x40 || c > 0x7e)) {
+/// What follows the escape byte of a key that sends several (arrows and the like), as "[200~"; "" where nothing follows
+/// at once: the Esc key itself.
+std::string read_escape_sequence() {
+  std::string sequence;
+  pollfd input{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
+  constexpr int kMilliseconds = 50;
+  for (char c; ::poll(&input, 1, kMilliseconds) == 1 && ::read(STDIN_FILENO, &c, 1) == 1;) {
+    sequence += c;
+    const bool begins = sequence == "[" || sequence == "O";
+    if (!begins && (c >= 0x40 || sequence.size() == 1)) break;
   }
+  return sequence;
 }
+
+constexpr std::string_view kPasteBegins = "[200~", kPasteEnds = "[201~";
 
 enum Key : char { ctrl_c = 3, ctrl_d = 4, ctrl_h = 8, ctrl_u = 21, ctrl_w = 23, escape = 27, rubout = 127 };
 
@@ -117,9 +137,14 @@ std::optional<std::string> read_terminal_line(std::string_view prompt, bool& int
   const RawMode raw;
   Line line(prompt);
   interrupted = false;
+  bool pasting = false;
   const auto finish = [&] { std::fputs("\n", stdout), std::fflush(stdout); };
   for (char c; ::read(STDIN_FILENO, &c, 1) == 1;) {
     const bool empty = line.text().empty();
+    if (pasting && (c == '\n' || c == '\r')) {
+      line.add("\n");
+      continue;
+    }
     if (c == '\n' || c == '\r') {
       finish();
       return line.text();
@@ -135,9 +160,10 @@ std::optional<std::string> read_terminal_line(std::string_view prompt, bool& int
       line.delete_character();
     else if (c == ctrl_w)
       line.delete_word();
-    else if (c == escape)
-      skip_escape_sequence();
-    else if (static_cast<unsigned char>(c) >= 0x20 || c == '\t')
+    else if (c == escape) {
+      const std::string sequence = read_escape_sequence();
+      pasting = sequence == kPasteBegins || (pasting && sequence != kPasteEnds);
+    } else if (static_cast<unsigned char>(c) >= 0x20 || c == '\t')
       line.add({&c, 1});
   }
   finish();

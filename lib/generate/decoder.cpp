@@ -55,16 +55,18 @@ bool is_identity(const std::vector<int64_t>& rows, int64_t size) {
 /// Prompts of different lengths are padded on the left and masked, with positions that count from the first real token.
 class CausalDecoder final : public Decoder {
  public:
-  CausalDecoder(nn::CausalModel& model, Prefix* prefix) : model_(model), device_(model.device()), prefix_(prefix) {}
+  CausalDecoder(nn::CausalModel& model, const GenerateOptions& options)
+      : model_(model), device_(model.device()), options_(options), prefix_(options.prefix) {}
 
   Tensor start(const Prompts& prompts, int64_t new_tokens) override {
     rows_ = static_cast<int64_t>(prompts.size());
     lengths_.clear();
     for (const auto* prompt : prompts) lengths_.push_back(static_cast<int64_t>(prompt->size()));
     mask_.reset();
-    if (prefix_) return forward(unread(*prompts.at(0), new_tokens), {});
+    if (prefix_) return read(unread(*prompts.at(0)), {});
     const Padded padded = pad(prompts, Side::left);
     const int64_t T = padded.ids.size(1);
+    own_cache_.reset();  // before the next one takes memory
     own_cache_ = model_.make_cache(rows_, T + new_tokens);
     cache_ = own_cache_.get();
     Tensor positions;
@@ -72,7 +74,7 @@ class CausalDecoder final : public Decoder {
       mask_ = at::cat({padded.mask, at::ones({rows_, new_tokens}, at::kBool)}, 1).to(device_);
       positions = (padded.mask.cumsum(1) - 1).clamp_min(0);  // as transformers counts them
     }
-    return forward(padded.ids.to(device_), positions);
+    return read(padded.ids.to(device_), positions);
   }
 
   Tensor step(const std::vector<TokenId>& ids) override {
@@ -81,7 +83,7 @@ class CausalDecoder final : public Decoder {
     Tensor positions;
     if (mask_.defined()) positions = at::tensor(lengths_, at::kLong).unsqueeze(1);
     for (int64_t& length : lengths_) ++length;
-    return forward(column(ids, device_), positions);
+    return logits(forward(column(ids, device_), positions));
   }
 
   void select(const std::vector<int64_t>& rows) override {
@@ -97,37 +99,52 @@ class CausalDecoder final : public Decoder {
   }
 
  private:
-  Tensor forward(const Tensor& ids, const Tensor& positions) {
-    nn::ForwardContext context;
-    context.cache = cache_;
-    if (positions.defined()) context.position_ids = positions.to(device_);
-    if (mask_.defined()) context.attention_mask = mask_.narrow(1, 0, cache_->length() + ids.size(1));
-    const Tensor hidden = model_.forward(ids, context);  // [B, T, H]
-    return model_.logits(hidden.select(1, hidden.size(1) - 1)).to(at::kFloat);
+  /// ids [B, T] with their positions, or none defined, piece by piece. Returns the logits behind the last.
+  Tensor read(const Tensor& ids, const Tensor& positions) {
+    const int64_t T = ids.size(1), longest = *std::ranges::max_element(lengths_);
+    const auto piece = [&](int64_t begin, int64_t length) {
+      return forward(ids.narrow(1, begin, length),
+                     positions.defined() ? positions.narrow(1, begin, length) : positions, longest);
+    };
+    int64_t begin = 0;
+    for (; T - begin > kPrefillTokens; begin += kPrefillTokens) {
+      piece(begin, kPrefillTokens);
+      if (options_.on_prefill) options_.on_prefill();
+    }
+    return logits(piece(begin, T - begin));
   }
 
+  /// Returns the hidden states [B, T, H].
+  Tensor forward(const Tensor& ids, const Tensor& positions, int64_t sequence_length = 0) {
+    nn::ForwardContext context;
+    context.cache = cache_;
+    context.sequence_length = sequence_length;
+    if (positions.defined()) context.position_ids = positions.to(device_);
+    if (mask_.defined()) context.attention_mask = mask_.narrow(1, 0, cache_->length() + ids.size(1));
+    return model_.forward(ids, context);
+  }
+
+  /// Of the last token of hidden [B, T, H]: [B, V].
+  Tensor logits(const Tensor& hidden) { return model_.logits(hidden.select(1, hidden.size(1) - 1)).to(at::kFloat); }
+
   /// The ids of `prompt` behind what the prefix has in common with it, and at least the last one: [1, T].
-  Tensor unread(const std::vector<TokenId>& prompt, int64_t new_tokens) {
+  Tensor unread(const std::vector<TokenId>& prompt) {
     LLMTK_CHECK(rows_ == 1, "a prefix belongs to one row, not to ", rows_);
-    const auto needed = static_cast<int64_t>(prompt.size()) + new_tokens;
-    auto& [ids, cache] = *prefix_;
-    int64_t common = 0;
-    if (!cache || cache->max_length() < needed) {
-      const int64_t room = std::max(needed, cache ? 2 * cache->max_length() : 0);
-      cache = model_.make_cache(1, std::min(room, model_.max_positions()));
-    } else {
-      const auto differs = std::ranges::mismatch(ids, prompt);
-      common = std::min({differs.in1 - ids.begin(), static_cast<std::ptrdiff_t>(prompt.size()) - 1,
-                         static_cast<std::ptrdiff_t>(cache->length())});
-    }
+    auto& [ids, cache, reused] = *prefix_;
+    if (!cache) cache = model_.make_cache(1, model_.max_positions());
+    const auto differs = std::ranges::mismatch(ids, prompt);
+    const auto common = std::min({differs.in1 - ids.begin(), static_cast<std::ptrdiff_t>(prompt.size()) - 1,
+                                  static_cast<std::ptrdiff_t>(cache->length())});
     cache->truncate(common);
     ids = prompt;
+    reused = static_cast<size_t>(common);
     cache_ = cache.get();
     return at::tensor(std::vector<int64_t>(prompt.begin() + common, prompt.end()), at::kLong).unsqueeze(0).to(device_);
   }
 
   nn::CausalModel& model_;
   c10::Device device_;
+  const GenerateOptions& options_;
   Prefix* prefix_;
   std::unique_ptr<nn::KVCache> own_cache_;
   nn::KVCache* cache_ = nullptr;
@@ -182,8 +199,9 @@ TokenId start_token(const nn::Seq2SeqModel& model, const GenerationConfig& confi
                                             : static_cast<TokenId>(model.decoder_start_token_id());
 }
 
-std::unique_ptr<Decoder> make_decoder(nn::Model& model, const GenerationConfig& config, Prefix* prefix) {
-  if (auto* decoder = dynamic_cast<nn::CausalModel*>(&model)) return std::make_unique<CausalDecoder>(*decoder, prefix);
+std::unique_ptr<Decoder> make_decoder(nn::Model& model, const GenerationConfig& config, const GenerateOptions& options) {
+  const Prefix* prefix = options.prefix;
+  if (auto* decoder = dynamic_cast<nn::CausalModel*>(&model)) return std::make_unique<CausalDecoder>(*decoder, options);
   auto* seq2seq = dynamic_cast<nn::Seq2SeqModel*>(&model);
   if (!seq2seq || prefix)
     throw Error(Exit::usage, {.what = prefix ? "only a decoder goes on with what it has read before"

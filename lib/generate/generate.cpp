@@ -41,6 +41,15 @@ size_t slots_per_batch(const GenerationConfig& config, int64_t batch_size) {
   return static_cast<size_t>(std::max<int64_t>(1, batch_size / config.num_beams) * config.num_return_sequences);
 }
 
+/// Tokens of the prompts that a batch reads: each once, whatever the number of its sequences.
+int64_t prompt_tokens(std::span<const Slot> slots) {
+  int64_t tokens = 0;
+  const Task* last = nullptr;  // slots of one prompt stand together
+  for (const Slot& slot : slots)
+    if (std::exchange(last, slot.task) != slot.task) tokens += static_cast<int64_t>(slot.task->prompt.size());
+  return tokens;
+}
+
 /// Tells completions in order: one that is done waits for those before it.
 class InOrder {
  public:
@@ -50,7 +59,6 @@ class InOrder {
   void tell(std::vector<Completion>& completions) {
     for (; next_ < slots_.size() && slots_[next_].done; ++next_) {
       Completion& completion = slots_[next_].completion;
-      timings_.prompt_tokens += static_cast<int64_t>(slots_[next_].task->prompt.size());
       timings_.prefill_new_tokens += 1;
       timings_.decode_new_tokens += static_cast<int64_t>(completion.ids.size()) - 1;
       if (options_.on_completion) options_.on_completion(completion);
@@ -89,7 +97,7 @@ std::vector<Completion> generate(nn::Model& model, const text::Tokenizer& tokeni
         Exit::usage,
         {.what = "--batch-size is out of range", .got = std::to_string(options.batch_size), .expected = "at least 1"});
   const c10::NoGradGuard no_gradients;
-  const auto decoder = make_decoder(model, config, options.prefix);
+  const auto decoder = make_decoder(model, config, options);
   const auto tasks = make_tasks(model, prompts, config, options);
   auto slots = make_slots(tasks, config.num_return_sequences);
   const Work work{*decoder, tokenizer, config, options};
@@ -104,6 +112,7 @@ std::vector<Completion> generate(nn::Model& model, const text::Tokenizer& tokeni
     auto start = Clock::now();
     batch->start();
     timings.prefill += seconds_since(start);
+    timings.prompt_tokens += prompt_tokens(of_batch);
     if (begin == 0) timings.first_token = seconds_since(called);
     start = Clock::now();
     do in_order.tell(completions);

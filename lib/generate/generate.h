@@ -39,7 +39,7 @@ struct Timings {
   double first_token = 0;  ///< from the call to the first token of the first batch
   double prefill = 0;      ///< reading the prompts, first tokens included
   double decode = 0;       ///< all later tokens
-  int64_t prompt_tokens = 0;
+  int64_t prompt_tokens = 0;  ///< that the model read: a prompt's once for all of its sequences in a batch
   int64_t prefill_new_tokens = 0;  ///< tokens that the prefills gave: one per row
   int64_t decode_new_tokens = 0;
 };
@@ -48,7 +48,11 @@ struct Timings {
 struct Prefix {
   std::vector<text::TokenId> ids;
   std::unique_ptr<nn::KVCache> cache;
+  size_t reused = 0;  ///< of the last prompt: ids at its beginning that were not read again
 };
+
+/// Tokens of each prompt that a decoder reads at a time. What a long prompt needs while it is read is bounded by that.
+inline constexpr int64_t kPrefillTokens = 512;
 
 struct GenerateOptions {
   /// Rows that run together: prompts x num_return_sequences, or prompts x num_beams (at least one prompt's beams).
@@ -58,6 +62,8 @@ struct GenerateOptions {
   std::vector<std::string> places;  ///< what errors call each prompt (file:line); empty: "prompt 1", "prompt 2", ...
   bool logprobs = false;
   Prefix* prefix = nullptr;  ///< with one prompt and one sequence, without beams: what is there is not read again
+  /// Called between the pieces of kPrefillTokens in which a decoder reads long prompts; what it throws ends the call.
+  std::function<void()> on_prefill;
   /// Called with every piece of text as it becomes certain, whole characters only: (row within the call, piece). A
   /// row is one of a prompt's num_return_sequences. Of beams nothing is certain until the end: each text comes whole.
   std::function<void(size_t, std::string_view)> on_text;

@@ -1,13 +1,11 @@
 #include "nn/attention.h"
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/cumsum.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 
 #include <algorithm>
@@ -15,7 +13,7 @@
 
 #include "core/error.h"
 #include "kernels/activation.h"
-#include "kernels/backend.h"
+#include "nn/fused_attention.h"
 
 namespace llmtk::nn {
 namespace {
@@ -69,6 +67,7 @@ LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContex
   LayerContext made{.cache = context.cache,
                     .past = past,
                     .length = length,
+                    .sequence_length = context.sequence_length,
                     .attentions = context.attentions,
                     .attention_layer = context.attention_layer};
 
@@ -184,24 +183,6 @@ at::Tensor softcapped_attention(const at::Tensor& q, const at::Tensor& k, const 
   return pieces.size() == 1 ? pieces[0] : at::cat(pieces, 2);  // [B, H, T, D]
 }
 
-/// Without the processor's bfloat16 instructions LibTorch's attention in bfloat16 is some four times slower than
-/// through float32 when a gradient follows; forward alone it is not.
-bool backward_is_faster_wide(const at::Tensor& q) {
-  return q.is_cpu() && q.scalar_type() == c10::kBFloat16 && q.requires_grad() && c10::GradMode::is_enabled() &&
-         !kernels::fast_bfloat16_products();
-}
-
-at::Tensor fused_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const LayerContext& context,
-                           const AttentionOptions& options) {
-  const bool causal = !context.mask.defined() && context.length > 1;
-  const std::optional<at::Tensor> mask = context.mask.defined() ? std::optional(context.mask) : std::nullopt;
-  const bool widen = backward_is_faster_wide(q);
-  const auto wide = [&](const at::Tensor& t) { return widen ? t.to(c10::kFloat) : t; };
-  return at::scaled_dot_product_attention(wide(q), wide(k), wide(v), mask, options.dropout, causal, options.scale,
-                                          q.size(1) != k.size(1))
-      .to(q.scalar_type());
-}
-
 }  // namespace
 
 at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const LayerContext& context, int64_t layer,
@@ -217,7 +198,10 @@ at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, con
   else if (options.softcap > 0)
     y = softcapped_attention(q, k, v, context, options);
   else
-    y = fused_attention(q, k, v, context, options);
+    y = fused_attention(q, k, v, context.mask,
+                        {.scale = options.scale,
+                         .dropout = options.dropout,
+                         .causal = !context.mask.defined() && context.length > 1});
   return y.transpose(1, 2).flatten(2);  // [B, T, H * D]
 }
 

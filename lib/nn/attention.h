@@ -17,6 +17,7 @@ struct LayerContext {
   KVCache* cache = nullptr;
   int64_t past = 0;    ///< tokens in the cache
   int64_t length = 0;  ///< T, new tokens
+  int64_t sequence_length = 0;  ///< at least that of the text that this pass is a piece of; 0: it is all
   bool default_positions = true;
   at::Tensor position_ids;  ///< [B, T] or [1, T] int64
   int64_t window = 0;       ///< tokens that a query sees, itself included; 0: all before it

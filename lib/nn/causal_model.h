@@ -14,12 +14,16 @@ namespace llmtk::nn {
 
 class KVCache;
 class Linear;
+struct LayerContext;
 
 /// What attention needs besides the ids. Everything may be left out.
 struct ForwardContext {
   KVCache* cache = nullptr;   ///< null in training
   at::Tensor position_ids;    ///< [B, T] int64; default: counted over the real tokens, from the cache's length on
   at::Tensor attention_mask;  ///< [B, past + T] bool (or 0 and 1), false at padding; default: all true
+  /// Where a text is read piece by piece into the cache: the tokens of all of it, which some RoPE scalings look at. Default:
+  /// those up to the end of this piece.
+  int64_t sequence_length = 0;
   /// When set, attention takes the explicit path, softmax(QK^T / sqrt(d)) V, and appends each layer's [B, H, T, S]
   /// here; with attention_layer given, that layer's alone.
   std::vector<at::Tensor>* attentions = nullptr;
@@ -35,8 +39,9 @@ class CausalModel : public Model {
   static constexpr const char* kKind = "a decoder";
   const char* kind() const override { return kKind; }
 
-  /// input_ids: [B, T] int64. Returns the last hidden states after the final norm: [B, T, H].
-  virtual at::Tensor forward(const at::Tensor& input_ids, const ForwardContext& context = {}) = 0;
+  /// input_ids: [B, T] int64. Returns the last hidden states after the final norm: [B, T, H]. The cache, where there is
+  /// one, holds T tokens more. Throws Error(usage) where a row has more tokens than the model can see.
+  at::Tensor forward(const at::Tensor& input_ids, const ForwardContext& context = {});
   /// The head, [V, H]; tied or not. Losses fuse with it, so logits need not be materialised.
   virtual Linear& lm_head() = 0;
   /// Logits are kernels::softcap with this bound of what the head gives (Gemma 2); 0: they are what it gives.
@@ -53,6 +58,11 @@ class CausalModel : public Model {
   virtual std::unique_ptr<KVCache> make_cache(int64_t batch, int64_t max_length) = 0;
 
   std::map<std::string, at::Tensor> tied_names() override;
+
+ protected:
+  /// The family's part of forward(): embeddings, layers, final norm. hidden_states: as in ForwardContext.
+  virtual at::Tensor run_layers(const at::Tensor& input_ids, LayerContext& context,
+                                std::vector<at::Tensor>* hidden_states) = 0;
 };
 
 }  // namespace llmtk::nn

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "core/error.h"
@@ -10,10 +11,22 @@ namespace llmtk::nn {
 
 KVCache::KVCache(int64_t layers, int64_t batch, int64_t heads, int64_t max_length, int64_t head_dim, const Build& build)
     : batch_(batch), max_length_(max_length) {
-  for (int64_t i = 0; i < layers; ++i)
-    layers_.push_back(
-        {build.empty({batch, heads, max_length, head_dim}), build.empty({batch, heads, max_length, head_dim})});
+  const std::vector<int64_t> sizes{batch, heads, std::min(max_length, kFirstRoom), head_dim};
+  for (int64_t i = 0; i < layers; ++i) layers_.push_back({build.empty(sizes), build.empty(sizes)});
 }
+
+namespace {
+
+/// held [B, H, *, D] with its first `length` tokens in a block for `room` of them.
+at::Tensor with_room(const at::Tensor& held, int64_t room, int64_t length) {
+  auto sizes = held.sizes().vec();
+  sizes[2] = room;
+  at::Tensor larger = held.new_empty(sizes);
+  larger.narrow(2, 0, length).copy_(held.narrow(2, 0, length));
+  return larger;
+}
+
+}  // namespace
 
 std::pair<at::Tensor, at::Tensor> KVCache::append(int64_t layer, const at::Tensor& k, const at::Tensor& v) {
   LLMTK_CHECK(layer < static_cast<int64_t>(layers_.size()) && k.size(0) == batch_, "layer ", layer, ", k ", k.sizes());
@@ -24,6 +37,10 @@ std::pair<at::Tensor, at::Tensor> KVCache::append(int64_t layer, const at::Tenso
                                 .got = std::to_string(total) + " tokens",
                                 .expected = "at most " + std::to_string(max_length_)});
   auto& [keys, values] = layers_[layer];
+  if (total > keys.size(2)) {
+    const int64_t room = std::min(max_length_, std::max(total, 2 * keys.size(2)));
+    for (at::Tensor* held : {&keys, &values}) *held = with_room(*held, room, length_);
+  }
   keys.narrow(2, length_, tokens).copy_(k);
   values.narrow(2, length_, tokens).copy_(v);
   return {keys.narrow(2, 0, total), values.narrow(2, 0, total)};

@@ -10,13 +10,19 @@
 
 namespace llmtk::nn {
 
-/// Per layer one block [B, H, max, D] for the keys and one for the values, made once.
+/// Per layer one block [B, H, room, D] for the keys and one for the values. There is room for max_length tokens at once, or,
+/// where that is long, for kFirstRoom of them, and twice as many whenever it is used up: a conversation that may become
+/// as long as the model allows takes what it has come to.
 class KVCache {
  public:
+  static constexpr int64_t kFirstRoom = 1024;
+
   KVCache(int64_t layers, int64_t batch, int64_t heads, int64_t max_length, int64_t head_dim, const Build& build);
 
   /// Tokens held (padding included).
   int64_t length() const { return length_; }
+  /// Tokens that there is room for now; between length() and max_length().
+  int64_t room() const { return layers_.front().keys.size(2); }
   int64_t max_length() const { return max_length_; }
   int64_t batch() const { return batch_; }
 
@@ -33,7 +39,7 @@ class KVCache {
 
  private:
   struct Layer {
-    at::Tensor keys, values;  // [B, H, max, D]
+    at::Tensor keys, values;  // [B, H, room, D]
   };
   std::vector<Layer> layers_;
   int64_t batch_, max_length_, length_ = 0;

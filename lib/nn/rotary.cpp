@@ -141,6 +141,7 @@ void Rotary::prepare(LayerContext& context) {
     needed = context.position_ids.max().item<int64_t>() + 1;
   }
   if (length_matters()) {
+    needed = std::max(needed, context.sequence_length);
     const at::Tensor angles = angles_to_table(context.position_ids, inverse_frequencies(needed));
     context.cos = angles.cos() * attention_factor_;
     context.sin = angles.sin() * attention_factor_;

@@ -89,7 +89,10 @@ def test_render():
     ids = run("tokenize", "render", "-t", MODEL, "--ids", stdin=json.dumps(CHATS[1], indent=1))
     assert [int(word) for word in ids.split()] == applied(CHATS[1])[1]
     several = write("several.json", CHATS)
-    assert [row["text"] for row in render(several)] == [applied(chat)[0] for chat in CHATS]
+    for source in ([several], []):  # a list of conversations, in one line of standard input too
+        found = render(*source, stdin="" if source else several.read_text())
+        assert [row["text"] for row in found] == [applied(chat)[0] for chat in CHATS]
+    assert "\n" not in several.read_text().strip()
 
 
 def test_render_tools_variables_and_other_templates():
@@ -233,7 +236,8 @@ def test_smollm2_as_it_is_published():
     assert run("tokenize", "render", "-t", files[0], "--add-generation-prompt", stdin=chat) == template
 
 
-PROMPT = r"\n\r\x1b\[J> "  # on a line of its own
+PASTES = r"\x1b\[\?2004h"  # what is pasted is to come between marks
+PROMPT = rf"\n{PASTES}\r\x1b\[J> "  # on a line of its own
 
 
 class Terminal:
@@ -290,7 +294,19 @@ def test_terminal():
     terminal.until("十一二")
     terminal.type("\x7f")
     assert "\x1b[1A" in terminal.until(r"十一\Z")
-    terminal.type("\x03/exit\r")
+    # Pasted lines are one turn; the Esc key alone means nothing.
+    said = [{"role": "user", "content": "月光"}, {"role": "assistant", "content": expected}, {"role": "user", "content": "月\n光"}]
+    expected = answer(said, 12)[2]
+    terminal.type("\x03\x1b[200~月\r光\x1b[201~")
+    terminal.until("月↵光")
+    terminal.type("\x1b")
+    time.sleep(0.2)
+    terminal.type("x\x7f")
+    terminal.until(r"月↵光x[\s\S]*月↵光\Z")
+    terminal.type("\r")
+    shown = terminal.until(PROMPT).replace("\r\n", "\n")
+    assert "".join(c for c in expected if c.isprintable()) in "".join(c for c in shown if c.isprintable()), (shown, expected)
+    terminal.type("/exit\r")
     assert terminal.exit_code() == 0
 
     terminal = Terminal()
@@ -307,11 +323,11 @@ def test_an_answer_is_interrupted():
     terminal = Terminal("--max-new-tokens", 150, "--min-new-tokens", 150)
     terminal.until("> ")
     terminal.type("Hello\r")
-    terminal.until(r"Hello\r?\n.")
+    terminal.until(r"Hello\r?\n\x1b\[\?2004l.")
     os.kill(terminal.pid, signal.SIGINT)
     terminal.until("> ")
     terminal.type("again\r")
-    terminal.until(r"again\r?\n.+")
+    terminal.until(r"again\r?\n\x1b\[\?2004l.+")
     terminal.until(PROMPT)
     terminal.type("x" * 600 + "\r")
     assert "longer than the model can see" in terminal.until(r"begins anew[\s\S]*> ").replace("\r\n", "")
