@@ -3,8 +3,6 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cumsum.h>
 
-#include "core/error.h"
-
 namespace llmtk::models {
 
 using at::Tensor;
@@ -74,24 +72,10 @@ class Bert final : public BertBase {
     if (config_.head == EncoderHead::masked_lm) {
       predictions_ = std::make_shared<Predictions>(config_, word_table(), build);
       register_module("cls", std::make_shared<torch::nn::Module>())->register_module("predictions", predictions_);
-    } else if (config_.head != EncoderHead::none) {
+    } else if (config_.head == EncoderHead::sequence_classification) {
       classifier_ = register_module(
           "classifier", std::make_shared<Linear>(config_.hidden_size, config_.num_labels, Linear::Options{}, build));
     }
-  }
-
-  Tensor logits(const Tensor& hidden, const Tensor& attention_mask) override {
-    switch (config_.head) {
-      case EncoderHead::none:
-        return hidden;
-      case EncoderHead::masked_lm:
-        return predictions_->forward(hidden);  // [..., V]
-      case EncoderHead::sequence_classification:
-        return classifier_->forward(head_dropout(pooled(hidden, attention_mask)));  // [B, labels]
-      case EncoderHead::token_classification:
-        return classifier_->forward(head_dropout(hidden));  // [..., labels]
-    }
-    LLMTK_CHECK(false, "unknown head");
   }
 
   std::map<std::string, Tensor> tied_names() override {
@@ -105,6 +89,10 @@ class Bert final : public BertBase {
   Tensor default_positions(const Tensor& input_ids, const Tensor& real) const override {
     if (real.defined()) return (real.cumsum(1) - 1).clamp_min(0);            // [B, T]
     return at::arange(input_ids.size(1), input_ids.options()).unsqueeze(0);  // [1, T]
+  }
+  Tensor masked_lm_logits(const Tensor& hidden) override { return predictions_->forward(hidden); }
+  Tensor sequence_logits(const Tensor& hidden, const Tensor& attention_mask) override {
+    return classifier_->forward(head_dropout(pooled(hidden, attention_mask)));
   }
 
   std::shared_ptr<Predictions> predictions_;

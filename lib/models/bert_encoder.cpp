@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "models/common.h"
 #include "nn/init.h"
 
@@ -203,6 +204,9 @@ BertBase::BertBase(BertConfig config, const EncoderNames& names, bool pooler, in
   if (pooler || bare)
     pooler_ =
         base_->register_module("pooler", std::make_shared<BertDense>(config_.hidden_size, config_.hidden_size, build));
+  if (config_.head == EncoderHead::token_classification)
+    token_classifier_ = register_module(
+        "classifier", std::make_shared<Linear>(config_.hidden_size, config_.num_labels, Linear::Options{}, build));
 }
 
 Tensor BertBase::forward(const Tensor& input_ids, const nn::EncoderContext& context) {
@@ -220,6 +224,20 @@ Tensor BertBase::forward(const Tensor& input_ids, const nn::EncoderContext& cont
 
 Tensor BertBase::pooled(const Tensor& hidden, const Tensor& attention_mask) {
   return pooler_ ? pooler_->forward(nn::first_token(hidden, attention_mask)).tanh() : Tensor();  // [B, H]
+}
+
+Tensor BertBase::logits(const Tensor& hidden, const Tensor& attention_mask) {
+  switch (config_.head) {
+    case EncoderHead::none:
+      return hidden;
+    case EncoderHead::masked_lm:
+      return masked_lm_logits(hidden);  // [..., V]
+    case EncoderHead::sequence_classification:
+      return sequence_logits(hidden, attention_mask);  // [B, labels]
+    case EncoderHead::token_classification:
+      return token_classifier_->forward(head_dropout(hidden));  // [..., labels]
+  }
+  LLMTK_CHECK(false, "unknown head");
 }
 
 int64_t BertBase::num_labels() const {

@@ -95,7 +95,8 @@ struct BertEmbeddings : torch::nn::Module {
   std::shared_ptr<nn::LayerNorm> LayerNorm;
 };
 
-/// The encoder and its pooler, under base_prefix where a head stands on it. Families add positions and heads.
+/// The encoder and its pooler, under base_prefix where a head stands on it, and the classifier of tokens. Families add
+/// positions and the other heads.
 class BertBase : public nn::EncoderModel {
  public:
   /// pooler: whether the class has one (a model without a head always does). position_padding: the row of the position
@@ -106,6 +107,7 @@ class BertBase : public nn::EncoderModel {
   at::Tensor pooled(const at::Tensor& hidden, const at::Tensor& attention_mask) override;
   nn::EncoderHead head() const override { return config_.head; }
   int64_t num_labels() const override;
+  at::Tensor logits(const at::Tensor& hidden, const at::Tensor& attention_mask) override;
   void remove_pooler() override;
 
   int64_t vocab_size() const override { return config_.vocab_size; }
@@ -119,6 +121,10 @@ class BertBase : public nn::EncoderModel {
  protected:
   /// real: as in EncoderLayerContext. Returns [B or 1, T].
   virtual at::Tensor default_positions(const at::Tensor& input_ids, const at::Tensor& real) const = 0;
+  /// Of the masked LM's head: [..., H] -> [..., V].
+  virtual at::Tensor masked_lm_logits(const at::Tensor& hidden) = 0;
+  /// Of the head that classifies texts: [B, T, H] -> [B, labels].
+  virtual at::Tensor sequence_logits(const at::Tensor& hidden, const at::Tensor& attention_mask) = 0;
   const at::Tensor& word_table() const { return embeddings_->word_embeddings->weight; }
   at::Tensor head_dropout(const at::Tensor& x) const;  ///< classifier_dropout
 
@@ -132,6 +138,7 @@ class BertBase : public nn::EncoderModel {
   std::shared_ptr<BertEmbeddings> embeddings_;
   std::shared_ptr<nn::Layers<BertLayer>> layers_;
   std::shared_ptr<BertDense> pooler_;
+  std::shared_ptr<nn::Linear> token_classifier_;
 };
 
 /// The parameter that a tensor of a file means: old files say gamma and beta for LayerNorm's weight and bias, and carry

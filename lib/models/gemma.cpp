@@ -178,13 +178,6 @@ class Gemma final : public nn::CausalModel {
         register_module("lm_head", Linear::head(model_->embed_tokens->weight, config_.tie_word_embeddings, build));
   }
 
-  Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {
-    LayerContext layers = nn::make_layer_context(input_ids, context, max_positions());
-    const Tensor y = model_->forward(input_ids, layers, context.hidden_states);
-    if (context.cache) context.cache->advance(layers.length);
-    return y;
-  }
-
   /// Normal with initializer_range, biases and the norms' distances from 1 0 (Gemma2PreTrainedModel._init_weights).
   void initialize(uint64_t seed) override {
     for (const auto& parameter : named_parameters()) {
@@ -227,6 +220,10 @@ class Gemma final : public nn::CausalModel {
   }
 
  private:
+  Tensor run_layers(const Tensor& input_ids, LayerContext& context, std::vector<Tensor>* hidden_states) override {
+    return model_->forward(input_ids, context, hidden_states);
+  }
+
   GemmaConfig config_;
   std::shared_ptr<Decoder> model_;
   std::shared_ptr<Linear> lm_head_;

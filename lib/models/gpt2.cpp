@@ -142,13 +142,6 @@ class GPT2 final : public nn::CausalModel {
     lm_head_ = register_module("lm_head", Linear::head(transformer_->wte->weight, config_.tie_word_embeddings, build));
   }
 
-  Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {
-    const LayerContext layers = nn::make_layer_context(input_ids, context, max_positions());
-    const Tensor y = transformer_->forward(input_ids, layers, context.hidden_states);
-    if (context.cache) context.cache->advance(layers.length);
-    return y;
-  }
-
   /// Normal with initializer_range; the projections that write into the residual stream scaled by 1 / sqrt(2 L), the
   /// number of them (section 2.3 of the paper, and GPT2PreTrainedModel._init_weights).
   void initialize(uint64_t seed) override {
@@ -182,6 +175,10 @@ class GPT2 final : public nn::CausalModel {
   }
 
  private:
+  Tensor run_layers(const Tensor& input_ids, LayerContext& context, std::vector<Tensor>* hidden_states) override {
+    return transformer_->forward(input_ids, context, hidden_states);
+  }
+
   GPT2Config config_;
   std::shared_ptr<Transformer> transformer_;
   std::shared_ptr<Linear> lm_head_;

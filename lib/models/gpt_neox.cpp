@@ -168,13 +168,6 @@ class GPTNeoX final : public nn::CausalModel {
         register_module("embed_out", Linear::head(gpt_neox_->embed_in->weight, config_.tie_word_embeddings, build));
   }
 
-  Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {
-    LayerContext layers = nn::make_layer_context(input_ids, context, max_positions());
-    const Tensor y = gpt_neox_->forward(input_ids, layers, context.hidden_states);
-    if (context.cache) context.cache->advance(layers.length);
-    return y;
-  }
-
   /// Normal with initializer_range, biases 0, norms 1 (PreTrainedModel._init_weights).
   void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.initializer_range); }
 
@@ -209,6 +202,10 @@ class GPTNeoX final : public nn::CausalModel {
   }
 
  private:
+  Tensor run_layers(const Tensor& input_ids, LayerContext& context, std::vector<Tensor>* hidden_states) override {
+    return gpt_neox_->forward(input_ids, context, hidden_states);
+  }
+
   GPTNeoXConfig config_;
   std::shared_ptr<Decoder> gpt_neox_;
   std::shared_ptr<Linear> embed_out_;

@@ -146,13 +146,6 @@ class OpenAIGPT final : public nn::CausalModel {
                                Linear::head(transformer_->tokens_embed->weight, config_.tie_word_embeddings, build));
   }
 
-  Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {
-    const LayerContext layers = nn::make_layer_context(input_ids, context, max_positions());
-    const Tensor y = transformer_->forward(input_ids, layers, context.hidden_states);
-    if (context.cache) context.cache->advance(layers.length);
-    return y;
-  }
-
   /// Normal with initializer_range throughout (section 4.1 of the paper).
   void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.initializer_range); }
 
@@ -180,6 +173,10 @@ class OpenAIGPT final : public nn::CausalModel {
   }
 
  private:
+  Tensor run_layers(const Tensor& input_ids, LayerContext& context, std::vector<Tensor>* hidden_states) override {
+    return transformer_->forward(input_ids, context, hidden_states);
+  }
+
   OpenAIGPTConfig config_;
   std::shared_ptr<Transformer> transformer_;
   std::shared_ptr<Linear> lm_head_;

@@ -173,13 +173,6 @@ class OPT final : public nn::CausalModel {
         register_module("lm_head", Linear::head(decoder_->embed_tokens->weight, config_.tie_word_embeddings, build));
   }
 
-  Tensor forward(const Tensor& input_ids, const nn::ForwardContext& context) override {
-    const LayerContext layers = nn::make_layer_context(input_ids, context, max_positions());
-    const Tensor y = decoder_->forward(input_ids, layers, context.hidden_states);
-    if (context.cache) context.cache->advance(layers.length);
-    return y;
-  }
-
   /// Normal with init_std, biases 0, norms 1 (OPTPreTrainedModel._init_weights).
   void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.init_std); }
 
@@ -208,6 +201,10 @@ class OPT final : public nn::CausalModel {
   }
 
  private:
+  Tensor run_layers(const Tensor& input_ids, LayerContext& context, std::vector<Tensor>* hidden_states) override {
+    return decoder_->forward(input_ids, context, hidden_states);
+  }
+
   OPTConfig config_;
   std::shared_ptr<Decoder> decoder_;
   std::shared_ptr<Linear> lm_head_;

@@ -3,8 +3,6 @@
 #include <ATen/ops/cumsum.h>
 #include <ATen/ops/tanh.h>
 
-#include "core/error.h"
-
 namespace llmtk::models {
 
 using at::Tensor;
@@ -68,34 +66,10 @@ class Roberta final : public BertBase {
  public:
   Roberta(BertConfig config, const EncoderNames& names, const Build& build)
       : BertBase(config, names, /*pooler=*/false, /*position_padding=*/config.pad_token_id, build) {
-    const int64_t H = config_.hidden_size;
-    switch (config_.head) {
-      case EncoderHead::none:
-        break;
-      case EncoderHead::masked_lm:
-        lm_head_ = register_module("lm_head", std::make_shared<LMHead>(config_, word_table(), build));
-        break;
-      case EncoderHead::sequence_classification:
-        sequence_classifier_ = register_module("classifier", std::make_shared<ClassificationHead>(config_, build));
-        break;
-      case EncoderHead::token_classification:
-        token_classifier_ =
-            register_module("classifier", std::make_shared<Linear>(H, config_.num_labels, Linear::Options{}, build));
-    }
-  }
-
-  Tensor logits(const Tensor& hidden, const Tensor& attention_mask) override {
-    switch (config_.head) {
-      case EncoderHead::none:
-        return hidden;
-      case EncoderHead::masked_lm:
-        return lm_head_->forward(hidden);  // [..., V]
-      case EncoderHead::sequence_classification:
-        return sequence_classifier_->forward(nn::first_token(hidden, attention_mask));  // [B, labels]
-      case EncoderHead::token_classification:
-        return token_classifier_->forward(head_dropout(hidden));  // [..., labels]
-    }
-    LLMTK_CHECK(false, "unknown head");
+    if (config_.head == EncoderHead::masked_lm)
+      lm_head_ = register_module("lm_head", std::make_shared<LMHead>(config_, word_table(), build));
+    if (config_.head == EncoderHead::sequence_classification)
+      classifier_ = register_module("classifier", std::make_shared<ClassificationHead>(config_, build));
   }
 
   std::map<std::string, Tensor> tied_names() override {
@@ -112,10 +86,13 @@ class Roberta final : public BertBase {
     if (real.defined()) counted = counted.logical_and(real);
     return counted.cumsum(1) * counted + config_.pad_token_id;  // [B, T]
   }
+  Tensor masked_lm_logits(const Tensor& hidden) override { return lm_head_->forward(hidden); }
+  Tensor sequence_logits(const Tensor& hidden, const Tensor& attention_mask) override {
+    return classifier_->forward(nn::first_token(hidden, attention_mask));
+  }
 
   std::shared_ptr<LMHead> lm_head_;
-  std::shared_ptr<ClassificationHead> sequence_classifier_;
-  std::shared_ptr<Linear> token_classifier_;
+  std::shared_ptr<ClassificationHead> classifier_;
 };
 
 std::shared_ptr<nn::Model> make_family(const io::Json& json, const std::string& where, const Build& build,

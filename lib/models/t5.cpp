@@ -3,7 +3,6 @@
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 
 #include <cmath>
@@ -13,6 +12,7 @@
 #include "models/common.h"
 #include "nn/attention.h"
 #include "nn/checkpoint.h"
+#include "nn/fused_attention.h"
 #include "nn/init.h"
 #include "nn/norm.h"
 #include "nn/relative_bias.h"
@@ -102,8 +102,7 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& b
     if (dropout > 0) weights = at::dropout(weights, dropout, true);
     y = at::matmul(weights.to(v.scalar_type()), v);  // [B, N, T, D]
   } else {
-    const auto mask = bias.defined() ? std::optional(bias) : std::nullopt;
-    y = at::scaled_dot_product_attention(q, k, v, mask, dropout, /*is_causal=*/false, /*scale=*/1.0);
+    y = nn::fused_attention(q, k, v, bias, {.scale = 1.0, .dropout = dropout});
   }
   return y.transpose(1, 2).flatten(2);  // [B, T, N * D]
 }

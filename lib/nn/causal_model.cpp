@@ -2,9 +2,17 @@
 
 #include "kernels/activation.h"
 #include "kernels/cross_entropy.h"
+#include "nn/attention.h"
 #include "nn/linear.h"
 
 namespace llmtk::nn {
+
+at::Tensor CausalModel::forward(const at::Tensor& input_ids, const ForwardContext& context) {
+  LayerContext layers = make_layer_context(input_ids, context, max_positions());
+  const at::Tensor hidden = run_layers(input_ids, layers, context.hidden_states);
+  if (context.cache) context.cache->advance(layers.length);
+  return hidden;
+}
 
 at::Tensor CausalModel::logits(const at::Tensor& hidden) {
   const at::Tensor logits = lm_head().forward(hidden);

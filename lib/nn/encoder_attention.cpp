@@ -4,13 +4,13 @@
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 
 #include <cmath>
 #include <limits>
 
 #include "core/error.h"
+#include "nn/fused_attention.h"
 
 namespace llmtk::nn {
 namespace {
@@ -61,13 +61,8 @@ EncoderLayerContext make_encoder_context(const at::Tensor& input_ids, const Enco
 
 at::Tensor bidirectional_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    const EncoderLayerContext& context, double dropout) {
-  at::Tensor y;
-  if (context.attentions) {
-    y = explicit_attention(q, k, v, context, dropout);
-  } else {
-    const auto mask = context.mask.defined() ? std::optional(context.mask) : std::nullopt;
-    y = at::scaled_dot_product_attention(q, k, v, mask, dropout);
-  }
+  const at::Tensor y = context.attentions ? explicit_attention(q, k, v, context, dropout)
+                                          : fused_attention(q, k, v, context.mask, {.dropout = dropout});
   return y.transpose(1, 2).flatten(2);  // [B, T, N * D]
 }
 
