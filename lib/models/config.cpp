@@ -1,6 +1,7 @@
 #include "models/config.h"
 
 #include "core/error.h"
+#include "io/gguf.h"
 #include "io/model_folder.h"
 #include "models/registry.h"
 
@@ -33,14 +34,20 @@ ResolvedModel resolve_model(const ModelConfig& section, const config::Places& pl
     model.config = preset(section.preset);
     model.where = places.of("model.preset");
     model.typed_keys[""] = model.where;
+  } else if (io::is_gguf_path(section.name_or_path) && !fs::is_directory(section.name_or_path)) {
+    throw Error(Exit::usage, {.what = "a GGUF file is no model to train",
+                              .where = places.of("model.name_or_path"),
+                              .got = section.name_or_path,
+                              .expected = "a model folder",
+                              .hint = "make one of it with `llmtk convert " + section.name_or_path + " FOLDER`"});
   } else if (!section.name_or_path.empty() && fs::is_regular_file(section.name_or_path)) {
-    model.config = io::read_json(section.name_or_path);
     model.where = section.name_or_path;
+    model.config = language_part(io::read_json(section.name_or_path), model.where);
     model.vocab_size_given = true;
   } else if (!section.name_or_path.empty()) {
     model.weights = io::find_model(section.name_or_path);
-    model.config = io::read_model_config(*model.weights);
     model.where = (*model.weights / "config.json").string();
+    model.config = language_part(io::read_model_config(*model.weights), model.where);
     model.vocab_size_given = true;
   } else {
     model.where = places.of("model.config");

@@ -46,6 +46,41 @@ GemmaConfig read_gemma3_text(const io::Json& json, const std::string& where, con
 
 }  // namespace
 
+io::Json gemma3_language_part(const io::Json& config, const std::string& where) {
+  io::Json part = {{"vocab_size", 262208},
+                   {"hidden_size", 2304},
+                   {"intermediate_size", 9216},
+                   {"num_hidden_layers", 26},
+                   {"num_attention_heads", 8},
+                   {"num_key_value_heads", 4},
+                   {"head_dim", 256},
+                   {"max_position_embeddings", 131072},
+                   {"query_pre_attn_scalar", 256},
+                   {"sliding_window", 4096},
+                   {"rms_norm_eps", 1e-6},
+                   {"bos_token_id", 2},
+                   {"eos_token_id", 1},
+                   {"pad_token_id", 0}};
+  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype", "tie_word_embeddings",
+                          "quantization_config"})
+    if (config.contains(key)) part[key] = config[key];
+  const auto text = config.find("text_config");
+  if (text == config.end() || !text->is_object())
+    io::ObjectReader(config, where).fail("text_config", "an object: the config of the language part");
+  for (const auto& [key, value] : text->items()) part[key] = value;
+  part["model_type"] = "gemma3_text";
+  part["architectures"] = {"Gemma3ForCausalLM"};
+  return part;
+}
+
+std::optional<std::string> gemma3_parameter_name(const std::string& name) {
+  // As files have them, and as version 5 of transformers calls them in memory.
+  const std::string_view part = std::string_view(name).substr(name.starts_with("model.") ? 6 : 0);
+  if (part.starts_with("vision_tower.") || part.starts_with("multi_modal_projector.")) return std::nullopt;
+  constexpr std::string_view kLanguage = "language_model.";
+  return gemma_parameter_name(part.starts_with(kLanguage) ? std::string(part.substr(kLanguage.size())) : name);
+}
+
 std::shared_ptr<nn::Model> make_gemma3_text(const io::Json& config, const std::string& where, const nn::Build& build) {
   return make_gemma_decoder(read_gemma3_text(config, where, build.typed_keys), build);
 }

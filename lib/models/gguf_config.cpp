@@ -120,7 +120,7 @@ void read_rope(const io::GgufFile& file, const GgufArchitecture& architecture, i
   if (const auto turned = file.find_integer(key("dimension_count")); turned && *turned != head_dim)
     file.fail(key("dimension_count"), std::to_string(*turned), std::to_string(head_dim) + ", the size of a head");
   config["rope_theta"] = theta;
-  const std::string type = file.find_string(key("scaling.type")).value_or("none");
+  const std::string type = file.find_string(key("scaling.type")).value_or("linear");
   const double factor =
       file.find_number(key("scaling.factor")).value_or(file.find_number(key("scale_linear")).value_or(1));
   for (const char* name : {"scaling.attn_factor", "scaling.yarn_attn_factor"})
@@ -135,9 +135,9 @@ void read_rope(const io::GgufFile& file, const GgufArchitecture& architecture, i
     if (const auto fast = file.find_number(key("scaling.yarn_beta_fast"))) yarn["beta_fast"] = *fast;
     if (const auto slow = file.find_number(key("scaling.yarn_beta_slow"))) yarn["beta_slow"] = *slow;
     config["rope_scaling"] = yarn;
-  } else if (type == "linear" || type == "none") {
+  } else if (type == "linear") {
     if (factor != 1) config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", factor}};
-  } else {
+  } else if (type != "none") {  // none: whatever factor stands beside it
     file.fail(key("scaling.type"), in_quotes(type), "none, linear or yarn");
   }
 }

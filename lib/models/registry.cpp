@@ -38,7 +38,7 @@ struct Family {
 constexpr Family kFamilies[] = {
     {"bert", make_bert, bert_parameter_name, bert_presets, &kBertNames},
     {"gemma2", make_gemma2, gemma_parameter_name, gemma2_presets},
-    {"gemma3_text", make_gemma3_text, gemma_parameter_name, gemma3_text_presets},
+    {"gemma3_text", make_gemma3_text, gemma3_parameter_name, gemma3_text_presets},
     {"gpt2", make_gpt2, gpt2_parameter_name, gpt2_presets},
     {"gpt_neox", make_gpt_neox, gpt_neox_parameter_name, gpt_neox_presets},
     {"llama", make_llama, llama_parameter_name, llama_presets},
@@ -122,7 +122,15 @@ io::Json preset(const std::string& name) {
                             .hint = near.empty() ? "" : "did you mean '" + near + "'?"});
 }
 
-std::shared_ptr<nn::Model> make_model(const io::Json& config, const std::string& where, const nn::Build& build) {
+io::Json language_part(io::Json config, const std::string& where) {
+  const auto type = config.find("model_type");
+  if (type == config.end() || *type != kGemma3WithPictures) return config;
+  log::info(where + ": the language part is used alone: pictures are not read");
+  return gemma3_language_part(config, where);
+}
+
+std::shared_ptr<nn::Model> make_model(const io::Json& json, const std::string& where, const nn::Build& build) {
+  const io::Json config = language_part(json, where);
   return family_of(config, where, build.typed_keys).make(config, where, build);
 }
 
@@ -247,7 +255,8 @@ void read_weights(nn::Model& model, const io::WeightFiles& weights, const std::s
   const at::NoGradGuard no_grad;
   const Family& family = family_of(model.config(), where);
   Matched matched = match(model, family, weights, seed_of_head.has_value(), where);
-  if (!matched.buffers.empty()) log::info(where + ": left out, as they are no weights: " + joined(matched.buffers, 3));
+  if (!matched.buffers.empty())
+    log::info(where + ": left out, as nothing here computes with it: " + joined(matched.buffers, 3));
   if (!matched.renamed.empty()) log::info(where + ": read by their newer names: " + joined(matched.renamed, 3));
   if (auto* encoder = dynamic_cast<nn::EncoderModel*>(&model))
     complete_head(*encoder, *family.encoder, matched, seed_of_head, where);
@@ -292,8 +301,8 @@ void load_weights(nn::Model& model, const io::WeightFiles& weights, const std::s
 std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const LoadOptions& options) {
   const fs::path folder = io::find_model(path_or_name);
   if (io::is_gguf_path(folder) && !fs::is_directory(folder)) return load_gguf(folder, options);
-  io::Json config = io::read_model_config(folder);
   const std::string where = (folder / "config.json").string();
+  io::Json config = language_part(io::read_model_config(folder), where);
   const Family& family = family_of(config, where);
   const bool another_head = choose_head(config, family, options.head, where);
   for (const auto& [key, value] : options.overrides.items()) config[key] = value;

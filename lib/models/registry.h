@@ -21,6 +21,10 @@ std::vector<std::string> preset_names();
 /// config.json of a preset. Throws Error(usage) naming the nearest one.
 io::Json preset(const std::string& name);
 
+/// config.json as this program computes it: of a model that reads pictures beside text (model_type gemma3) the language
+/// part, said aloud; every other as it is. Throws Error(file) where that part is missing.
+io::Json language_part(io::Json config, const std::string& where);
+
 /// A model with uninitialised weights. config: as config.json; where: what errors name. Throws Error(file),
 /// and Error(usage) for keys that the user typed (build.typed_keys).
 std::shared_ptr<nn::Model> make_model(const io::Json& config, const std::string& where, const nn::Build& build);

@@ -1,10 +1,12 @@
-"""llmtk inspect logits, hidden and attention over padded batches, for every kind of model and head: what the files and the
+"""llmtk inspect logits, hidden and attention over padded batches, for every family and head: what the files and the
 JSON hold is what transformers computes of each text alone."""
 
 import json
+import os
 import pathlib
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import transformers
@@ -12,14 +14,35 @@ from safetensors.torch import load_file
 
 from support import main, make_model, make_tokenizer, run
 
+os.environ["OMP_NUM_THREADS"] = "1"  # models this small gain nothing from more
+torch.set_num_threads(1)
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="llmtk-e2e-inspect-tensors-"))
 TEXTS = ["The 🙂 fox", "床前明月光，疑是地上霜", "To be, or not"]
 TARGETS = ["fox", "明月光 To be", "The"]
+LLAMA = dict(hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+             max_position_embeddings=96)
+GEMMA = dict(LLAMA, head_dim=16, query_pre_attn_scalar=24, sliding_window=6,
+             layer_types=["sliding_attention", "full_attention", "sliding_attention"])
+GPT = dict(n_layer=2, n_head=4, n_embd=48, n_positions=96)
+DECODERS = {
+    "gpt2": GPT,
+    "openai-gpt": GPT,
+    "llama": LLAMA,
+    "mistral": dict(LLAMA, sliding_window=6),
+    "qwen2": LLAMA,
+    "qwen3": dict(LLAMA, head_dim=16),
+    "gemma2": dict(GEMMA, attn_logit_softcapping=3.0, final_logit_softcapping=4.0),
+    "gemma3_text": GEMMA,
+    "gpt_neox": dict(hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=3,
+                     max_position_embeddings=96),
+    "opt": dict(hidden_size=48, ffn_dim=96, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=96,
+                word_embed_proj_dim=24),
+}
 BERT = dict(hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=96)
 T5 = dict(d_model=48, d_kv=12, d_ff=96, num_layers=2, num_decoder_layers=3, num_heads=4, decoder_start_token_id=0)
 
 
-def make(name, auto, family, **settings):
+def make(name, auto, family, scale=4, **settings):
     """A random model of `family` with the head that `auto` gives it. Returns its folder, the model and its tokenizer."""
     folder = FOLDER / name
     tokenizer = make_tokenizer(folder)
@@ -31,7 +54,7 @@ def make(name, auto, family, **settings):
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() > 1:
-                p.mul_(4)
+                p.mul_(scale)
     model.save_pretrained(folder)
     return folder, model, tokenizer
 
@@ -56,8 +79,9 @@ def check_file(folder, model, texts, of_text, more=(), prefixes=("",), logits=Tr
     """Everything in the three files against `of_text(i)`, transformers' outputs for text i alone. The last of `prefixes` is the
     stack that the logits belong to."""
     arguments = [*flags(texts), *more]
-    hidden, attention = tensors("hidden", folder, *arguments), tensors("attention", folder, *arguments)
-    scores = tensors("logits", folder, *arguments) if logits else None
+    wanted = ["hidden", "attention"] + ["logits"] * logits
+    with ThreadPoolExecutor(2) as pool:
+        hidden, attention, *scores = pool.map(lambda command: tensors(command, folder, *arguments), wanted)
     for i in range(len(texts)):
         out = of_text(i)
         spans = {}
@@ -76,9 +100,9 @@ def check_file(folder, model, texts, of_text, more=(), prefixes=("",), logits=Tr
         if out.get("pooler_output") is not None:
             close(hidden["pooler_output"][i], out["pooler_output"][0], "pooler")
         if logits and out["logits"].dim() == 3:
-            close(scores["logits"][i][spans[prefixes[-1]]], out["logits"][0], "logits")
+            close(scores[0]["logits"][i][spans[prefixes[-1]]], out["logits"][0], "logits")
         elif logits:
-            close(scores["logits"][i], out["logits"][0], "logits")
+            close(scores[0]["logits"][i], out["logits"][0], "logits")
 
 
 def alone(model, tokenizer, texts):
@@ -90,33 +114,46 @@ def alone(model, tokenizer, texts):
 
 
 def test_decoders():
-    for family in ("gpt2", "llama"):
-        folder = FOLDER / family
-        model, tokenizer = make_model(folder, family, attn_implementation="eager")
-        model.set_attn_implementation("eager")
-        check_file(folder, model, TEXTS, alone(model, tokenizer, TEXTS))
-        check_file(folder, model, TEXTS, alone(model, tokenizer, TEXTS), more=["--padding-side", "right"])
+    """Padded on the left, and every second family on the right."""
+    for number, (family, settings) in enumerate(DECODERS.items()):
+        folder, model, tokenizer = make(family, transformers.AutoModelForCausalLM, family, **settings)
+        side = ["--padding-side", "right"] if number % 2 else []
+        check_file(folder, model, TEXTS, alone(model, tokenizer, TEXTS), more=side)
+
+
+def test_gguf():
+    folder, model, tokenizer = make("to_gguf", transformers.AutoModelForCausalLM, "llama", **LLAMA)
+    file = FOLDER / "llama.gguf"
+    run("convert", folder, file, "--type", "f32")
+    check_file(file, model, TEXTS, alone(model, tokenizer, TEXTS), more=["--tokenizer", folder])
 
 
 def test_encoders():
-    for auto in (transformers.AutoModelForMaskedLM, transformers.AutoModelForSequenceClassification,
-                 transformers.AutoModelForTokenClassification, transformers.AutoModel):
-        labels = {"num_labels": 3} if "Classification" in auto.__name__ else {}
-        folder, model, tokenizer = make(auto.__name__, auto, "bert", **BERT, **labels)
-        check_file(folder, model, TEXTS, alone(model, tokenizer, TEXTS), logits=auto is not transformers.AutoModel)
-    assert "no head" in run("inspect", "logits", FOLDER / "AutoModel", "--prompt", "x", exit=2)[1]
+    for family, settings in (("bert", BERT), ("roberta", BERT)):
+        for auto in (transformers.AutoModelForMaskedLM, transformers.AutoModelForSequenceClassification,
+                     transformers.AutoModelForTokenClassification, transformers.AutoModel):
+            labels = {"num_labels": 3} if "Classification" in auto.__name__ else {}
+            folder, model, tokenizer = make(f"{family}-{auto.__name__}", auto, family, **settings, **labels)
+            side = ["--padding-side", "left"] if family == "roberta" else []
+            check_file(folder, model, TEXTS, alone(model, tokenizer, TEXTS), more=side,
+                       logits=auto is not transformers.AutoModel)
+        assert "no head" in run("inspect", "logits", folder, "--prompt", "x", exit=2)[1]
 
 
 def test_encoder_decoder():
-    folder, model, tokenizer = make("t5", transformers.AutoModelForSeq2SeqLM, "t5", **T5)
+    v1_1 = make("t5_v1_1", transformers.AutoModelForSeq2SeqLM, "t5", **T5, scale=2, feed_forward_proj="gated-gelu",
+                tie_word_embeddings=False)
+    folder, model, tokenizer = t5 = make("t5", transformers.AutoModelForSeq2SeqLM, "t5", **T5)
 
-    def of_text(i):
-        with torch.no_grad():
-            out = model(tokenizer(TEXTS[i], return_tensors="pt").input_ids,
-                        labels=tokenizer(TARGETS[i], return_tensors="pt").input_ids,
-                        output_hidden_states=True, output_attentions=True)
-            return out
-    check_file(folder, model, TEXTS, of_text, more=flags(TARGETS, "--target"), prefixes=("encoder_", "decoder_"))
+    def check(folder, model, tokenizer):
+        def of_text(i):
+            with torch.no_grad():
+                return model(tokenizer(TEXTS[i], return_tensors="pt").input_ids,
+                             labels=tokenizer(TARGETS[i], return_tensors="pt").input_ids,
+                             output_hidden_states=True, output_attentions=True)
+        check_file(folder, model, TEXTS, of_text, more=flags(TARGETS, "--target"), prefixes=("encoder_", "decoder_"))
+    check(*v1_1)
+    check(*t5)
     answer = json.loads(run("inspect", "attention", folder, "--prompt", TEXTS[0], "--target", TARGETS[1], "--of", "cross",
                             "--layer", "2", "--head", "1", "--json"))
     out = model(tokenizer(TEXTS[0], return_tensors="pt").input_ids,
@@ -155,7 +192,7 @@ def test_json_in_full():
 
 
 def test_heads_in_words():
-    folder = FOLDER / "AutoModelForSequenceClassification"
+    folder = FOLDER / "bert-AutoModelForSequenceClassification"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
     tokenizer = make_tokenizer(FOLDER / "tokenizer")
     logits = model(tokenizer(TEXTS[0], return_tensors="pt").input_ids).logits[0]
@@ -163,9 +200,9 @@ def test_heads_in_words():
     assert [s["id"] for s in scores] == logits.argsort(descending=True).tolist()
     assert all(abs(s["probability"] - logits.softmax(-1)[s["id"]]) < 1e-5 and s["label"] == f"LABEL_{s['id']}" for s in scores)
     assert len(run("inspect", "logits", folder, "--prompt", TEXTS[0]).splitlines()) == 4
-    tokens = json.loads(run("inspect", "logits", FOLDER / "AutoModelForTokenClassification", "--prompt", TEXTS[0], "--json"))
+    tokens = json.loads(run("inspect", "logits", FOLDER / "bert-AutoModelForTokenClassification", "--prompt", TEXTS[0], "--json"))
     assert len(tokens["positions"]) == len(tokens["ids"]) and len(tokens["positions"][0]["labels"]) == 3
-    masked = json.loads(run("inspect", "logits", FOLDER / "AutoModelForMaskedLM", "--prompt", TEXTS[0], "-k", 3, "--json"))
+    masked = json.loads(run("inspect", "logits", FOLDER / "bert-AutoModelForMaskedLM", "--prompt", TEXTS[0], "-k", 3, "--json"))
     assert len(masked["positions"]) == len(masked["ids"]) and len(masked["positions"][0]["here"]) == 3
     assert all(p["rank"] >= 1 for p in masked["positions"])
 

@@ -216,6 +216,7 @@ def test_refuses(folder):
         (["model.config.hidden_sise=3", "model.config.model_type=lama"], 2, "llama"),
         (["trainer.device=cuda:99"], 2, "argument 'trainer.device=cuda:99': trainer.device: "),
         (["model.config={}", "model.preset=gpt2-meduim"], 2, "did you mean 'gpt2-medium'"),
+        (["model.config={}", "model.name_or_path=small.gguf"], 2, "llmtk convert small.gguf FOLDER"),
         (["model.config={}", "model.preset=gpt3"], 2, "argument 'model.preset=gpt3': model.preset: unknown model shape"),
     ]
     for overrides, code, words in cases:

@@ -4,9 +4,13 @@
 #include <ATen/ATen.h>
 
 #include "core/error.h"
+#include "kernels/backend.h"
+#include "models/gguf.h"
 #include "models/registry.h"
 #include "nn/attention.h"
+#include "nn/fused_attention.h"
 #include "nn/linear.h"
+#include "stderr_of.h"
 #include "test.h"
 
 namespace llmtk::models {
@@ -163,6 +167,83 @@ TEST_CASE("decoders' files as they are on the hub load") {
              "tensor 'embed_out.weight' differs from the table it is tied to"));
 }
 
+TEST_CASE("of a Gemma 3 that reads pictures too the language part is opened, said aloud") {
+  test::TemporaryFolder folder, saved;
+  const at::NoGradGuard no_grad;
+  const at::Tensor ids = at::arange(10, at::kLong).view({1, 10});
+  const io::Json text = small_gemma("gemma3_text");
+  const auto model = create(text, {}, 1);
+  model->eval();
+  const io::Json whole = {{"model_type", "gemma3"},     {"architectures", {"Gemma3ForConditionalGeneration"}},
+                          {"text_config", text},        {"vision_config", {{"hidden_size", 8}}},
+                          {"mm_tokens_per_image", 256}, {"eos_token_id", {1, 106}},
+                          {"torch_dtype", "bfloat16"}};
+  io::write_json(folder.path() / "config.json", whole);
+  // As files have the names, and as version 5 of transformers has them in memory.
+  for (const bool in_memory : {false, true}) {
+    io::NamedTensors tensors = {{"vision_tower.vision_model.embeddings.patch_embedding.bias", at::ones({8})},
+                                {"multi_modal_projector.mm_soft_emb_norm.weight", at::ones({8})}};
+    for (auto& [name, tensor] : tensors) name = (in_memory ? "model." : "") + name;
+    for (const auto& parameter : model->named_parameters())
+      tensors.emplace_back(
+          in_memory ? "model.language_model." + parameter.key().substr(6) : "language_model." + parameter.key(),
+          parameter.value());
+    io::save_weights(folder.path(), tensors);
+    const LoadOptions options{.dtype = at::kFloat};
+    const std::string said = test::stderr_of([&] { load(folder.path().string(), options); });
+    CHECK(says(said, "config.json: the language part is used alone: pictures are not read"));
+    CHECK(says(said, "left out, as nothing here computes with it: " + tensors[1].first + ", " + tensors[0].first));
+    CHECK_FALSE(says(said, "not known to this program"));
+    const auto loaded = load(folder.path().string(), options);
+    CHECK(at::equal(loaded->forward(ids), model->forward(ids)));
+    save(*loaded, saved.path());
+    CHECK(at::equal(load(saved.path().string())->forward(ids), model->forward(ids)));
+  }
+  const io::Json written = io::read_json(saved.path() / "config.json");
+  CHECK(written["model_type"] == "gemma3_text");
+  CHECK(written["architectures"] == io::Json::array({"Gemma3ForCausalLM"}));
+  CHECK(written["eos_token_id"] == io::Json::array({1, 106}));
+  CHECK(load(folder.path().string())->dtype() == at::kBFloat16);
+
+  // What published configs leave out: counted as transformers counts a Gemma3Config's language part.
+  const auto count = [&](const io::Json& text_config) {
+    io::Json config = whole;
+    config["text_config"] = text_config;
+    return make(config, "m", {at::kFloat, c10::kMeta})->num_parameters();
+  };
+  CHECK(count(io::Json::object()) == 2628658432);
+  CHECK(count({{"hidden_size", 2560},
+               {"intermediate_size", 10240},
+               {"num_hidden_layers", 34},
+               {"rope_scaling", {{"factor", 8.0}, {"rope_type", "linear"}}},
+               {"sliding_window", 1024}}) == 3880263168);
+  io::Json broken = whole;
+  broken.erase("text_config");
+  CHECK(says(error_of([&] { make(broken, "m/config.json", {}); }), "m/config.json: key 'text_config'"));
+}
+
+TEST_CASE("a GGUF file's rotary scaling is none where it says so, and linear where it names a factor alone") {
+  test::TemporaryFolder folder;
+  const at::NoGradGuard no_grad;
+  const at::Tensor ids = at::arange(10, at::kLong).view({1, 10});
+  io::Json config = small("llama", {{"rms_norm_eps", 1e-6}});
+  const auto plain = create(config, {}, 1);
+  config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8}};
+  const auto scaled = create(config, {}, 1);
+  const auto with = [&](const io::GgufMetadata& metadata) {
+    const fs::path path = folder.path() / "m.gguf";
+    save_gguf(*plain, path, io::GgufType::f32, "m", metadata);
+    return load(path.string())->forward(ids);
+  };
+  const std::pair<std::string, io::GgufValue> factor{"llama.rope.scaling.factor", 8.0f};
+  const std::string type = "llama.rope.scaling.type";
+  CHECK_FALSE(at::equal(plain->forward(ids), scaled->forward(ids)));
+  CHECK(at::equal(with({}), plain->forward(ids)));
+  CHECK(at::equal(with({factor, {type, std::string("none")}}), plain->forward(ids)));
+  CHECK(at::equal(with({factor, {type, std::string("linear")}}), scaled->forward(ids)));
+  CHECK(at::equal(with({factor}), scaled->forward(ids)));
+}
+
 TEST_CASE("Gemma's norms start at a distance of 0 from 1") {
   for (const auto& parameter : create(small_gemma("gemma3_text"), {}, 3)->named_parameters()) {
     INFO(parameter.key());
@@ -226,6 +307,46 @@ TEST_CASE("soft-capped attention in pieces is the formula, in its gradients too"
     const at::Tensor scores = 2 * at::tanh(at::mv(keys, q[0][3][t]) * 1.5 / 2);
     const at::Tensor expected = at::mv(values.t(), at::softmax(scores, 0));
     CHECK(at::allclose(results[0][0][0][t].narrow(0, 3 * D, D), expected, 1e-4, 1e-5));
+  }
+}
+
+TEST_CASE("attention in bfloat16 has float32's gradients, with every kind of mask") {
+  const int64_t B = 2, H = 4, K = 2, T = 40, D = 16;
+  at::manual_seed(5);
+  const auto random = [](at::IntArrayRef sizes) { return at::randn(sizes).to(at::kBFloat16); };
+  const std::vector<at::Tensor> qkv = {random({B, H, T, D}), random({B, K, T, D}), random({B, K, T, D})};
+  const at::Tensor factors = random({B, H, T, D});
+  const at::Tensor padding = at::arange(T).lt(31).view({1, 1, 1, T}), bias = random({1, H, T, T});
+  struct Kind {
+    at::Tensor mask;
+    nn::FusedAttentionOptions options;
+  };
+  for (const Kind& kind : {Kind{{}, {}}, Kind{{}, {.causal = true}}, Kind{padding, {}}, Kind{bias, {.scale = 1.0}}}) {
+    /// The result, and the gradients of q, k, v and the bias, all float32.
+    const auto run = [&](c10::ScalarType dtype) {
+      std::vector<at::Tensor> leaves;
+      for (const at::Tensor& t : qkv) leaves.push_back(t.to(dtype, false, /*copy=*/true).set_requires_grad(true));
+      at::Tensor mask = kind.mask;
+      if (mask.defined() && mask.is_floating_point()) {
+        mask = mask.to(dtype, false, /*copy=*/true).set_requires_grad(true);
+        leaves.push_back(mask);
+      }
+      const at::Tensor y = nn::fused_attention(leaves[0], leaves[1], leaves[2], mask, kind.options);
+      CHECK(y.scalar_type() == dtype);
+      (y * factors.to(dtype)).sum().backward();
+      std::vector<at::Tensor> all = {y.detach().to(at::kFloat)};
+      for (const at::Tensor& leaf : leaves) all.push_back(leaf.grad().to(at::kFloat));
+      return all;
+    };
+    const auto narrow = run(at::kBFloat16), wide = run(at::kFloat);
+    REQUIRE(narrow.size() == wide.size());
+    for (size_t i = 0; i < wide.size(); ++i) {
+      INFO(i);
+      const double error = (narrow[i] - wide[i]).abs().max().item<double>() / wide[i].abs().max().item<double>();
+      CHECK(error < 2e-2);
+      // Where the processor does not multiply bfloat16 only what comes out is rounded.
+      if (!kernels::fast_bfloat16_products()) CHECK(error < 4e-3);
+    }
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "io/tensors.h"
 #include "models/parity.h"
@@ -213,6 +214,37 @@ TEST_CASE("bfloat16 is close") {
     CHECK(hidden.scalar_type() == at::kBFloat16);
     const Tensor last = model->forward(c.ids, {.token_type_ids = c.types});
     CHECK(difference(last, c.reference.at("hidden_last")) < 5e-2);
+  });
+}
+
+TEST_CASE("weights that are stored in half precision are transformers' in float32 too") {
+  LLMTK_NEEDS_REFERENCE;
+  const at::NoGradGuard no_grad;
+  for_each_case([](Case& c) {
+    for (const c10::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+      const std::string folder = (reference_folder() / c.name / dtype_name(dtype)).string();
+      CHECK(models::load<nn::EncoderModel>(folder, {.map = true})->dtype() == dtype);
+      c.model = models::load<nn::EncoderModel>(folder, {.dtype = at::kFloat});
+      const Tensor expected = c.reference.at("answers." + dtype_name(dtype));
+      CHECK(difference(c.answers(c.model->forward(c.ids, {.token_type_ids = c.types})), expected) < kTolerance);
+      CHECK(difference(c.reference.at("answers"), expected) > kTolerance);  // rounding is seen
+    }
+  });
+}
+
+TEST_CASE("a config of transformers 4 means the same") {
+  LLMTK_NEEDS_REFERENCE;
+  const at::NoGradGuard no_grad;
+  for_each_case([](Case& c) {
+    const fs::path folder = reference_folder() / c.name;
+    auto model = models::make<nn::EncoderModel>(io::read_json(folder / "config_v4.json"), "config.json", {});
+    models::load_weights(*model, io::WeightFiles(folder / "model.safetensors"), "weights");
+    model->eval();
+    CHECK(model->head() == c.model->head());
+    CHECK(model->label_names() == c.model->label_names());
+    const Tensor expected = c.answers(c.model->forward(c.ids, {.token_type_ids = c.types}));
+    c.model = model;
+    CHECK(at::equal(c.answers(model->forward(c.ids, {.token_type_ids = c.types})), expected));
   });
 }
 

@@ -4,6 +4,7 @@ Small random models of transformers, one folder per family and head as save_pret
 reference.safetensors: inputs, logits, loss, every gradient, and the weights after 20 steps of torch.optim.AdamW.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-torch.set_num_threads(2)
+from rounded import rounded
+
+torch.set_num_threads(1)  # models this small gain nothing from more
 transformers.logging.set_verbosity_error()
 
 SHAPE = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80,
@@ -89,7 +92,7 @@ def target_for(class_name, config, ids, generator):
     return labels
 
 
-def reference(class_name, model, generator):
+def reference(class_name, model, generator, folder):
     config = model.config
     ids = torch.randint(4, config.vocab_size, (ROWS, LENGTH), generator=generator)
     types = (torch.arange(LENGTH).expand(ROWS, LENGTH) > 9).long() * (config.type_vocab_size - 1)
@@ -119,6 +122,9 @@ def reference(class_name, model, generator):
         holes = ids.clone()
         holes[:, 7] = config.pad_token_id
         out["holes"], out["holes_answers"] = holes, answers(model(holes))
+    of_types = lambda wide: answers(wide(ids, token_type_ids=types))
+    for dtype, found in rounded(model, folder, of_types).items():
+        out["answers." + dtype] = found
     model.zero_grad()
     loss_of(model(holes), target).backward()
     for name, p in parameters(model).items():
@@ -135,6 +141,15 @@ def reference(class_name, model, generator):
     return out
 
 
+def version_4(config):
+    """config.json in the words of version 4 of transformers, with what it wrote at one time or another."""
+    config = {key: value for key, value in config.items() if value is not None or key in ("classifier_dropout", "pad_token_id")}
+    for key in ("is_decoder", "add_cross_attention", "tie_word_embeddings"):  # not of this version
+        config.pop(key, None)
+    return config | dict(torch_dtype=config.pop("dtype"), position_embedding_type="absolute", use_cache=True,
+                         gradient_checkpointing=False, output_past=True, transformers_version="4.36.2")
+
+
 def main(folder):
     for number, (case, (class_name, settings)) in enumerate(CASES.items()):
         settings = dict(settings)
@@ -143,9 +158,12 @@ def main(folder):
         config._attn_implementation = "eager"
         model = getattr(transformers, class_name)(config).eval()
         randomize(model, generator)
-        model.save_pretrained(folder / case)
-        out = reference(class_name, model, generator)
-        save_file({k: v.detach().clone().contiguous() for k, v in out.items()}, folder / case / "reference.safetensors")
+        target = folder / case
+        model.save_pretrained(target)
+        config_v4 = version_4(json.loads((target / "config.json").read_text()))
+        (target / "config_v4.json").write_text(json.dumps(config_v4))
+        out = reference(class_name, model, generator, target)
+        save_file({k: v.detach().clone().contiguous() for k, v in out.items()}, target / "reference.safetensors")
 
 
 main(Path(sys.argv[1]))

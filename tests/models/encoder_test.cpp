@@ -237,6 +237,42 @@ TEST_CASE("a task's head that the files lack starts at random, said aloud") {
   CHECK(says(classified.error({.head = EncoderHead::sequence_classification}), "tensors are missing: classifier.bias"));
 }
 
+TEST_CASE("a RoBERTa without a head is opened for a task, with a head at random, said aloud") {
+  const at::NoGradGuard no_grad;
+  struct Task {
+    EncoderHead head;
+    const char* random;
+  };
+  const Task tasks[] = {
+      {EncoderHead::masked_lm,
+       "RobertaForMaskedLM needs what these files lack; random weights for lm_head.bias, lm_head.dense.weight, "
+       "lm_head.dense.bias, lm_head.layer_norm.weight, lm_head.layer_norm.bias:"},
+      {EncoderHead::sequence_classification,
+       "RobertaForSequenceClassification needs what these files lack; random weights for classifier.dense.weight, "
+       "classifier.dense.bias, classifier.out_proj.weight, classifier.out_proj.bias:"},
+      {EncoderHead::token_classification,
+       "RobertaForTokenClassification needs what these files lack; random weights for classifier.weight, "
+       "classifier.bias:"}};
+  const Folder base("roberta", "RobertaModel");
+  for (const Task& task : tasks) {
+    INFO(task.random);
+    const std::string said = test::stderr_of([&] { base.load({.head = task.head}); });
+    CHECK(says(said, task.random));
+    CHECK(says(said, " has no place for it: pooler.dense.bias, pooler.dense.weight"));
+    const auto model = base.load({.head = task.head, .seed = 7});
+    CHECK(model->head() == task.head);
+    CHECK(at::equal(model->forward(ids()), base.model->forward(ids())));
+    CHECK(model->logits(model->forward(ids())).isfinite().all().item<bool>());
+    CHECK(same(*model, *base.load({.head = task.head, .seed = 7})));
+    CHECK_FALSE(same(*model, *base.load({.head = task.head, .seed = 8})));
+  }
+  // Without being asked for a head the folder has none; and a masked LM's is left out for another task's.
+  CHECK(base.load()->head() == EncoderHead::none);
+  const Folder masked("roberta", "RobertaForMaskedLM");
+  CHECK(says(test::stderr_of([&] { masked.load({.head = EncoderHead::token_classification}); }),
+             "RobertaForTokenClassification has no place for it: lm_head.bias, lm_head.dense.bias"));
+}
+
 TEST_CASE("an encoder alone takes the pooler that is there, and does without") {
   const at::NoGradGuard no_grad;
   Folder bert("bert", "BertForMaskedLM");

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "io/tensors.h"
 #include "models/registry.h"
@@ -225,6 +226,21 @@ TEST_CASE("bfloat16 is close") {
     const Tensor logits = model->logits(model->forward(c.ids));
     CHECK(logits.scalar_type() == at::kBFloat16);
     CHECK(difference(logits, c.reference.at("logits")) < 5e-2);
+  });
+}
+
+TEST_CASE("weights that are stored in half precision are transformers' in float32 too") {
+  LLMTK_NEEDS_REFERENCE;
+  const at::NoGradGuard no_grad;
+  for_each_case([](Case& c) {
+    for (const c10::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+      const std::string folder = (reference_folder() / c.name / dtype_name(dtype)).string();
+      CHECK(models::load(folder, {.map = true})->dtype() == dtype);
+      const auto model = models::load(folder, {.dtype = at::kFloat});
+      const Tensor expected = c.reference.at("logits." + dtype_name(dtype));
+      CHECK(difference(model->logits(model->forward(c.ids)), expected) < kTolerance);
+      CHECK(difference(c.reference.at("logits"), expected) > kTolerance);  // rounding is seen
+    }
   });
 }
 

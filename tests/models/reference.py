@@ -13,6 +13,8 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from rounded import rounded
+
 torch.set_num_threads(1)  # models this small gain nothing from more
 transformers.logging.set_verbosity_error()
 
@@ -31,6 +33,11 @@ GEMMA2 = dict(model_type="gemma2", vocab_size=101, hidden_size=48, intermediate_
               query_pre_attn_scalar=24, sliding_window=7, attn_logit_softcapping=3.0, final_logit_softcapping=4.0)
 GEMMA3 = dict(GEMMA2, model_type="gemma3_text", num_hidden_layers=4, attn_logit_softcapping=None,
               final_logit_softcapping=None)
+# With a part that reads pictures: only its language part is compared.
+PICTURES = dict(model_type="gemma3", text_config=dict(GEMMA3, layer_types=[
+    "sliding_attention", "full_attention", "sliding_attention", "full_attention"]), mm_tokens_per_image=4,
+    vision_config=dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=28,
+                       patch_size=14))
 NEOX = dict(model_type="gpt_neox", vocab_size=97, hidden_size=48, intermediate_size=100, num_hidden_layers=3,
             num_attention_heads=3, max_position_embeddings=64)
 OPT = dict(model_type="opt", vocab_size=97, hidden_size=48, ffn_dim=100, num_hidden_layers=3, num_attention_heads=4,
@@ -86,6 +93,7 @@ CASES = {
         "full_attention", "sliding_attention", "sliding_attention", "full_attention"], rope_parameters={
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500000.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 500.0}}),
+    "gemma3_pictures": PICTURES,
     "gpt_neox": NEOX,
     "gpt_neox_sequential": dict(NEOX, use_parallel_residual=False, rotary_pct=0.5, hidden_act="gelu_fast"),
     "gpt_neox_tied": dict(NEOX, tie_word_embeddings=True, attention_bias=False, **rope(
@@ -110,12 +118,16 @@ def randomize(model, generator):
 
 
 def stored_name(model, name):
-    """In memory version 5 calls GPT-NeoX's head as all heads; in files it is what it was."""
+    """In memory version 5 calls GPT-NeoX's head as all heads; in files it is what it was. Of Gemma 3 with pictures: as
+    the language part alone has it."""
+    name = name.replace("model.language_model.", "model.")
     return name.replace("lm_head", "embed_out") if model.config.model_type == "gpt_neox" else name
 
 
 def version_4(config):
     """config.json in the words of version 4 of transformers."""
+    if "text_config" in config:
+        return dict(config, text_config=version_4(dict(config["text_config"], dtype=config["dtype"])))
     config = dict(config, torch_dtype=config["dtype"])
     del config["dtype"]
     ropes = config.pop("rope_parameters", None)
@@ -149,7 +161,7 @@ def main(folder):
         config_v4 = version_4(json.loads((target / "config.json").read_text()))
         (target / "config_v4.json").write_text(json.dumps(config_v4))
 
-        B, T, V = 3, 24, config.vocab_size
+        B, T, V = 3, 24, config.get_text_config().vocab_size
         ids = torch.randint(3, V, (B, T), generator=generator)
         out = {"input_ids": ids}
         result = model(ids, labels=ids, output_hidden_states=True, output_attentions=True, use_cache=False)
@@ -157,8 +169,9 @@ def main(folder):
         out["hidden_first"], out["hidden_last"] = result.hidden_states[0], result.hidden_states[-1]
         out["attention_last"] = result.attentions[-1]
         result.loss.backward()
-        for name, p in model.named_parameters():
-            out["grad." + stored_name(model, name)] = p.grad.clone()
+        compared = {stored_name(model, name): p for name, p in model.named_parameters() if p.grad is not None}
+        for name, p in compared.items():
+            out["grad." + name] = p.grad.clone()
 
         with torch.no_grad():
             # Padding on the left, with the positions that generation gives; openai-gpt takes them as an argument too.
@@ -173,14 +186,16 @@ def main(folder):
             cut = 10
             out["packed_positions"] = torch.cat([torch.arange(cut), torch.arange(T - cut)]).expand(B, T).contiguous()
             out["packed_logits"] = torch.cat([model(ids[:, :cut]).logits, model(ids[:, cut:]).logits], 1)
+        for dtype, logits in rounded(model, target, lambda wide: wide(ids, use_cache=False).logits).items():
+            out["logits." + dtype] = logits
 
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.1)
         for _ in range(20):
             optimizer.zero_grad()
             model(ids, labels=ids, use_cache=False).loss.backward()
             optimizer.step()
-        for name, p in model.named_parameters():
-            out["after." + stored_name(model, name)] = p.detach()
+        for name, p in compared.items():
+            out["after." + name] = p.detach()
         save_file({k: v.detach().clone().contiguous() for k, v in out.items()}, target / "reference.safetensors")
 
 

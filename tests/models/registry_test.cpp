@@ -4,10 +4,12 @@
 #include <ATen/Parallel.h>
 
 #include <cstdlib>
+#include <fstream>
 
 #include "core/error.h"
 #include "models/config.h"
 #include "nn/linear.h"
+#include "stderr_of.h"
 #include "test.h"
 
 namespace llmtk::models {
@@ -163,6 +165,22 @@ TEST_CASE("a model section knows where its keys were typed, and a preset by its 
              "x.yaml:1:17: model.preset: unknown model shape: got 'gpt2-xxl'"));
 }
 
+TEST_CASE("a GGUF file is no model to train, and the way out is said") {
+  test::TemporaryFolder folder;
+  const std::string path = (folder.path() / "m.gguf").string();
+  std::ofstream(path) << "GGUF";
+  config::Places places;
+  const auto whole = config::parse<WholeConfig>("model: {name_or_path: " + path + "}", "x.yaml", {}, &places);
+  try {
+    resolve_model(whole.model, places);
+    FAIL("taken for a model");
+  } catch (const Error& error) {
+    CHECK(error.exit() == Exit::usage);
+    CHECK(says(error.what(), "x.yaml:1:23: a GGUF file is no model to train: got "));
+    CHECK(says(error.what(), "llmtk convert " + path + " FOLDER"));
+  }
+}
+
 TEST_CASE("longrope is saved so that both versions of transformers read the same numbers") {
   io::Json config = small_llama();
   config["max_position_embeddings"] = 64;
@@ -230,30 +248,41 @@ TEST_CASE("the attention of one layer alone is kept where no other is asked for"
   }
 }
 
-TEST_CASE("files as they are on the hub load") {
+TEST_CASE("files as they are on the hub load, and what is left out of them is said") {
   test::TemporaryFolder folder;
   const at::NoGradGuard no_grad;
   const at::Tensor ids = at::arange(10, at::kLong).view({1, 10});
-  const auto reload = [&](const nn::CausalModel& model, const std::string& prefix, const std::string& buffer,
-                          const at::Tensor& value) {
-    save(model, folder.path());
-    io::NamedTensors tensors;
-    for (const auto& parameter : model.named_parameters()) {
+  const auto check = [&](const io::Json& config, const std::string& prefix, const io::NamedTensors& buffers,
+                         const std::string& said) {
+    INFO(config["model_type"]);
+    const auto model = create(config, {}, 1);
+    model->eval();
+    save(*model, folder.path());
+    io::NamedTensors tensors = buffers;
+    for (const auto& parameter : model->named_parameters()) {
       const bool stripped = parameter.key().starts_with(prefix);
       tensors.emplace_back(stripped ? parameter.key().substr(prefix.size()) : parameter.key(), parameter.value());
     }
-    tensors.emplace_back(buffer, value);
     io::save_weights(folder.path(), tensors);
-    return load(folder.path().string());
+    CHECK(says(test::stderr_of([&] { load(folder.path().string()); }), said));
+    CHECK(at::equal(load(folder.path().string())->forward(ids), model->forward(ids)));
   };
-  // GPT-2's first files: no prefix, and the causal mask as buffers. Old Llamas: the rotary frequencies.
-  const auto gpt2 = create(small_gpt2(), {}, 1);
-  gpt2->eval();
-  CHECK(at::equal(reload(*gpt2, "transformer.", "h.0.attn.bias", at::ones({1, 1, 16, 16}))->forward(ids),
-                  gpt2->forward(ids)));
-  const auto llama = create(small_llama(), {}, 1);
-  CHECK(at::equal(reload(*llama, "#", "model.layers.0.self_attn.rotary_emb.inv_freq", at::ones({4}))->forward(ids),
-                  llama->forward(ids)));
+  const at::Tensor causal = at::ones({1, 1, 16, 16}), low = at::tensor(-1e4f);
+  // GPT-2's first files: no prefix, and the causal mask as buffers, of later ones as bytes.
+  check(small_gpt2(), "transformer.", {{"h.0.attn.bias", causal}, {"h.0.attn.masked_bias", low}},
+        "left out, as nothing here computes with it: h.0.attn.bias, h.0.attn.masked_bias");
+  check(small_gpt2(), "transformer.", {}, "read by their newer names: h.0.attn.c_attn.bias, ");
+  check(small_gpt2(), "#",
+        {{"transformer.h.0.attn.bias", causal.to(at::kByte)}, {"transformer.h.0.attn.masked_bias", low}},
+        "left out, as nothing here computes with it: transformer.h.0.attn.bias, transformer.h.0.attn.masked_bias");
+  // The first GPT's: the mask, and the positions.
+  io::Json gpt = small_gpt2();
+  gpt["model_type"] = "openai-gpt";
+  check(gpt, "transformer.", {{"h.0.attn.bias", causal}, {"position_ids", at::arange(16)}},
+        "left out, as nothing here computes with it: h.0.attn.bias, position_ids");
+  // Old Llamas: the rotary frequencies.
+  check(small_llama(), "#", {{"model.layers.0.self_attn.rotary_emb.inv_freq", at::ones({4})}},
+        "left out, as nothing here computes with it: model.layers.0.self_attn.rotary_emb.inv_freq");
 }
 
 TEST_CASE("the dtype is the config's unless another is asked for") {
