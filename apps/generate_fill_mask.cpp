@@ -10,6 +10,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/utf8.h"
 #include "inspect/table.h"
 #include "io/model_folder.h"
 #include "open_encoder.h"

@@ -53,15 +53,4 @@ std::vector<text::TokenId> encode_text(const text::Tokenizer& tokenizer, const s
   return ids;
 }
 
-std::string one_line(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size();) {
-    const size_t end = std::min(text.find_first_of("\n\r\t", i), text.size());
-    out += printable(text.substr(i, end - i));
-    if (end < text.size()) out += text[end] == '\n' ? "\\n" : text[end] == '\r' ? "\\r" : "\\t";
-    i = end + 1;
-  }
-  return out;
-}
-
 }  // namespace llmtk

@@ -39,7 +39,4 @@ std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options, con
 std::vector<text::TokenId> encode_text(const text::Tokenizer& tokenizer, const std::string& text,
                                        bool add_special_tokens, const std::string& where);
 
-/// A text or a token as people read it in one line: printable(), with line ends and tabs escaped too, as in C.
-std::string one_line(std::string_view text);
-
 }  // namespace llmtk

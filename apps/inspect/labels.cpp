@@ -1,7 +1,6 @@
 #include "inspect/labels.h"
 
 #include "core/utf8.h"
-#include "open_model.h"
 
 namespace llmtk {
 namespace {

@@ -1,9 +1,11 @@
 #include "core/error.h"
 
+#include "core/utf8.h"
+
 namespace llmtk {
 namespace {
 
-std::string one_line(const Error::Parts& p) {
+std::string message_of(const Error::Parts& p) {
   std::string text;
   if (!p.where.empty()) text += p.where + ": ";
   text += p.what;
@@ -15,7 +17,7 @@ std::string one_line(const Error::Parts& p) {
 
 }  // namespace
 
-Error::Error(Exit exit, Parts parts) : exit_(exit), parts_(std::move(parts)), message_(one_line(parts_)) {}
+Error::Error(Exit exit, Parts parts) : exit_(exit), parts_(std::move(parts)), message_(one_line(message_of(parts_))) {}
 
 namespace detail {
 void check_failed(const char* file, int line, const char* condition, const std::string& details) {

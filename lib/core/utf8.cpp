@@ -127,4 +127,22 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+std::string one_line(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const size_t end = std::min(text.find_first_of("\n\r\t", i), text.size());
+    out += printable(text.substr(i, end - i));
+    if (end < text.size()) out += text[end] == '\n' ? "\\n" : text[end] == '\r' ? "\\r" : "\\t";
+    i = end + 1;
+  }
+  return out;
+}
+
+std::string in_quotes(std::string_view name) {
+  std::string quoted = "'";
+  quoted += one_line(cut_to_width(name, 80));
+  quoted += "'";
+  return quoted;
+}
+
 }  // namespace llmtk

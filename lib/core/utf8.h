@@ -26,4 +26,10 @@ std::string_view cut_to_width(std::string_view text, int width);
 /// tab, and bytes that are no UTF-8, become "\\x1b" and the like.
 std::string printable(std::string_view text);
 
+/// A text as people read it in one line: printable(), with line ends and tabs escaped too, as in C.
+std::string one_line(std::string_view text);
+
+/// A name that a file gives, for a message: in single quotes, in one line, cut to 80 columns.
+std::string in_quotes(std::string_view name);
+
 }  // namespace llmtk

@@ -56,9 +56,6 @@ size_t kind_size(uint32_t kind) {
                            .hint = "the file is damaged or not a GGUF file; fetch or convert it again"});
 }
 
-/// A name of the file for a message: short, and without what would steer a terminal.
-std::string in_quotes(std::string_view name) { return "'" + printable(cut_to_width(name, 80)) + "'"; }
-
 /// Reads the header front to back; every length is checked against what is left.
 class Cursor {
  public:

@@ -156,19 +156,16 @@ Json read_model_config(const fs::path& folder) {
   return read_json(folder / "config.json");
 }
 
+std::vector<fs::path> named_template_files(const fs::path& folder) {
+  std::vector<fs::path> files;
+  if (const fs::path more = folder / "additional_chat_templates"; fs::is_directory(more))
+    for (const auto& entry : fs::directory_iterator(more))
+      if (entry.path().extension() == ".jinja") files.push_back(entry.path());
+  std::ranges::sort(files);
+  return files;
+}
+
 void copy_companion_files(const fs::path& from, const fs::path& to, Companions which) {
-  static constexpr const char* kOfTokenizer[] = {"tokenizer.json",
-                                                 "tokenizer_config.json",
-                                                 "special_tokens_map.json",
-                                                 "added_tokens.json",
-                                                 "vocab.json",
-                                                 "merges.txt",
-                                                 "vocab.txt",
-                                                 "tokenizer.model",
-                                                 "spiece.model",
-                                                 "sentencepiece.bpe.model",
-                                                 "chat_template.jinja",
-                                                 "chat_template.json"};
   // The second line: what makes a sentence encoder of an encoder.
   static constexpr const char* kOthers[] = {
       "generation_config.json",    "preprocessor_config.json",          "modules.json",
@@ -183,11 +180,8 @@ void copy_companion_files(const fs::path& from, const fs::path& to, Companions w
   };
   for (const char* name : kOthers) copy(name);
   if (which == Companions::but_tokenizer) return;
-  for (const char* name : kOfTokenizer) copy(name);
-  if (const fs::path more = from / "additional_chat_templates"; fs::is_directory(more))
-    for (const auto& entry : fs::directory_iterator(more))
-      if (entry.path().extension() == ".jinja")
-        copy(("additional_chat_templates/" + entry.path().filename().string()).c_str());
+  for (const char* name : kTokenizerFiles) copy(name);
+  for (const fs::path& path : named_template_files(from)) copy(path.lexically_relative(from).c_str());
 }
 
 }  // namespace llmtk::io

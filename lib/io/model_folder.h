@@ -45,6 +45,23 @@ fs::path find_model(const std::string& path_or_name);
 /// config.json of a model folder. Throws Error(file) when it is not there.
 Json read_model_config(const fs::path& folder);
 
+/// What a tokenizer is kept in beside a model: any of these.
+inline constexpr const char* kTokenizerFiles[] = {"tokenizer.json",
+                                                  "tokenizer_config.json",
+                                                  "special_tokens_map.json",
+                                                  "added_tokens.json",
+                                                  "vocab.json",
+                                                  "merges.txt",
+                                                  "vocab.txt",
+                                                  "tokenizer.model",
+                                                  "spiece.model",
+                                                  "sentencepiece.bpe.model",
+                                                  "chat_template.jinja",
+                                                  "chat_template.json"};
+
+/// The named chat templates of a folder: additional_chat_templates/*.jinja, sorted.
+std::vector<fs::path> named_template_files(const fs::path& folder);
+
 /// Which files travel: all, or all but the tokenizer's and its chat templates.
 enum class Companions { all, but_tokenizer };
 /// Copies the files that belong to a model beside its weights and config: tokenizer, chat templates, a sentence

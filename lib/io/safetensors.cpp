@@ -7,6 +7,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/utf8.h"
 #include "io/json.h"
 
 namespace llmtk::io {
@@ -45,7 +46,7 @@ std::optional<uint64_t> as_unsigned(const SortedJson& value) {
 }
 
 TensorInfo read_tensor(const fs::path& path, const std::string& name, const SortedJson& entry, uint64_t data_size) {
-  const std::string who = "tensor '" + name + "'";
+  const std::string who = "tensor " + in_quotes(name);
   if (!entry.is_object()) broken(path, who + " is not described by an object");
   TensorInfo info{.name = name};
 
@@ -55,7 +56,8 @@ TensorInfo read_tensor(const fs::path& path, const std::string& name, const Sort
 
   const std::string tag = dtype->is_string() ? dtype->get<std::string>() : dtype->dump();
   const auto row = std::ranges::find(kDTypes, std::string_view(tag), &DTypeRow::tag);
-  if (row == std::end(kDTypes)) broken(path, who + " has an unknown dtype", tag, "F32, F16, BF16, I64 and the like");
+  if (row == std::end(kDTypes))
+    broken(path, who + " has an unknown dtype", in_quotes(tag), "F32, F16, BF16, I64 and the like");
   info.dtype = row->dtype;
 
   if (!shape->is_array() || shape->size() > kMaxDims) broken(path, who + " has a shape that is not a short list");
@@ -63,7 +65,7 @@ TensorInfo read_tensor(const fs::path& path, const std::string& name, const Sort
   for (const SortedJson& dim : *shape) {
     const auto n = as_unsigned(dim);
     if (!n || *n > static_cast<uint64_t>(INT64_MAX))
-      broken(path, who + " has a dimension that is not a size", dim.dump());
+      broken(path, who + " has a dimension that is not a size", in_quotes(dim.dump()));
     if (__builtin_mul_overflow(bytes, *n, &bytes)) broken(path, who + " has more elements than can be counted");
     info.shape.push_back(static_cast<int64_t>(*n));
   }
@@ -71,7 +73,8 @@ TensorInfo read_tensor(const fs::path& path, const std::string& name, const Sort
   const bool pair = offsets->is_array() && offsets->size() == 2;
   const auto begin = pair ? as_unsigned((*offsets)[0]) : std::nullopt;
   const auto end = pair ? as_unsigned((*offsets)[1]) : std::nullopt;
-  if (!begin || !end || *begin > *end) broken(path, who + " has data_offsets that are no range", offsets->dump());
+  if (!begin || !end || *begin > *end)
+    broken(path, who + " has data_offsets that are no range", in_quotes(offsets->dump()));
   if (*end > data_size)
     broken(path, who + " reaches beyond the end of the file", "offset " + std::to_string(*end),
            "at most " + std::to_string(data_size));
@@ -89,7 +92,8 @@ void check_layout(const fs::path& path, const std::vector<TensorInfo>& tensors, 
   for (const TensorInfo& tensor : tensors) {
     if (tensor.begin != at)
       broken(path,
-             "tensor '" + tensor.name + "' " + (tensor.begin < at ? "overlaps another" : "leaves a gap before it"),
+             "tensor " + in_quotes(tensor.name) + " " +
+                 (tensor.begin < at ? "overlaps another" : "leaves a gap before it"),
              "offset " + std::to_string(tensor.begin), std::to_string(at));
     at = tensor.end;
   }

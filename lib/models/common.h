@@ -7,13 +7,11 @@
 #include <vector>
 
 #include "io/json.h"
+#include "models/limits.h"
 #include "nn/activation.h"
 #include "nn/rotary.h"
 
 namespace llmtk::models {
-
-/// Each layer is an object of its own: a hostile number of them would not come to an end.
-inline constexpr int64_t kMostLayers = 10'000;
 
 /// Marks the keys that every config.json may hold and that change nothing in what is computed, and refuses those that
 /// do (quantization_config). Throws Error(file).

@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/utf8.h"
-#include "models/common.h"
+#include "models/limits.h"
 
 namespace llmtk::models {
 namespace {
@@ -74,13 +74,6 @@ float llama3_divisor(const Llama3Scaling& s, double theta, int64_t head_dim, int
   if (turns < s.low) return static_cast<float>(s.factor);
   const double smooth = (turns - s.low) / (s.high - s.low);
   return static_cast<float>(1 / ((1 - smooth) / s.factor + smooth));
-}
-
-std::string in_quotes(const std::string& text) {
-  std::string quoted = "'";
-  quoted += printable(text);
-  quoted += "'";
-  return quoted;
 }
 
 std::string key_of(const GgufArchitecture& architecture, const std::string& rest) {

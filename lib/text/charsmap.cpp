@@ -20,24 +20,38 @@ bool stands_alone(char32_t c) {
   return c >= 0x2E80 && c < 0xA000 && !is_mark;
 }
 
+/// A double array as of darts-clone, and the texts that its values point to.
+struct DoubleArray {
+  static constexpr uint32_t kIsValue = 1u << 31;  // a unit of that kind; the other bits are the value
+
+  std::vector<uint32_t> units;
+  std::string texts;
+
+  /// What is wrong with the bytes; empty where nothing is.
+  std::string read(std::string_view bytes) {
+    const auto word = [&](size_t at) {
+      uint32_t value = 0;
+      for (size_t i = 4; i-- > 0;) value = value << 8 | static_cast<unsigned char>(bytes[at + i]);
+      return value;
+    };
+    if (bytes.size() < 4) return "it is shorter than its header";
+    const size_t size = word(0);
+    if (size % 4 != 0 || size == 0 || size > bytes.size() - 4)
+      return "a table of " + std::to_string(size) + " bytes in " + std::to_string(bytes.size());
+    for (size_t i = 0; i < size / 4; ++i) units.push_back(word(4 + 4 * i));
+    texts = bytes.substr(4 + size);
+    return find_invalid_utf8(texts) == texts.npos ? "" : "its texts are not UTF-8";
+  }
+  /// How far from a unit those are that follow it: from there a byte's bits are changed.
+  static size_t offset(uint32_t unit) { return size_t{unit >> 10} << ((unit & (1u << 9)) >> 6); }
+  static bool has_value(uint32_t unit) { return unit >> 8 & 1; }
+};
+
 class Precompiled : public NormalizerStep {
  public:
   Precompiled(std::string_view charsmap, const std::string& where, const std::string& path) {
-    const auto fail = [&](const std::string& what) {
-      throw Error(Exit::file, {.what = path + ": not a precompiled charsmap: " + what, .where = where});
-    };
-    const auto word = [&](size_t at) {
-      uint32_t value = 0;
-      for (size_t i = 4; i-- > 0;) value = value << 8 | static_cast<unsigned char>(charsmap[at + i]);
-      return value;
-    };
-    if (charsmap.size() < 4) fail("it is shorter than its header");
-    const size_t size = word(0);
-    if (size % 4 != 0 || size == 0 || size > charsmap.size() - 4)
-      fail("a table of " + std::to_string(size) + " bytes in " + std::to_string(charsmap.size()));
-    for (size_t i = 0; i < size / 4; ++i) units_.push_back(word(4 + 4 * i));
-    texts_ = charsmap.substr(4 + size);
-    if (find_invalid_utf8(texts_) != texts_.npos) fail("its texts are not UTF-8");
+    if (const std::string problem = array_.read(charsmap); !problem.empty())
+      throw Error(Exit::file, {.what = path + ": not a precompiled charsmap: " + problem, .where = where});
     for (size_t c = 0; c < kept_.size(); ++c) {
       const char character = static_cast<char>(c);
       kept_[c] = stands_alone(static_cast<char32_t>(c)) && !find({&character, 1});
@@ -104,26 +118,25 @@ class Precompiled : public NormalizerStep {
 
   /// What the shortest key becomes that `text` begins with.
   std::optional<std::string_view> find(std::string_view text) const {
-    const auto offset = [](uint32_t unit) { return size_t{unit >> 10} << ((unit & (1u << 9)) >> 6); };
-    size_t node = offset(units_[0]);
+    const auto& units = array_.units;
+    size_t node = DoubleArray::offset(units[0]);
     for (const char byte : text) {
       const uint32_t label = static_cast<unsigned char>(byte);
       node ^= label;
-      if (label == 0 || node >= units_.size()) break;
-      const uint32_t unit = units_[node];
-      if ((unit & (1u << 31 | 0xFF)) != label) break;
-      node ^= offset(unit);
-      if ((unit >> 8 & 1) == 0) continue;
-      if (node >= units_.size()) break;
-      const size_t at = units_[node] & ~(1u << 31);
-      if (at > texts_.size()) break;
-      return std::string_view(texts_).substr(at, texts_.find('\0', at) - at);
+      if (label == 0 || node >= units.size()) break;
+      const uint32_t unit = units[node];
+      if ((unit & (DoubleArray::kIsValue | 0xFF)) != label) break;
+      node ^= DoubleArray::offset(unit);
+      if (!DoubleArray::has_value(unit)) continue;
+      if (node >= units.size()) break;
+      const size_t at = units[node] & ~DoubleArray::kIsValue;
+      if (at > array_.texts.size()) break;
+      return std::string_view(array_.texts).substr(at, array_.texts.find('\0', at) - at);
     }
     return std::nullopt;
   }
 
-  std::vector<uint32_t> units_;
-  std::string texts_;
+  DoubleArray array_;
   std::array<bool, 128> kept_{};  // ASCII that has no mapping
 };
 
@@ -132,6 +145,21 @@ class Precompiled : public NormalizerStep {
 std::unique_ptr<NormalizerStep> make_precompiled(std::string_view charsmap, const std::string& where,
                                                  const std::string& path) {
   return std::make_unique<Precompiled>(charsmap, where, path);
+}
+
+std::string problem_of_charsmap(std::string_view charsmap) {
+  DoubleArray array;
+  if (std::string problem = array.read(charsmap); !problem.empty()) return problem;
+  const size_t count = array.units.size();
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t unit = array.units[i];
+    if (unit & DoubleArray::kIsValue) continue;
+    const size_t next = i ^ DoubleArray::offset(unit);
+    if ((next | 0xFF) >= count) return "unit " + std::to_string(i) + " of its table points outside";
+    if (DoubleArray::has_value(unit) && (array.units[next] & ~DoubleArray::kIsValue) > array.texts.size())
+      return "unit " + std::to_string(next) + " of its table points behind its texts";
+  }
+  return "";
 }
 
 std::optional<std::string> decode_base64(std::string_view text) {

@@ -17,6 +17,10 @@ namespace llmtk::text {
 std::unique_ptr<NormalizerStep> make_precompiled(std::string_view charsmap, const std::string& where,
                                                  const std::string& path);
 
+/// Why a reader that checks nothing, as sentencepiece's is, must not be given this table: a way or a value that leads out
+/// of it. Empty: it may be.
+std::string problem_of_charsmap(std::string_view charsmap);
+
 /// The bytes that `text` spells in base 64; nothing where it is no such text.
 std::optional<std::string> decode_base64(std::string_view text);
 

@@ -98,15 +98,15 @@ ChatInput parse_chat(std::string_view json, const std::string& where) {
 
 // --- rendering ---
 
-ChatTemplate::ChatTemplate(std::string_view source, std::string where, SpecialTokenTexts special_tokens)
+ChatTemplate::ChatTemplate(const std::vector<TemplateSource>& sources, SpecialTokenTexts special_tokens)
     : special_tokens_(std::move(special_tokens)) {
-  add("default", source, where);
+  for (const TemplateSource& source : sources)
+    named_.insert_or_assign(source.name, Named{jinja::Template(source.text, source.where),
+                                               source.text.find("content") != std::string::npos});
 }
 
-void ChatTemplate::add(const std::string& name, std::string_view source, const std::string& where) {
-  named_.insert_or_assign(name,
-                          Named{jinja::Template(source, where), source.find("content") != std::string_view::npos});
-}
+ChatTemplate::ChatTemplate(std::string_view source, std::string where, SpecialTokenTexts special_tokens)
+    : ChatTemplate({{"default", std::string(source), std::move(where)}}, std::move(special_tokens)) {}
 
 std::vector<std::string> ChatTemplate::names() const {
   std::vector<std::string> names;
@@ -244,17 +244,13 @@ std::string template_text(const ChatJson& json, const std::string& where) {
   return json.get<std::string>();
 }
 
-struct Source {
-  std::string name, text, where;
-};
-
 /// "chat_template" of a config: one template, or a list of named ones.
-std::vector<Source> sources_of_config(const ChatJson& config, const std::string& file) {
+std::vector<TemplateSource> sources_of_config(const ChatJson& config, const std::string& file) {
   const auto found = config.find("chat_template");
   if (found == config.end() || found->is_null()) return {};
   const std::string where = file + ": chat_template";
   if (!found->is_array()) return {{"default", template_text(*found, where), where}};
-  std::vector<Source> sources;
+  std::vector<TemplateSource> sources;
   for (const auto& one : *found) {
     if (!one.is_object() || !one.contains("name") || !one["name"].is_string() || !one.contains("template"))
       throw Error(Exit::file, {.what = "a chat template without a name",
@@ -266,15 +262,14 @@ std::vector<Source> sources_of_config(const ChatJson& config, const std::string&
   return sources;
 }
 
-/// What transformers takes: files of their own before the config's.
-std::vector<Source> find_sources(const fs::path& folder) {
-  std::vector<Source> sources;
+}  // namespace
+
+std::vector<TemplateSource> find_template_sources(const fs::path& folder) {
+  std::vector<TemplateSource> sources;
   if (const fs::path file = folder / "chat_template.jinja"; fs::exists(file))
     sources.push_back({"default", read_file(file), file.string()});
-  if (const fs::path more = folder / "additional_chat_templates"; fs::is_directory(more))
-    for (const auto& entry : fs::directory_iterator(more))
-      if (entry.path().extension() == ".jinja")
-        sources.push_back({entry.path().stem().string(), read_file(entry.path()), entry.path().string()});
+  for (const fs::path& path : io::named_template_files(folder))
+    sources.push_back({path.stem().string(), read_file(path), path.string()});
   for (const char* name : {"chat_template.json", "tokenizer_config.json"}) {
     if (!sources.empty()) break;
     const fs::path file = folder / name;
@@ -282,8 +277,6 @@ std::vector<Source> find_sources(const fs::path& folder) {
   }
   return sources;
 }
-
-}  // namespace
 
 namespace {
 
@@ -299,22 +292,23 @@ SpecialTokenTexts read_special_token_texts(const fs::path& folder, const Tokeniz
 }  // namespace
 
 std::optional<ChatTemplate> find_chat_template(const fs::path& folder, const Tokenizer* tokenizer) {
-  const auto sources = find_sources(folder);
+  const auto sources = find_template_sources(folder);
   if (sources.empty()) return std::nullopt;
-  ChatTemplate made(read_special_token_texts(folder, tokenizer));
-  for (const Source& source : sources) made.add(source.name, source.text, source.where);
-  return made;
+  return ChatTemplate(sources, read_special_token_texts(folder, tokenizer));
 }
 
 namespace {
 
-/// What a GGUF file says of special tokens, and its template.
-std::pair<SpecialTokenTexts, std::optional<std::string>> read_gguf(const fs::path& path) {
+/// What a GGUF file says of special tokens, and its templates.
+std::pair<SpecialTokenTexts, std::vector<TemplateSource>> read_gguf(const fs::path& path) {
   const io::GgufFile file(path);
   SpecialTokenTexts tokens;
   for (const auto& [name, text] : gguf_tokenizer_files(file))
     if (name == "tokenizer_config.json") read_tokens(io::parse_json<ChatJson>(text, path.string()), tokens);
-  return {std::move(tokens), gguf_chat_template(file)};
+  std::vector<TemplateSource> sources;
+  for (auto& [name, text] : gguf_chat_templates(file))
+    sources.push_back({name, std::move(text), path.string() + ": " + gguf_template_key(name)});
+  return {std::move(tokens), std::move(sources)};
 }
 
 }  // namespace
@@ -322,9 +316,9 @@ std::pair<SpecialTokenTexts, std::optional<std::string>> read_gguf(const fs::pat
 ChatTemplate open_chat_template(const fs::path& model, const std::string& template_file, const Tokenizer* tokenizer) {
   fs::path folder = model.empty() || fs::exists(model) ? model : io::find_model(model.string());
   if (io::is_gguf_path(folder)) {
-    auto [tokens, source] = read_gguf(folder);
+    auto [tokens, sources] = read_gguf(folder);
     if (!template_file.empty()) return {read_file(template_file), template_file, std::move(tokens)};
-    if (source) return {*source, folder.string() + ": tokenizer.chat_template", std::move(tokens)};
+    if (!sources.empty()) return {sources, std::move(tokens)};
   }
   if (fs::is_regular_file(folder)) folder = folder.parent_path();
   if (!template_file.empty())

@@ -37,10 +37,20 @@ void check_messages(const ChatInput::Json& messages, const std::string& where);
 /// The texts of special tokens by their names in templates ("bos_token", "eos_token", ...).
 using SpecialTokenTexts = std::map<std::string, std::string>;
 
+/// A template as a model's files have it; `where` names it in errors.
+struct TemplateSource {
+  std::string name, text, where;
+};
+/// The templates of a model folder: chat_template.jinja with additional_chat_templates/*.jinja, else chat_template.json,
+/// else what tokenizer_config.json says. Throws Error(file).
+std::vector<TemplateSource> find_template_sources(const std::filesystem::path& folder);
+
 /// A model's templates, most often one. One object serves all threads.
 class ChatTemplate {
  public:
-  /// A template by itself; `where` names it in errors. Throws Error(file) with line and column.
+  /// Throws Error(file) with line and column.
+  ChatTemplate(const std::vector<TemplateSource>& sources, SpecialTokenTexts special_tokens);
+  /// A template by itself.
   ChatTemplate(std::string_view source, std::string where, SpecialTokenTexts special_tokens);
 
   /// Throws Error(data) naming `where` (the conversation's file and line) for messages that cannot be rendered or that
@@ -52,23 +62,18 @@ class ChatTemplate {
   const SpecialTokenTexts& special_tokens() const { return special_tokens_; }
 
  private:
-  friend std::optional<ChatTemplate> find_chat_template(const std::filesystem::path& folder,
-                                                        const Tokenizer* tokenizer);
   struct Named {
     jinja::Template parsed;
     bool names_content;  // whether its source speaks of "content", as continuing a message wants
   };
-  explicit ChatTemplate(SpecialTokenTexts special_tokens) : special_tokens_(std::move(special_tokens)) {}
-  void add(const std::string& name, std::string_view source, const std::string& where);
   const Named& choose(const ChatInput& input, const std::string& where) const;
 
   std::map<std::string, Named> named_;
   SpecialTokenTexts special_tokens_;
 };
 
-/// The template of a model folder: chat_template.jinja with additional_chat_templates/*.jinja, else chat_template.json,
-/// else what tokenizer_config.json says; nullopt where there is none. `tokenizer`: where to look for special tokens
-/// that the folder's files do not name; may be null. Throws Error(file).
+/// The templates of a model folder; nullopt where there is none. `tokenizer`: where to look for special tokens that the
+/// folder's files do not name; may be null. Throws Error(file).
 std::optional<ChatTemplate> find_chat_template(const std::filesystem::path& folder, const Tokenizer* tokenizer);
 /// For a model (a folder, a file in one, or a name in the local Hugging Face cache): the template in `template_file`,
 /// else the model's own. Throws Error(file) where there is none.

@@ -285,7 +285,9 @@ std::vector<KeptFile> gguf_tokenizer_files(const io::GgufFile& file) {
   vocab.add_eos = adds(file, "eos", vocab.eos, false);
   std::vector<KeptFile> files = {{"tokenizer.json", tokenizer_json(vocab, description)},
                                  {"tokenizer_config.json", config_json(file, vocab)}};
-  if (auto chat = gguf_chat_template(file)) files.emplace_back("chat_template.jinja", std::move(*chat));
+  for (auto& [name, text] : gguf_chat_templates(file))
+    files.emplace_back(name == "default" ? "chat_template.jinja" : "additional_chat_templates/" + name + ".jinja",
+                       std::move(text));
   return files;
 }
 
@@ -301,8 +303,32 @@ std::vector<TokenId> gguf_end_tokens(const std::filesystem::path& path) {
   return {ids.begin(), ids.end()};
 }
 
-std::optional<std::string> gguf_chat_template(const io::GgufFile& file) {
-  return file.find_string("tokenizer.chat_template");
+bool is_template_name(std::string_view name) {
+  constexpr size_t kMost = 64;
+  return !name.empty() && name.size() <= kMost && std::ranges::all_of(name, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+  });
+}
+
+std::string gguf_template_key(const std::string& name) {
+  return "tokenizer.chat_template" + (name == "default" ? "" : "." + name);
+}
+
+std::vector<std::pair<std::string, std::string>> gguf_chat_templates(const io::GgufFile& file) {
+  std::vector<std::pair<std::string, std::string>> templates;
+  const std::string key = gguf_template_key("default"), prefix = key + ".";
+  if (auto text = file.find_string(key)) templates.emplace_back("default", std::move(*text));
+  for (auto at = file.metadata().lower_bound(prefix); at != file.metadata().end() && at->first.starts_with(prefix);
+       ++at) {
+    const std::string name = at->first.substr(prefix.size());
+    if (!is_template_name(name) || name == "default")
+      throw Error(Exit::file, {.what = "a chat template that no file could be named after",
+                               .where = file.path().string(),
+                               .got = in_quotes(name),
+                               .expected = "letters, digits, _ and -"});
+    templates.emplace_back(name, *file.find_string(at->first));
+  }
+  return templates;
 }
 
 }  // namespace llmtk::text

@@ -3,7 +3,6 @@
 
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,14 +14,18 @@ namespace llmtk::text {
 /// What kind of token an id is: tokenizer.ggml.token_type.
 enum class GgufKind : int32_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
 
-/// The vocabulary as a model folder's files: tokenizer.json, tokenizer_config.json and, where the file has a template,
-/// chat_template.jinja. Throws Error(file) naming the key for a vocabulary that this program cannot read.
+/// The vocabulary as a model folder's files: tokenizer.json, tokenizer_config.json and, where the file has templates,
+/// chat_template.jinja and additional_chat_templates/NAME.jinja. Throws Error(file) naming the key for a vocabulary that this program cannot read.
 std::vector<KeptFile> gguf_tokenizer_files(const io::GgufFile& file);
 /// The tokenizer that those files describe.
 std::unique_ptr<HfTokenizer> read_gguf_tokenizer(const io::GgufFile& file);
 
-/// The chat template in a GGUF file.
-std::optional<std::string> gguf_chat_template(const io::GgufFile& file);
+/// The chat templates in a GGUF file by name, "default" first. Throws Error(file) for a name that could be no file's.
+std::vector<std::pair<std::string, std::string>> gguf_chat_templates(const io::GgufFile& file);
+/// The key of a template: tokenizer.chat_template, with the name behind it for all but the default.
+std::string gguf_template_key(const std::string& name);
+/// Whether a template may be called so: letters of ASCII, digits and "_", as the package `gguf` writes them; and "-".
+bool is_template_name(std::string_view name);
 
 /// Ids that end a text, where `path` is a GGUF file; none for everything else.
 std::vector<TokenId> gguf_end_tokens(const std::filesystem::path& path);

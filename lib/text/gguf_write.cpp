@@ -8,6 +8,8 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/utf8.h"
+#include "text/chat_template.h"
 #include "text/gguf_pre_tokenizers.h"
 #include "text/gguf_read.h"
 #include "text/json_reader.h"
@@ -44,25 +46,18 @@ class ScratchFolder {
                            .hint = "--no-tokenizer writes the weights alone"});
 }
 
-/// A tokenizer's tokenizer.json and chat template, whatever kind of files it came from.
+/// A tokenizer's tokenizer.json and chat templates, whatever kind of files it came from.
 struct SavedTokenizer {
   Json json;
-  std::string chat_template;
+  std::vector<TemplateSource> templates;
 };
 
 SavedTokenizer save_and_read(const Tokenizer& tokenizer, const std::string& where) {
   const ScratchFolder folder;
   tokenizer.save(folder.path());
   if (!fs::exists(folder.path() / "tokenizer.json")) cannot_say("no tokenizer.json says the same", where);
-  SavedTokenizer saved{.json = parse_json(read_file(folder.path() / "tokenizer.json"), where)};
-  if (fs::exists(folder.path() / "chat_template.jinja")) {
-    saved.chat_template = read_file(folder.path() / "chat_template.jinja");
-  } else if (fs::exists(folder.path() / "tokenizer_config.json")) {
-    const Json config = parse_json(read_file(folder.path() / "tokenizer_config.json"), where);
-    if (const auto found = config.find("chat_template"); found != config.end() && found->is_string())
-      saved.chat_template = found->get<std::string>();
-  }
-  return saved;
+  return {.json = parse_json(read_file(folder.path() / "tokenizer.json"), where),
+          .templates = find_template_sources(folder.path())};
 }
 
 struct TokenTable {
@@ -243,6 +238,12 @@ void add_roles(const Tokenizer& tokenizer, const std::vector<TokenId>& end_ids, 
   role("bos", special.bos);
   static constexpr const char* kEnds[] = {"eos", "eot", "eom"};
   for (size_t i = 0; i < std::min(ends.size(), std::size(kEnds)); ++i) role(kEnds[i], ends[i]);
+  if (ends.size() > std::size(kEnds)) {
+    std::string left;
+    for (size_t i = std::size(kEnds); i < ends.size(); ++i)
+      left += (left.empty() ? "" : ", ") + std::to_string(ends[i]) + " " + in_quotes(tokenizer.id_to_token(ends[i]));
+    log::warn(where + ": GGUF has room for 3 ids that end a text; there it will not end at " + left);
+  }
   role("unknown", special.unk);
   role("padding", special.pad);
 
@@ -260,6 +261,39 @@ void add_roles(const Tokenizer& tokenizer, const std::vector<TokenId>& end_ids, 
   out.emplace_back("tokenizer.ggml.add_eos_token", add_eos);
 }
 
+/// The default under its own key, the others by their names and in a list, as the package `gguf` writes them.
+void add_templates(const std::vector<TemplateSource>& templates, const std::string& where, io::GgufMetadata& out) {
+  std::vector<std::string> names;
+  for (const TemplateSource& source : templates) {
+    if (source.name != "default" && !is_template_name(source.name)) {
+      log::warn(where + ": GGUF cannot name the chat template " + in_quotes(source.name) +
+                " (letters, digits, _ and - it can); it is left out");
+      continue;
+    }
+    out.emplace_back(gguf_template_key(source.name), source.text);
+    if (source.name != "default") names.push_back(source.name);
+  }
+  if (!names.empty()) out.emplace_back("tokenizer.chat_templates", std::move(names));
+}
+
+/// Flags of added tokens for which GGUF has no place.
+void warn_of_flags(const Json& json, const std::string& where) {
+  constexpr size_t kShown = 5;
+  std::string tokens;
+  size_t count = 0;
+  for (const Json& token : json.value("added_tokens", Json::array())) {
+    std::string flags;
+    for (const char* flag : {"lstrip", "rstrip", "single_word"})
+      if (token.value(flag, false)) flags += (flags.empty() ? "" : ", ") + std::string(flag);
+    if (flags.empty() || ++count > kShown) continue;
+    tokens += (tokens.empty() ? "" : ", ") + in_quotes(token.at("content").get<std::string>()) + " (" + flags + ")";
+  }
+  if (count > kShown) tokens += " and " + std::to_string(count - kShown) + " more";
+  if (count > 0)
+    log::warn(where + ": GGUF cannot say how added tokens treat the text beside them; there, texts with " + tokens +
+              " may get other ids");
+}
+
 }  // namespace
 
 io::GgufMetadata gguf_vocabulary(const Tokenizer& tokenizer, int64_t vocab_size, const std::vector<TokenId>& end_ids,
@@ -275,7 +309,8 @@ io::GgufMetadata gguf_vocabulary(const Tokenizer& tokenizer, int64_t vocab_size,
   else
     add_byte_level(json, table, where, out);
   add_roles(tokenizer, end_ids, where, out);
-  if (!saved.chat_template.empty()) out.emplace_back("tokenizer.chat_template", saved.chat_template);
+  warn_of_flags(json, where);
+  add_templates(saved.templates, where, out);
   return out;
 }
 

@@ -9,7 +9,8 @@
 
 namespace llmtk::text {
 
-/// The keys tokenizer.* for a tokenizer, its chat template included. vocab_size: rows of the model's token table; ids
+/// The keys tokenizer.* for a tokenizer, its chat templates included. What GGUF cannot hold and what a text does not
+/// always need (flags of added tokens, a fourth end) is left out with a warning. vocab_size: rows of the model's token table; ids
 /// that the tokenizer lacks are filled up. end_ids: what ends a text, the first one of a sequence, then of a turn and
 /// of a message; empty: the tokenizer's own. Throws Error(file) naming `where` for a tokenizer that GGUF cannot say:
 /// one that is not BPE, or whose pre-tokenizer or merges have no equal there.

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "io/model_folder.h"
 #include "text/hf_write.h"
 
 namespace llmtk::text {
@@ -86,10 +87,12 @@ void read_roles_of(const std::string& text, const std::string& where, HfTokenize
 
 std::vector<KeptFile> read_files_beside(const fs::path& file) {
   std::vector<KeptFile> files;
-  for (const char* name : {"special_tokens_map.json", "tokenizer_config.json", "chat_template.jinja"}) {
-    const fs::path beside = file.parent_path() / name;
-    if (fs::exists(beside)) files.emplace_back(name, read_file(beside));
-  }
+  const fs::path folder = file.parent_path();
+  for (const char* name :
+       {"special_tokens_map.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json"})
+    if (fs::exists(folder / name)) files.emplace_back(name, read_file(folder / name));
+  for (const fs::path& path : io::named_template_files(folder))
+    files.emplace_back(path.lexically_relative(folder).string(), read_file(path));
   return files;
 }
 

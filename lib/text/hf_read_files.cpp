@@ -120,7 +120,7 @@ std::vector<KeptFile> files_to_keep(std::string json, const OlderConfig& config,
   std::vector<KeptFile> files = {{"tokenizer.json", std::move(json)},
                                  {"tokenizer_config.json", config.config.dump(2) + "\n"}};
   for (const auto& file : config.files)
-    if (file.first == "chat_template.jinja") files.push_back(file);
+    if (file.first != "tokenizer_config.json" && file.first != "special_tokens_map.json") files.push_back(file);
   std::ranges::move(sources, std::back_inserter(files));
   return files;
 }

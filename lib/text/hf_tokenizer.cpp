@@ -32,6 +32,13 @@ std::vector<AddedToken> found_in_normalized_text(const std::vector<AddedToken>& 
 
 }  // namespace
 
+void write_kept_files(const std::filesystem::path& folder, const std::vector<KeptFile>& files) {
+  for (const auto& [name, content] : files) {
+    std::filesystem::create_directories((folder / name).parent_path());
+    write_file_atomic(folder / name, content);
+  }
+}
+
 HfTokenizer::HfTokenizer(Parts parts)
     : parts_(std::move(parts)),
       raw_finder_(found_in_raw_text(parts_.added)),
@@ -78,14 +85,6 @@ void HfTokenizer::encode(std::string_view text, std::vector<TokenId>& out, bool 
   });
   caches_.give_back(std::move(cache));
   if (add_special_tokens) out.insert(out.end(), after.begin(), after.end());
-}
-
-Encoding HfTokenizer::encode_pair(std::string_view text, std::optional<std::string_view> pair,
-                                  bool add_special_tokens) const {
-  std::vector<TokenId> first, second;
-  encode(text, first, false);
-  if (pair) encode(*pair, second, false);
-  return parts_.post_processor.apply(first, pair ? &second : nullptr, add_special_tokens);
 }
 
 const AddedToken* HfTokenizer::added(TokenId id) const {
@@ -138,8 +137,7 @@ bool HfTokenizer::is_special(TokenId id) const {
 }
 
 void HfTokenizer::save(const std::filesystem::path& folder) const {
-  std::filesystem::create_directories(folder);
-  for (const auto& [name, content] : parts_.files) write_file_atomic(folder / name, content);
+  write_kept_files(folder, parts_.files);
 }
 
 size_t HfTokenizer::CachePool::slot_of_thread() {

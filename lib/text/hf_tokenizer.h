@@ -22,6 +22,8 @@ namespace llmtk::text {
 
 /// A file of the folder that the tokenizer came from, kept so that save() gives back what was read.
 using KeptFile = std::pair<std::string, std::string>;
+/// Writes them, each atomically, into a folder that is made where it is not there.
+void write_kept_files(const std::filesystem::path& folder, const std::vector<KeptFile>& files);
 
 class HfTokenizer : public Tokenizer {
  public:
@@ -42,8 +44,10 @@ class HfTokenizer : public Tokenizer {
   size_t vocab_size() const override { return vocab_size_; }
   SpecialTokens special_tokens() const override { return parts_.special; }
   void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens) const override;
-  Encoding encode_pair(std::string_view text, std::optional<std::string_view> pair,
-                       bool add_special_tokens) const override;
+  Encoding post_process(const std::vector<TokenId>& text, const std::vector<TokenId>* pair,
+                        bool add_special_tokens) const override {
+    return parts_.post_processor.apply(text, pair, add_special_tokens);
+  }
   std::vector<TokenId> prefix() const override { return parts_.post_processor.before(); }
   std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const override;
   std::string token_bytes(TokenId id) const override;

@@ -41,15 +41,27 @@ std::vector<std::pair<size_t, size_t>> Regex::matches(std::string_view text) con
     void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
   };
   const auto* code = static_cast<const pcre2_code*>(code_.get());
+  struct FreeContext {
+    void operator()(pcre2_match_context* p) const { pcre2_match_context_free(p); }
+  };
+  std::unique_ptr<pcre2_match_context, FreeContext> context(pcre2_match_context_create(nullptr));
+  if (!context) throw std::bad_alloc();
+  constexpr uint32_t kMostKiB = 1 << 20;
+  pcre2_set_heap_limit(context.get(), kMostKiB);
   std::unique_ptr<pcre2_match_data, FreeMatch> match(pcre2_match_data_create_from_pattern(code, nullptr));
   if (!match) throw std::bad_alloc();
   std::vector<std::pair<size_t, size_t>> found;
   for (size_t at = 0; at < text.size();) {
-    const int rc =
-        pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, 0, match.get(), nullptr);
+    const auto match_with = [&](uint32_t options) {
+      return pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, options, match.get(),
+                         context.get());
+    };
+    int rc = match_with(0);
+    // What was compiled has a small stack; the interpreter takes from the heap for groups that repeat a thousand times.
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT) rc = match_with(PCRE2_NO_JIT);
     if (rc == PCRE2_ERROR_NOMATCH) break;
     if (rc < 0)
-      throw Error(Exit::data, {.what = what_ + " cannot be matched: " + pcre_message(rc),
+      throw Error(Exit::file, {.what = what_ + " cannot be matched: " + pcre_message(rc),
                                .where = where_,
                                .got = "'" + pattern_ + "' on a text of " + std::to_string(text.size()) + " bytes"});
     const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match.get());

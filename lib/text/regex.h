@@ -16,7 +16,7 @@ class Regex {
   /// `where` names the file and `what` the part of it in errors: Error(file) for a pattern that does not compile.
   Regex(std::string pattern, std::string what, std::string where);
 
-  /// Begin and end of the matches that are not empty, in order. Throws Error(data) where the pattern takes too long.
+  /// Begin and end of the matches that are not empty, in order. Throws Error(file) where the pattern takes too long.
   std::vector<std::pair<size_t, size_t>> matches(std::string_view text) const;
 
  private:

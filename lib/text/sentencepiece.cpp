@@ -5,15 +5,19 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <exception>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/utf8.h"
 #include "text/added_tokens.h"
+#include "text/charsmap.h"
 #include "text/normalizer.h"
 #include "text/older_config.h"
+#include "text/protobuf.h"
 #include "text/sentencepiece_json.h"
 
 namespace llmtk::text {
@@ -31,11 +35,33 @@ struct SentencePieceConfig {
   std::vector<KeptFile> files;  // to be saved as they are; none: the tokenizer makes its own
 };
 
+/// What is wrong with the normalization tables of a model, which the library walks without looking where.
+std::string problem_of_tables(std::string_view model) {
+  constexpr uint64_t kNormalizer = 3, kDenormalizer = 5, kCharsmap = 2;
+  std::string problem;
+  bool whole = true;
+  whole &= for_each_field(model, [&](const ProtoField& part) {
+    if (part.id != kNormalizer && part.id != kDenormalizer) return;
+    whole &= for_each_field(part.bytes, [&](const ProtoField& field) {
+      if (field.id == kCharsmap && !field.bytes.empty() && problem.empty()) problem = problem_of_charsmap(field.bytes);
+    });
+  });
+  if (!problem.empty()) return "a damaged normalization table: " + problem;
+  return whole ? "" : "not a sentencepiece model";
+}
+
 /// Why a model cannot be used; empty where it can. The library says a part of that by throwing.
 std::string problem_of_loading(sentencepiece::SentencePieceProcessor& processor, const std::string& model) {
+  if (std::string problem = problem_of_tables(model); !problem.empty()) return problem;
   try {
     const auto status = processor.LoadFromSerializedProto(model);
-    return status.ok() ? "" : std::string("not a sentencepiece model: ") + status.error_message();
+    if (!status.ok()) return std::string("not a sentencepiece model: ") + status.error_message();
+    for (int id = 0; id < processor.GetPieceSize(); ++id) {  // of which the library looks at neither
+      if (find_invalid_utf8(processor.IdToPiece(id)) != std::string_view::npos)
+        return "piece " + std::to_string(id) + " is not UTF-8";
+      if (!std::isfinite(processor.GetScore(id))) return "the score of piece " + std::to_string(id) + " is no number";
+    }
+    return "";
   } catch (const std::exception& e) {
     return std::string("not a sentencepiece model: ") + e.what();
   }
@@ -83,10 +109,17 @@ class SentencePieceTokenizer : public Tokenizer {
     if (add_special_tokens && config_.add_eos) out.push_back(special_tokens().eos);
   }
 
-  Encoding encode_pair(std::string_view text, std::optional<std::string_view> pair,
-                       bool add_special_tokens) const override {
-    Encoding encoding = Tokenizer::encode_pair(text, pair, add_special_tokens);
-    std::ranges::replace(encoding.type_ids, 1, config_.type_of_pair);
+  Encoding post_process(const std::vector<TokenId>& text, const std::vector<TokenId>* pair,
+                        bool add_special_tokens) const override {
+    Encoding encoding;
+    const auto add = [&](const std::vector<TokenId>& ids, TokenId type) {
+      if (add_special_tokens && adds_bos()) encoding.ids.push_back(special_tokens().bos);
+      encoding.ids.insert(encoding.ids.end(), ids.begin(), ids.end());
+      if (add_special_tokens && config_.add_eos) encoding.ids.push_back(special_tokens().eos);
+      encoding.type_ids.resize(encoding.ids.size(), type);
+    };
+    add(text, 0);
+    if (pair) add(*pair, config_.type_of_pair);
     return encoding;
   }
 
@@ -156,11 +189,8 @@ class SentencePieceTokenizer : public Tokenizer {
   }
 
   void save(const std::filesystem::path& folder) const override {
+    if (!config_.files.empty()) return write_kept_files(folder, config_.files);
     std::filesystem::create_directories(folder);
-    if (!config_.files.empty()) {
-      for (const auto& [name, content] : config_.files) write_file_atomic(folder / name, content);
-      return;
-    }
     write_file_atomic(folder / "tokenizer.model", model_);
     const auto json = this->json();
     if (json) write_file_atomic(folder / "tokenizer.json", *json);
@@ -233,8 +263,11 @@ SentencePieceConfig read_sentencepiece_config(const std::filesystem::path& file,
   config.add_eos = object.flag("add_eos_token", t5);
   if (t5) {
     config.type_of_pair = 0;
-    for (size_t i = object.find("extra_ids") ? object.count("extra_ids") : 100; i-- > 0;)
-      reader.add_special("<extra_id_" + std::to_string(i) + ">");
+    constexpr size_t kUsual = 100, kMost = 100'000;
+    const size_t extra = object.find("extra_ids") ? object.count("extra_ids") : kUsual;
+    if (extra > kMost)
+      object.fail("wrong 'extra_ids'", std::to_string(extra), "a number up to " + std::to_string(kMost));
+    for (size_t i = extra; i-- > 0;) reader.add_special("<extra_id_" + std::to_string(i) + ">");
   }
   config.added = reader.tokens();
   config.files = std::move(older.files);

@@ -9,43 +9,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "text/protobuf.h"
+
 namespace llmtk::text {
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
-
-/// A field in protobuf's wire format: a number, or the bytes of a string, a message or a float.
-struct Field {
-  uint64_t id = 0, number = 0;
-  std::string_view bytes;
-};
-
-uint64_t take_varint(std::string_view& message) {
-  uint64_t value = 0;
-  for (int shift = 0; shift < 64 && !message.empty(); shift += 7) {
-    const auto byte = static_cast<unsigned char>(message.front());
-    message.remove_prefix(1);
-    value |= uint64_t{byte & 0x7Fu} << shift;
-    if (byte < 0x80) break;
-  }
-  return value;
-}
-
-template <class Visit>
-void for_each_field(std::string_view message, Visit&& visit) {
-  while (!message.empty()) {
-    const uint64_t key = take_varint(message), kind = key & 7;
-    Field field{.id = key >> 3};
-    if (kind == 0) {
-      field.number = take_varint(message);
-    } else {
-      const uint64_t size = kind == 1 ? 8 : kind == 5 ? 4 : take_varint(message);
-      field.bytes = message.substr(0, size);
-      message.remove_prefix(field.bytes.size());
-    }
-    visit(field);
-  }
-}
 
 /// What sentencepiece_model.proto holds, of that what ids depend on.
 struct Model {
@@ -65,7 +34,7 @@ struct Model {
 
 Model::Piece read_piece(std::string_view message) {
   Model::Piece piece;
-  for_each_field(message, [&](const Field& field) {
+  for_each_field(message, [&](const ProtoField& field) {
     if (field.id == 1) piece.text = field.bytes;
     if (field.id == 3) piece.kind = field.number;
     if (field.id != 2 || field.bytes.size() != 4) return;
@@ -78,16 +47,16 @@ Model::Piece read_piece(std::string_view message) {
 
 Model read_model(std::string_view bytes) {
   Model model;
-  for_each_field(bytes, [&](const Field& part) {
+  for_each_field(bytes, [&](const ProtoField& part) {
     if (part.id == 1) model.pieces.push_back(read_piece(part.bytes));
     if (part.id == 2)
-      for_each_field(part.bytes, [&](const Field& field) {
+      for_each_field(part.bytes, [&](const ProtoField& field) {
         if (field.id == 3) model.type = field.number;
         if (field.id == 24) model.blank_at_the_end = field.number != 0;
         if (field.id == 35) model.byte_fallback = field.number != 0;
       });
     if (part.id == 3)
-      for_each_field(part.bytes, [&](const Field& field) {
+      for_each_field(part.bytes, [&](const ProtoField& field) {
         if (field.id == 2) model.normalizes = !field.bytes.empty();
         if (field.id == 3) model.adds_blank = field.number != 0;
         if (field.id == 4) model.removes_blanks = field.number != 0;

@@ -62,14 +62,19 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path_or_name) {
   return read_tokenizer_json(path);
 }
 
-Encoding Tokenizer::encode_pair(std::string_view text, std::optional<std::string_view> pair,
-                                bool add_special_tokens) const {
-  Encoding out;
-  encode(text, out.ids, add_special_tokens);
-  out.type_ids.assign(out.ids.size(), 0);
-  if (pair) encode(*pair, out.ids, add_special_tokens);
+Encoding Tokenizer::post_process(const std::vector<TokenId>& text, const std::vector<TokenId>* pair, bool) const {
+  Encoding out{.ids = text, .type_ids = std::vector<TokenId>(text.size(), 0)};
+  if (pair) out.ids.insert(out.ids.end(), pair->begin(), pair->end());
   out.type_ids.resize(out.ids.size(), 1);
   return out;
+}
+
+Encoding Tokenizer::encode_pair(std::string_view text, std::optional<std::string_view> pair,
+                                bool add_special_tokens) const {
+  std::vector<TokenId> first, second;
+  encode(text, first, false);
+  if (pair) encode(*pair, second, false);
+  return post_process(first, pair ? &second : nullptr, add_special_tokens);
 }
 
 std::string clean_up_blanks(std::string text) {

@@ -35,10 +35,13 @@ class Tokenizer {
 
   /// Appends the ids of `text` to `out`. `add_special_tokens`: what the tokenizer's post-processor adds (bos, eos).
   virtual void encode(std::string_view text, std::vector<TokenId>& out, bool add_special_tokens = false) const = 0;
-  /// The ids of a text, or of a pair of texts in one sequence, as the tokenizer's post-processor puts them together
-  /// (where it has none: one encoded text after the other, of types 0 and 1).
-  virtual Encoding encode_pair(std::string_view text, std::optional<std::string_view> pair,
-                               bool add_special_tokens = true) const;
+  /// Puts together what was encoded of a text and, where it is not null, of a second one, each without special tokens:
+  /// the tokenizer's post-processor. Where it has none: one after the other, of types 0 and 1.
+  virtual Encoding post_process(const std::vector<TokenId>& text, const std::vector<TokenId>* pair,
+                                bool add_special_tokens = true) const;
+  /// The ids of a text, or of a pair of texts, in one sequence.
+  Encoding encode_pair(std::string_view text, std::optional<std::string_view> pair,
+                       bool add_special_tokens = true) const;
   /// What encode() with `add_special_tokens` puts before a text (bos); mostly nothing.
   virtual std::vector<TokenId> prefix() const { return {}; }
   /// The text of `ids`; a byte sequence that is not UTF-8 comes out as U+FFFD.

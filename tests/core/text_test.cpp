@@ -1,3 +1,4 @@
+#include "core/error.h"
 #include "core/suggest.h"
 #include "core/utf8.h"
 #include "test.h"
@@ -35,6 +36,15 @@ TEST_CASE("what a terminal would obey is spelt out") {
   CHECK(printable("\xc2\x9b"
                   "2J") == "\\xc2\\x9b2J");  // CSI as one character
   CHECK(printable("half \xe9\xbb") == "half \\xe9\\xbb");
+  CHECK(one_line("a\tb\r\n\x1b[2J 黃帝") == "a\\tb\\r\\n\\x1b[2J 黃帝");
+  CHECK(in_quotes("黃\n") == "'黃\\n'");
+  CHECK(in_quotes(std::string(1000, 'x')) == "'" + std::string(80, 'x') + "'");
+}
+
+TEST_CASE("an error is one line, whatever a file put into it") {
+  const Error error(Exit::file, {.what = "a key '\x1b[2J\n\xff'", .where = "some\nfile", .got = "1\n2"});
+  CHECK(error.what() == std::string("some\\nfile: a key '\\x1b[2J\\n\\xff': got 1\\n2"));
+  CHECK(error.parts().got == "1\n2");
 }
 
 TEST_CASE("the nearest name") {

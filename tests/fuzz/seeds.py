@@ -2,6 +2,7 @@
 those of one target."""
 
 import json
+import re
 import struct
 import sys
 from pathlib import Path
@@ -66,14 +67,26 @@ def gguf_seeds():
            ("tokenizer.ggml.tokens", "[str", ["<s>", "H", "e", "l", "o", "Ġ", "ll", "He", "1"]),
            ("tokenizer.ggml.token_type", "[i32", [3] + [1] * 8), ("tokenizer.ggml.merges", "[str", ["l l", "H e"]),
            ("tokenizer.ggml.bos_token_id", "u32", 0), ("tokenizer.ggml.eos_token_id", "u32", 0),
-           ("tokenizer.chat_template", "str", "{{ messages }}"), ("llama.block_count", "u32", 1)]
+           ("tokenizer.chat_template", "str", "{{ messages }}"), ("tokenizer.chat_template.tool_use", "str", "{{ tools }}"), ("llama.block_count", "u32", 1)]
     pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)] + ["▁", "H", "e", "▁H", "▁He"]
     spm = [("general.architecture", "str", "llama"), ("tokenizer.ggml.model", "str", "llama"), ("tokenizer.ggml.tokens", "[str", pieces),
            ("tokenizer.ggml.scores", "[f32", [0.0] * 259 + [-1.0, -2.0, -3.0, -0.5, -0.25]),
            ("tokenizer.ggml.token_type", "[i32", [2, 3, 3] + [6] * 256 + [1] * 5), ("tokenizer.ggml.add_bos_token", "bool", True)]
     tensors = [("token_embd.weight", [32, 9], 0, 32 * 9 * 4), ("blk.0.attn_q.weight", [32, 32], 8, 34 * 32), ("x.bias", [32], 1, 64)]
+    def shape(name, **more):
+        keys = {"block_count": 1, "context_length": 16, "embedding_length": 32, "feed_forward_length": 32, "attention.head_count": 2,
+                "attention.layer_norm_rms_epsilon": 1e-5, "attention.layer_norm_epsilon": 1e-5, "rope.freq_base": 1e4, **more}
+        kinds = {int: "u32", float: "f32", str: "str"}
+        return [("general.architecture", "str", name)] + [(f"{name}.{key}", kinds[type(value)], value) for key, value in keys.items()]
+    blocks = [("2", 18, 32), ("3", 20, 32), ("6", 22, 32), ("7", 24, 32), ("8", 34, 32), ("10", 84, 256), ("11", 110, 256), ("12", 144, 256),
+              ("13", 176, 256), ("14", 210, 256), ("15", 292, 256), ("1", 2, 1), ("30", 2, 1)]  # type, bytes and elements of a block
     yield "bpe", gguf(bpe, tensors)
     yield "sentencepiece", gguf(spm)
+    yield "types", gguf(shape("llama"), [(kind, [2 * elements], int(kind), 2 * size) for kind, size, elements in blocks])
+    for name in ("llama", "qwen3", "gpt2", "gemma2", "gemma3"):
+        yield f"shape of {name}", gguf(shape(name, **{"attention.sliding_window": 8}), tensors)
+    yield "yarn", gguf(shape("llama", **{"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0, "rope.scaling.original_context_length": 8}), tensors)
+    yield "factors", gguf(shape("llama"), tensors + [("rope_freqs.weight", [8], 0, 32)])
     yield "empty", gguf([])
     yield "cut", gguf(bpe, tensors)[:200]
     yield "many tensors", gguf(bpe, tensors, count=1 << 60)
@@ -136,12 +149,26 @@ def field(number, value):
     return varint(number << 3 | 2) + varint(len(raw)) + raw
 
 
-def sentencepiece_model(pieces, model_type, **trainer):
-    """pieces: (text, score, type); types: 1 normal, 2 unknown, 3 control, 6 byte."""
+def charsmap(units, texts):
+    """A normalization table: a double array, then texts."""
+    return struct.pack(f"<{len(units) + 1}I", 4 * len(units), *units) + b"".join(text.encode() + b"\0" for text in texts)
+
+
+def small_charsmap():
+    """A becomes b."""
+    units = [0] * 512
+    units[0] = 256 << 10  # what follows begins at 256
+    units[256 ^ ord("A")] = ord("A") | 1 << 8 | (256 ^ ord("A") ^ 300) << 10  # has a value, at 300
+    units[300] = 1 << 31 | 0
+    return charsmap(units, ["b", "é"])
+
+
+def sentencepiece_model(pieces, model_type, table=b"", **trainer):
+    """pieces: (text, score, type); types: 1 normal, 2 unknown, 3 control, 6 byte. `table`: charsmap()."""
     out = b"".join(field(1, field(1, text) + field(2, score) + field(3, kind)) for text, score, kind in pieces)
     settings = {3: model_type, 4: len(pieces), 40: 0, 41: 1, 42: 2, 43: (1 << 64) - 1, **{int(k[1:]): v for k, v in trainer.items()}}
     out += field(2, b"".join(field(number, value) for number, value in settings.items()))
-    return out + field(3, field(1, "identity") + field(3, 1) + field(4, 0) + field(5, 1))
+    return out + field(3, field(1, "identity") + field(2, table) + field(3, 1) + field(4, 0) + field(5, 1))
 
 
 def sentencepiece_seeds():
@@ -150,6 +177,8 @@ def sentencepiece_seeds():
     as_bytes = [(f"<0x{i:02X}>", 0.0, 6) for i in range(256)]
     yield "unigram", sentencepiece_model(base + words, 1)
     yield "bpe", sentencepiece_model(base + as_bytes + words, 2, _35=1)
+    yield "table", sentencepiece_model(base + words, 1, small_charsmap())
+    yield "table that leads outside", sentencepiece_model(base + words, 1, charsmap([1 << 30] * 256, ["b"]))
     yield "no unknown", sentencepiece_model(words, 1)
     yield "twice", sentencepiece_model(base + words + words, 2)
     yield "cut", sentencepiece_model(base + words, 1)[:40]
@@ -177,9 +206,21 @@ def jinja_seeds():
 
 
 def write(name, folder):
-    for seed, content in globals()[name + "_seeds"]():
+    """Returns the contents."""
+    seeds = dict(globals()[name + "_seeds"]())
+    for seed, content in seeds.items():
         (Path(folder) / (seed.replace(" ", "-") + ".seed")).write_bytes(content)
+    return seeds.values()
+
+
+def write_dictionary(seeds, path):
+    """The words of a language for libFuzzer."""
+    words = {word for seed in seeds for word in re.findall(rb'"[\w ]{2,24}": ?|"[\w ]{2,24}"|\w{2,24}|[{(%]{2}|[%)}]{2}', seed)}
+    escaped = ("".join(chr(b) if 32 < b < 127 and b not in b'"\\\\' else f"\\x{b:02x}" for b in word) for word in sorted(words))
+    path.write_text("".join(f'"{word}"\n' for word in escaped))
 
 
 if __name__ == "__main__":
-    write(sys.argv[1], sys.argv[2])
+    made = write(sys.argv[1], sys.argv[2])
+    if sys.argv[1] in ("tokenizer_json", "jinja"):
+        write_dictionary(made, Path(sys.argv[2] + ".dict"))

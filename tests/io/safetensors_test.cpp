@@ -62,7 +62,7 @@ TEST_CASE("a file that is not whole or not valid is refused, and the message say
   CHECK(says(tensor("3", 0), "tensor 'w' is not described"));
   CHECK(says(tensor(R"({"dtype":"F32","shape":[1]})", 4), "tensor 'w' must have"));
   CHECK(says(tensor(R"({"dtype":"F31","shape":[1],"data_offsets":[0,4]})", 4),
-             "tensor 'w' has an unknown dtype: got F31"));
+             "tensor 'w' has an unknown dtype: got 'F31'"));
   CHECK(says(tensor(R"({"dtype":"F32","shape":[-1],"data_offsets":[0,4]})", 4), "tensor 'w' has a dimension"));
   CHECK(says(tensor(R"({"dtype":"F32","shape":[1.5],"data_offsets":[0,4]})", 4), "tensor 'w' has a dimension"));
   CHECK(says(tensor(R"({"dtype":"F32","shape":[4294967296,4294967296,2],"data_offsets":[0,4]})", 4), "more elements"));

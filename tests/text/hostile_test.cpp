@@ -97,6 +97,64 @@ TEST_CASE("a broken tokenizer.json is an error that says where") {
   }
 }
 
+TEST_CASE("merges that go in a circle come to an end") {
+  // Every piece is made of others in every way and again, and of itself with nothing left to put beside it.
+  const auto tokenizer = parse_tokenizer_json(
+      R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "ba": 3, "aba": 4, "bab": 5, "abab": 6}, "merges": [
+      ["ab", "ab"], ["aba", "b"], ["a", "bab"], ["ab", "a"], ["a", "ba"], ["b", "ab"], ["ba", "b"], ["b", "a"], ["a", "b"],
+      ["ab", "ab"], ["a", "b"], ["b", "a"], ["aba", "b"]]}})",
+      "some/tokenizer.json", {});
+  const auto begin = std::chrono::steady_clock::now();
+  for (const size_t count : {1, 2, 3, 17, 300'000}) {
+    const std::string text = repeated("ab", count) + "a";
+    std::vector<TokenId> ids;
+    tokenizer->encode(text, ids, false);
+    std::string spelled;
+    for (const TokenId id : ids) spelled += tokenizer->id_to_token(id);
+    CHECK((spelled == text));  // too long to be shown
+  }
+  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(5));
+}
+
+TEST_CASE("a pattern that takes for ever is a fault of the file") {
+  const auto tokenizer = parse_tokenizer_json(
+      with_model(R"("pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(?:a|aa|aaa)+[bc]"}, "behavior": "Isolated",
+                 "invert": false})"),
+      "some/tokenizer.json", {});
+  std::vector<TokenId> ids;
+  try {
+    tokenizer->encode(std::string(5000, 'a'), ids, false);
+    FAIL("no error");
+  } catch (const Error& e) {
+    CHECK(e.exit() == Exit::file);
+    CHECK(e.parts().where == "some/tokenizer.json");
+  }
+}
+
+TEST_CASE("a table that a reader may walk without looking leads nowhere outside") {
+  const auto table = [](std::vector<uint32_t> units, const std::string& texts) {
+    units.insert(units.begin(), static_cast<uint32_t>(4 * units.size()));
+    return std::string(reinterpret_cast<const char*>(units.data()), 4 * units.size()) + texts;
+  };
+  std::vector<uint32_t> units(512);
+  units[0] = 256 << 10;
+  units[256 ^ 'A'] = 'A' | 1 << 8 | (256 ^ 'A' ^ 300) << 10;  // its value stands at 300
+  units[300] = 1u << 31 | 2;
+  const std::string texts("x\0b\0", 4);
+  CHECK(problem_of_charsmap(table(units, texts)).empty());
+  CHECK(problem_of_charsmap("").find("header") != std::string::npos);
+  CHECK(problem_of_charsmap(table(units, "\xff")).find("UTF-8") != std::string::npos);
+  const auto with = [&](size_t at, uint32_t unit) {
+    auto changed = units;
+    changed[at] = unit;
+    return problem_of_charsmap(table(changed, texts));
+  };
+  CHECK(with(300, 1u << 31 | 5).find("behind its texts") != std::string::npos);
+  CHECK(with(0, 512u << 10).find("points outside") != std::string::npos);
+  CHECK(with(7, ~0u >> 1).find("points outside") != std::string::npos);
+  CHECK(problem_of_charsmap(table({0, 0}, texts)).find("points outside") != std::string::npos);  // a byte leads beyond
+}
+
 TEST_CASE("a table of normalization may be anything, texts come out whole") {
   std::mt19937 random(11);
   for (int round = 0; round < 300; ++round) {

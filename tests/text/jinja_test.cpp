@@ -134,6 +134,8 @@ TEST_CASE("a hostile template is one clear error within a second") {
        "{% set ns = namespace() %}{% set ns.a = ns %}{% for i in range(3000) %}{% set ns.b = [ns] %}{% endfor %}{{ "
        "ns.b == [ns, 1] "
        "}}{{ ns.nothing.x }}"},
+      {"namespaces in namespaces",
+       "{% set ns = namespace() %}{% for i in range(100000) %}{% set ns.a = namespace(a=ns.a) %}{% endfor %}{{ ns }}"},
       {"escapes of strings", "{{ ('%s' * 100000) % ('a' * 100000,) }}"},
   };
   for (const auto& [name, source] : cases) {

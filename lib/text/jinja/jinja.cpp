@@ -1,5 +1,7 @@
 #include "text/jinja/jinja.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/utf8.h"
 #include "text/jinja/interpreter.h"
@@ -8,13 +10,13 @@
 namespace llmtk::text::jinja {
 namespace {
 
-/// A message on one line, of a length that can be read: a template may say anything.
-std::string one_line(const std::string& message) {
+/// A message of a length that can be read: a template may say anything.
+std::string shortened(std::string message) {
   constexpr int kMostColumns = 400;
-  const std::string whole = printable(message);
-  std::string line;
-  for (const char c : cut_to_width(whole, kMostColumns)) line += c == '\n' ? ' ' : c;
-  return line.size() < whole.size() ? line + "..." : line;
+  std::ranges::replace(message, '\n', ' ');
+  const std::string line = one_line(message);
+  const std::string_view cut = cut_to_width(line, kMostColumns);
+  return cut.size() < line.size() ? std::string(cut) + "..." : line;
 }
 
 }  // namespace
@@ -51,8 +53,8 @@ Rendered Template::render(const Dict& variables, const RenderLimits& limits, std
     const std::string where = parsed_->where + ":" + std::to_string(line) + ":" + std::to_string(column);
     if (e.refused)
       throw Error(Exit::data,
-                  {.what = "the chat template refuses these messages: " + one_line(e.what), .where = where});
-    throw Error(Exit::file, {.what = one_line(e.what), .where = where, .hint = e.hint});
+                  {.what = "the chat template refuses these messages: " + shortened(e.what), .where = where});
+    throw Error(Exit::file, {.what = shortened(e.what), .where = where, .hint = e.hint});
   }
 }
 

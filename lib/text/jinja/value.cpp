@@ -16,8 +16,7 @@ namespace {
 constexpr int kMaxDepth = 200;
 
 int checked_depth(int depth) {
-  if (depth > kMaxDepth)
-    throw TemplateError{.what = "lists or dicts are nested deeper than " + std::to_string(kMaxDepth)};
+  if (depth > kMaxDepth) throw TemplateError{.what = "values are nested deeper than " + std::to_string(kMaxDepth)};
   return depth;
 }
 
@@ -35,6 +34,11 @@ Kind key_kind(const Value& key) {
 }
 
 }  // namespace
+
+Work::Level::Level(Work& work) : work_(work) {
+  checked_depth(work.levels_ + 1);
+  ++work.levels_;
+}
 
 void Work::exhausted() {
   left_ = 0;
@@ -323,6 +327,7 @@ std::string repr_dict(const Dict& dict, Work& work) {
 
 std::string repr(const Value& value, Work& work) {
   work.spend();
+  const Work::Level level(work);
   switch (value.kind()) {
     case Kind::undefined:
       return "Undefined";

@@ -32,9 +32,23 @@ class Work {
   }
   void spend_bytes(size_t bytes) { spend(bytes / 64 + 1); }
 
+  /// Values within values, one level deeper as long as it lives. Throws TemplateError where that is too deep: lists
+  /// and dicts never are, but namespaces hold each other as a template likes.
+  class Level {
+   public:
+    explicit Level(Work& work);
+    ~Level() { --work_.levels_; }
+    Level(const Level&) = delete;
+    Level& operator=(const Level&) = delete;
+
+   private:
+    Work& work_;
+  };
+
  private:
   [[noreturn]] void exhausted();
   uint64_t left_;
+  int levels_ = 0;
 };
 
 class Value;
