@@ -40,6 +40,9 @@ class Scripts(unittest.TestCase):
         self.assertIn("kills [COUNT]", output(SOURCE / "scripts" / "soak", "--help"))
         self.assertIn("not 'nonsense'", output(SOURCE / "scripts" / "soak", "nonsense", code=2))
         self.assertIn("too many words: 7", output(SOURCE / "scripts" / "soak", "kills", "3", "7", code=2))
+        self.assertIn("too many words: 7", output(SOURCE / "scripts" / "soak", "kills", "3", "--preset", "dev", "7", code=2))
+        self.assertIn("a preset of its own", output(SOURCE / "scripts" / "soak", "--preset", "dev", "fuzz", "jinja", code=2))
+        self.assertIn("no option --nope", output(SOURCE / "scripts" / "soak", "fuzz", "--nope", code=2))
 
     def test_set_up_installs_what_the_sources_include(self):
         if not shutil.which("dpkg-query"):
