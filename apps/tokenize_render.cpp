@@ -69,7 +69,7 @@ std::vector<Conversation> read_conversations(const std::vector<std::string>& fil
   if (files.empty()) {
     if (::isatty(STDIN_FILENO)) log::info("reading from standard input; end with Ctrl-D");
     const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
-    const bool lines = ChatJson::accept(text.substr(0, text.find('\n')));  // the first line stands alone
+    const bool lines = !ChatJson::accept(text) && ChatJson::accept(text.substr(0, text.find('\n')));
     append(lines ? conversations_of_lines(text, "stdin") : conversations_of_text(text, "stdin"));
   }
   if (all.empty()) throw Error(Exit::data, {.what = "no conversations", .where = files.empty() ? "stdin" : files[0]});
@@ -173,9 +173,10 @@ void add_render_command(CLI::App& app, TokenizeContext& context) {
       "  llmtk tokenize render -t my-model --add-generation-prompt --ids <<< '[{\"role\": \"user\", \"content\": "
       "\"Hi\"}]'\n"
       "  llmtk tokenize render -t my-model --json --tools tools.json --set enable_thinking=false chats.jsonl");
-  sub->callback([&context, options] {
-    context.run = [&context, options] {
+  sub->callback([&context, options, sub] {
+    context.run = [&context, options, sub] {
       options->json = context.common.json;
+      if (options->json) refuse_idle(*sub, {"--ids"}, "with --json, which holds them");
       return render(*options);
     };
   });

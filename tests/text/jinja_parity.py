@@ -1,6 +1,6 @@
 """Templates rendered here and by Jinja2 as transformers sets it up: byte for byte the same texts, the same generation blocks,
-and errors where there are errors. Chat templates in the style of each family (chat_templates.py; trl's own too where it is
-installed) over many conversations, then templates and expressions made at random."""
+and errors where there are errors. Chat templates in the style of each family (chat_templates.py) and the real ones that trl
+carries over many conversations, then templates and expressions made at random."""
 
 import copy
 import importlib.util
@@ -221,11 +221,18 @@ def compare(what, cases):
     return counts
 
 
+def trl_templates():
+    found = importlib.util.find_spec("trl")  # looked for, not run: what it depends on is not there
+    if not found:
+        sys.exit("trl is not installed: scripts/bootstrap --peers")
+    paths = sorted(Path(found.origin).parent.glob("chat_templates/*.jinja"))
+    assert len(paths) > 20, paths
+    return paths
+
+
 def main():
     templates = dict(chat_templates.ALL)
-    if (found := importlib.util.find_spec("trl")) and found.origin:
-        for path in sorted(Path(found.origin).parent.glob("chat_templates/*.jinja")):
-            templates[path.name] = path.read_text()
+    templates |= {path.name: path.read_text() for path in trl_templates()}
     chats = [(template, variables) for template in templates.values() for variables in conversations()]
     of_chats = compare("chat templates", chats)
     of_random = compare("made-up templates", [(template, NAMES) for template in made_up(int(os.environ.get("LLMTK_JINJA_CASES", 1000)))])

@@ -2,6 +2,7 @@
 argument over real ones, and with GPT-2's vocabulary among the tokenizers: both are in the folder that LLMTK_TEST_DATA names."""
 
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -54,6 +55,32 @@ def sentencepiece_like(corpus, vocab_size, split_words, metaspace=None, **model)
     return tokenizer
 
 
+def gemma_like(corpus):
+    """As Gemma's tokenizer.json: blanks are spelled, none is put in front, runs of line ends and blanks are tokens of their own."""
+    blank = "\u2581"
+    tokenizer = sentencepiece_like(corpus, 1500, False, byte_fallback=True, fuse_unk=True)
+    tokenizer.normalizer = normalizers.Replace(" ", blank)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(blank, " "), decoders.ByteFallback(), decoders.Fuse()])
+    runs = ["\n" * n for n in range(2, 6)] + [blank * n for n in range(2, 6)] + ["<b>", "</b>", "[toxicity=0]"]
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in runs])
+    tokenizer.add_special_tokens(["<pad>", "<mask>", "<start_of_turn>", "<end_of_turn>"])
+    return tokenizer
+
+
+def circles():
+    """Merges given twice and in an order that no training finds."""
+    rng, tokens, merges = random.Random(4), ["a", "b", " ", "e"], []
+    for _ in range(60):
+        left, right = rng.choice(tokens), rng.choice(tokens)
+        if len(left + right) < 6:
+            merges.append((left, right))
+            tokens += [left + right] if left + right not in tokens else []
+    merges += rng.sample(merges, 9)
+    rng.shuffle(merges)
+    return Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+
+
 def gpt2(folder):
     tokenizer = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
     tokenizer.pre_tokenizer, tokenizer.decoder = byte_level(), decoders.ByteLevel()
@@ -77,9 +104,14 @@ def cases(corpus):
     added = train(byte_level(), corpus, 1200, [eos])
     added.add_tokens([AddedToken("<think>", lstrip=True, rstrip=True), AddedToken("fox", single_word=True), "世界"])
     yield "added-tokens", added
+    groups = train(pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"(?:\p{L}|\p{M})+|(\s|\p{P})+|\p{N}"), "isolated"),
+                                            byte_level(use_regex=False)]), corpus, 1000, [eos])
+    yield "groups that repeat", groups
+    yield "merges in circles", circles()
     fallback = dict(byte_fallback=True, fuse_unk=True)
     yield "llama2-like", sentencepiece_like(corpus, 2500, True, **fallback)
     yield "llama2-like, merges across words", sentencepiece_like(corpus[:25], 1500, False, **fallback)
+    yield "gemma-like", gemma_like(corpus[:25])
     yield "metaspace", sentencepiece_like(corpus, 2000, True, metaspace="always", byte_fallback=True)
     yield "metaspace first, unknown tokens fused", sentencepiece_like(corpus[:40], 700, True, metaspace="first", fuse_unk=True)
     yield "metaspace first, unknown tokens single", sentencepiece_like(corpus[:40], 700, True, metaspace="first")
