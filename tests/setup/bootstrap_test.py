@@ -91,7 +91,7 @@ class Bootstrap(unittest.TestCase):
         self.assertEqual(self.bootstrap(), "")  # the whole is good for the share
         self.bootstrap("--peers")
         self.assertIn(self.version("PEERS"), self.installed()[-1])
-        self.assertIn("--no-deps " + self.version("PEER_MODELS"), self.installed()[-2])
+        self.assertIn("--no-deps " + self.version("PEER_FILES"), self.installed()[-2])
         self.assertEqual(len(self.installed()), 5)
         self.assertEqual(self.bootstrap("--peers"), "")
 
