@@ -49,6 +49,30 @@ Error of_a_library(const std::exception& e) {
                                : ""});
 }
 
+/// CLI11 takes a word in brackets for a list of words. One that ends with this is none.
+constexpr std::string_view kWholeWord = "\x1e\x1f";
+
+/// The words of a command line in the order that CLI11 wants, the last one first.
+std::vector<std::string> words_of(int argc, char** argv) {
+  std::vector<std::string> words;
+  for (int i = argc - 1; i > 0; --i) {
+    words.emplace_back(argv[i]);
+    if (words.back().starts_with('[') && words.back().ends_with(']')) words.back() += kWholeWord;
+  }
+  return words;
+}
+
+std::string without_mark(std::string word) {
+  for (size_t at; (at = word.find(kWholeWord)) != word.npos;) word.erase(at, kWholeWord.size());
+  return word;
+}
+
+void take_marks_off(CLI::App& app) {
+  for (CLI::Option* option : app.get_options())
+    if (option->get_expected_max() > 0) option->transform(without_mark);
+  for (CLI::App* sub : app.get_subcommands([](CLI::App*) { return true; })) take_marks_off(*sub);
+}
+
 }  // namespace
 
 std::string version() { return LLMTK_VERSION; }
@@ -60,13 +84,22 @@ void add_common_options(CLI::App& app, CommonOptions& options, const std::string
   if (!examples.empty()) app.footer("Examples:\n" + examples);
 }
 
+void refuse_idle(const CLI::App& app, std::initializer_list<const char*> flags, const std::string& because) {
+  for (const char* flag : flags)
+    if (app.count(flag) > 0)
+      throw Error(Exit::usage,
+                  {.what = std::string(flag) + " has no effect " + because, .hint = "leave one of them out"});
+}
+
 int run_app(CLI::App& app, CommonOptions& options, int argc, char** argv, const std::function<int()>& body) {
   try {
-    app.parse(argc, argv);
+    take_marks_off(app);
+    app.parse(words_of(argc, argv));
   } catch (const CLI::Success& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    return report(options, Exit::usage, {.what = e.what(), .hint = "--help lists the options"}, e.what());
+    const std::string what = without_mark(e.what());
+    return report(options, Exit::usage, {.what = what, .hint = "--help lists the options"}, what.c_str());
   }
   try {
     log::set_level(log::parse_level(options.log_level));

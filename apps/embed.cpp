@@ -37,7 +37,8 @@ struct Options {
   CommonOptions common;
   ModelOptions model;
   EmbedInputOptions input;
-  std::string pooling, prefix, prompt_name, output;
+  std::string pooling, output;
+  std::optional<std::string> prefix, prompt_name;
   std::optional<bool> normalize;
   std::optional<int64_t> max_length;
   int64_t batch_size = 32;
@@ -67,7 +68,9 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--max-length", o.max_length, "Longer texts are cut, in tokens, special ones counted")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
       ->group(how);
-  auto* prefix = app.add_option("--prefix", o.prefix, "Put this before every text")->group(how);
+  auto* prefix = app.add_option("--prefix", o.prefix,
+                                "Put this before every text; \"\": nothing, whatever the model's default prompt")
+                     ->group(how);
   app.add_option("--prompt-name", o.prompt_name, "Put this prompt of the model's before every text")
       ->group(how)
       ->excludes(prefix);
@@ -99,8 +102,8 @@ models::SentenceEncoder resolve(const Options& o) {
 
 /// What stands before every text.
 std::string prefix_of(const Options& o, const models::SentenceEncoder& encoder) {
-  if (!o.prefix.empty()) return o.prefix;
-  const std::string name = o.prompt_name.empty() ? encoder.default_prompt_name : o.prompt_name;
+  if (o.prefix) return *o.prefix;
+  const std::string name = o.prompt_name.value_or(encoder.default_prompt_name);
   if (name.empty()) return "";
   const auto found = encoder.prompts.find(name);
   if (found == encoder.prompts.end()) {
@@ -119,11 +122,8 @@ class Cutter {
  public:
   Cutter(const OpenEncoder& open, const std::optional<int64_t>& max_length, const models::SentenceEncoder& encoder)
       : open_(open) {
-    std::vector<text::TokenId> around;
-    open.tokenizer->encode("", around, /*add_special_tokens=*/true);
-    const size_t before = open.tokenizer->prefix().size();
-    if (before < around.size()) after_.assign(around.begin() + static_cast<int64_t>(before), around.end());
-    const int64_t most = open.model->max_positions(), least = static_cast<int64_t>(around.size()) + 1;
+    const auto special = open.tokenizer->post_process({}, nullptr).ids.size();
+    const int64_t most = open.model->max_positions(), least = static_cast<int64_t>(special) + 1;
     if (max_length && (*max_length > most || *max_length < least))
       throw Error(Exit::usage,
                   {.what = "--max-length is out of range",
@@ -133,21 +133,19 @@ class Cutter {
   }
 
   std::vector<text::TokenId> ids(const InputText& input, const std::string& prefix, bool& truncated) const {
-    auto ids = encode_text(*open_.tokenizer, prefix + input.text, /*add_special_tokens=*/true, input.where);
+    auto [encoding, cut] = encoder_input(
+        *open_.tokenizer, encode_text(*open_.tokenizer, prefix + input.text, /*add_special_tokens=*/false, input.where),
+        /*pair=*/nullptr, /*add_special_tokens=*/true, longest_);
+    auto& ids = encoding.ids;
     check_ids(open_, ids, input.where);
-    truncated = ids.size() > longest_;
-    if (truncated) {
-      ids.resize(longest_ - after_.size());
-      ids.insert(ids.end(), after_.begin(), after_.end());
-    }
+    truncated = cut;
     if (ids.empty()) throw Error(Exit::data, {.what = "the text has no tokens", .where = input.where});
-    return ids;
+    return std::move(ids);
   }
   size_t longest() const { return longest_; }
 
  private:
   const OpenEncoder& open_;
-  std::vector<text::TokenId> after_;
   size_t longest_;
 };
 
@@ -284,5 +282,9 @@ int main(int argc, char** argv) {
   CLI::App app("Turns texts into vectors with an encoder", "llmtk embed");
   Options options;
   add_options(app, options);
-  return run_app(app, options.common, argc, argv, [&] { return run(options); });
+  return run_app(app, options.common, argc, argv, [&] {
+    if (!options.input.texts.empty()) refuse_idle(app, {"--text-field", "--document"}, "with --text");
+    if (options.input.files.empty()) refuse_idle(app, {"--document"}, "on standard input, where a line is a text");
+    return run(options);
+  });
 }

@@ -174,7 +174,7 @@ int run_chat(const Options& o, const generate::GenerationConfig& config) {
   ChatOptions chat = o.chat;
   chat.turns = o.prompts;
   chat.json = o.common.json;
-  return llmtk::run_chat(chat, o.model, config);
+  return llmtk::run_chat(chat, o.model, o.flags, config);
 }
 
 int run(const Options& o) {
@@ -185,6 +185,7 @@ int run(const Options& o) {
   const auto prompts = read_prompts(o.prompts, o.prompts_file);
   const auto start = Clock::now();
   const OpenModel open = open_model(o.model);
+  check_flags(o.flags, *open.model);
   generate::adopt_special_tokens(config, *open.tokenizer);
   generate::Timings timings;
   generate::GenerateOptions options{.batch_size = o.batch_size, .logprobs = o.common.json, .timings = &timings};
@@ -236,6 +237,7 @@ int main(int argc, char** argv) {
   add_options(app, options);
   return run_app(app, options.common, argc, argv, [&] {
     check_chat_options(app, options.chat);
+    if (options.common.json) refuse_idle(app, {"--return-full-text"}, "with --json, which holds the prompt");
     return options.fill_mask ? run_fill_mask(app, options) : run(options);
   });
 }

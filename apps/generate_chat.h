@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "generate/config.h"
+#include "generate_flags.h"
 #include "open_model.h"
 
 namespace llmtk {
@@ -29,6 +30,7 @@ void check_chat_options(const CLI::App& app, const ChatOptions& options);
 /// Answers turn by turn until the input ends or says /exit. `config` without max_new_tokens and max_length: answers are
 /// as long as the model can see. The text and the cache of one turn are kept for the next. Throws Error(data) for a
 /// turn that cannot be answered; in a terminal that is said, and the conversation goes on without it.
-int run_chat(const ChatOptions& options, const ModelOptions& model, generate::GenerationConfig config);
+int run_chat(const ChatOptions& options, const ModelOptions& model, const GenerationFlags& flags,
+             generate::GenerationConfig config);
 
 }  // namespace llmtk

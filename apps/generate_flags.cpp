@@ -4,6 +4,7 @@
 #include <random>
 
 #include "core/error.h"
+#include "nn/seq2seq_model.h"
 
 namespace llmtk {
 namespace {
@@ -112,8 +113,11 @@ void refuse_idle_flags(const GenerationFlags& f, const generate::GenerationConfi
   };
   if (!config.do_sample) refuse(of_sampling, "sampling", "add --do-sample");
   if (config.num_beams == 1) refuse(of_beams, "beams", "add --num-beams");
-  if (f.min_length && f.min_new_tokens)
-    throw Error(Exit::usage, {.what = "--min-length has no effect beside --min-new-tokens", .hint = "leave one out"});
+  const auto refuse_both = [](bool given, const char* message) {
+    if (given) throw Error(Exit::usage, {.what = message, .hint = "leave one out"});
+  };
+  refuse_both(f.min_length && f.min_new_tokens, "--min-length has no effect beside --min-new-tokens");
+  refuse_both(f.max_length && f.max_new_tokens, "--max-length has no effect beside --max-new-tokens");
 }
 
 /// A value that is written as it stands in generation_config.json.
@@ -200,6 +204,13 @@ void apply_flags(const GenerationFlags& f, generate::GenerationConfig& config) {
   refuse_idle_flags(f, config);
   config.seed = f.seed.value_or(config.do_sample ? std::random_device{}() : 0);
   config.validate();
+}
+
+void check_flags(const GenerationFlags& flags, const nn::Model& model) {
+  if (flags.decoder_start_token_id && !dynamic_cast<const nn::Seq2SeqModel*>(&model))
+    throw Error(Exit::usage, {.what = "--decoder-start-token-id has no effect on " + std::string(model.kind()),
+                              .expected = "an encoder-decoder",
+                              .hint = "a decoder goes on with its prompt"});
 }
 
 }  // namespace llmtk

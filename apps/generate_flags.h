@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "generate/config.h"
+#include "nn/model.h"
 
 namespace llmtk {
 
@@ -40,5 +41,7 @@ void add_generation_flags(CLI::App& app, GenerationFlags& flags);
 /// Puts the flags over `config`, draws a seed where one is needed and none given, and validates. Throws Error(usage)
 /// for a value out of range, and for a flag that would have no influence.
 void apply_flags(const GenerationFlags& flags, generate::GenerationConfig& config);
+/// Throws Error(usage) for a flag that would have no influence on this model.
+void check_flags(const GenerationFlags& flags, const nn::Model& model);
 
 }  // namespace llmtk

@@ -191,6 +191,16 @@ void encode_pairs(const text::Tokenizer& tokenizer, const EncodeOptions& options
   }
 }
 
+void refuse_idle_flags(const CLI::App& app, const EncodeOptions& options) {
+  if (options.json) refuse_idle(app, {"--show"}, "with --json, which gives ids and tokens");
+  if (!options.pair_field.empty()) {
+    refuse_idle(app, {"--bad-lines", "--threads", "--document"}, "with --pair-field");
+  } else if (options.files.empty()) {
+    refuse_idle(app, {"--text-field", "--threads"}, "without files");
+    if (!options.texts.empty()) refuse_idle(app, {"--document"}, "on texts of the command line");
+  }
+}
+
 int encode(const EncodeOptions& options) {
   if (!options.pair_field.empty()) {
     encode_pairs(*text::load_tokenizer(options.tokenizer), options);
@@ -291,9 +301,10 @@ void add_encode_command(CLI::App& app, TokenizeContext& context) {
       "  llmtk tokenize encode -t gpt2-folder --show tokens \"Hello, 世界\"\n"
       "  llmtk tokenize encode -t gpt2-folder --json -f rows.jsonl\n"
       "  llmtk tokenize encode -t bert-folder --json -f pairs.jsonl --pair-field text_pair --add-special-tokens");
-  sub->callback([&context, options] {
-    context.run = [&context, options] {
+  sub->callback([&context, options, sub] {
+    context.run = [&context, options, sub] {
       options->json = context.common.json;
+      refuse_idle_flags(*sub, *options);
       return encode(*options);
     };
   });

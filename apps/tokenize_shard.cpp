@@ -93,8 +93,14 @@ void add_shard_command(CLI::App& app, TokenizeContext& context) {
       "Examples:\n"
       "  llmtk tokenize shard corpus/ -t my-tokenizer -o shards --validation-fraction 0.01\n"
       "  llmtk tokenize shard 'books/**/*.txt' rows.jsonl -t gpt2-folder -o shards --bad-lines skip");
-  sub->callback(
-      [&context, options] { context.run = [&context, options] { return shard(*options, context.common.json); }; });
+  sub->callback([&context, options, sub] {
+    context.run = [&context, options, sub] {
+      if (options->shards.validation_fraction == 0)
+        refuse_idle(*sub, {"--split-by", "--seed"}, "without --validation-fraction");
+      if (options->split_by == "tail") refuse_idle(*sub, {"--seed"}, "with --split-by tail");
+      return shard(*options, context.common.json);
+    };
+  });
 }
 
 }  // namespace llmtk

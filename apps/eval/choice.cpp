@@ -8,8 +8,10 @@
 #include "core/error.h"
 #include "core/utf8.h"
 #include "eval/eval.h"
+#include "eval/results.h"
 #include "eval/rows.h"
 #include "eval/scorer.h"
+#include "inspect/inspect.h"
 
 namespace llmtk {
 namespace {
@@ -106,7 +108,7 @@ struct Score {
   }
 };
 
-int run(const ChoiceOptions& options, bool json) {
+int run_choice(ChoiceOptions& options, bool json) {
   std::vector<Question> questions;
   std::vector<std::string> places;
   for (const Row& row : read_rows(options.file)) {
@@ -123,12 +125,7 @@ int run(const ChoiceOptions& options, bool json) {
   scorer.say_truncated();
 
   Score score;
-  const Json settings = {{"prompt_field", options.prompt_field},
-                         {"choices_field", options.choices_field},
-                         {"label_field", options.label_field},
-                         {"separator", options.separator},
-                         {"truncate", options.truncate}};
-  Results results(options.eval.output, describe_run("choice", options.eval, scorer.folder(), {options.file}, settings),
+  Results results(options.eval.output, describe_run("choice", options.eval, scorer.folder(), {options.file}),
                   [&](const Json& result) { score.add(result); });
   in_blocks(results, questions.size(), kBlock * static_cast<size_t>(options.eval.batch_size), "question",
             [&](size_t begin, size_t end) {
@@ -151,26 +148,26 @@ int run(const ChoiceOptions& options, bool json) {
 
 void add_choice_command(CLI::App& app, EvalContext& context) {
   auto options = std::make_shared<ChoiceOptions>();
-  auto* command = app.add_subcommand("choice", "Accuracy in multiple choice, by the probability of each answer");
-  add_eval_options(*command, options->eval);
-  command->add_option("file", options->file, R"(JSON lines: {"prompt": ..., "choices": [..., ...], "label": 0})")
+  auto& command = add_eval_command(
+      app, context, "choice", "Accuracy in multiple choice, by the probability of each answer", options, run_choice);
+  Settings& settings = options->eval.settings;
+  command.add_option("file", options->file, R"(JSON lines: {"prompt": ..., "choices": [..., ...], "label": 0})")
       ->required();
-  command->add_option("--prompt-field", options->prompt_field, "The key of the prompt")->capture_default_str();
-  command->add_option("--choices-field", options->choices_field, "The key of the list of answers")
+  settings.add(command, "--prompt-field", options->prompt_field, "The key of the prompt")->capture_default_str();
+  settings.add(command, "--choices-field", options->choices_field, "The key of the list of answers")
       ->capture_default_str();
-  command
-      ->add_option("--label-field", options->label_field,
-                   "The key of the right answer: a number from 0, a letter from A, or its text")
+  settings
+      .add(command, "--label-field", options->label_field,
+           "The key of the right answer: a number from 0, a letter from A, or its text")
       ->capture_default_str();
-  command->add_option("--separator", options->separator,
-                      "What stands between the prompt and an answer; default: a blank");
-  command->add_flag("--truncate", options->truncate, "Drop the beginning of prompts that are too long for the model");
-  command->footer(
+  settings.add(command, "--separator", options->separator,
+               "What stands between the prompt and an answer; default: a blank");
+  settings.add_flag(command, "--truncate", options->truncate,
+                    "Drop the beginning of prompts that are too long for the model");
+  command.footer(
       "Examples:\n  llmtk eval choice gpt2 questions.jsonl\n"
       "  llmtk eval choice gpt2 arc.jsonl --prompt-field question --label-field answerKey --output arc.results.jsonl "
       "--json");
-  command->callback(
-      [&context, options] { context.run = [&context, options] { return run(*options, context.common.json); }; });
 }
 
 }  // namespace llmtk

@@ -6,9 +6,12 @@
 #include <optional>
 
 #include "core/error.h"
+#include "core/utf8.h"
 #include "eval/eval.h"
+#include "eval/results.h"
 #include "eval/rows.h"
 #include "eval/scorer.h"
+#include "inspect/inspect.h"
 #include "inspect/table.h"
 
 namespace llmtk {
@@ -58,7 +61,7 @@ void print_row(const Json& result, const text::Tokenizer& tokenizer, bool severa
   table.print();
 }
 
-int run(const ScoreOptions& options, bool json) {
+int run_score(ScoreOptions& options, bool json) {
   const auto rows = rows_of(options);
   Scorer scorer(options.eval, options.truncate);
   std::vector<generate::Scored> scored;  // all of them first: a row that is wrong is said before the work
@@ -69,11 +72,7 @@ int run(const ScoreOptions& options, bool json) {
   };
   std::vector<std::string> inputs;
   if (!options.file.empty()) inputs.push_back(options.file);
-  const Json settings = {{"text", options.text},
-                         {"prompt", options.prompt},
-                         {"completion", options.completion},
-                         {"truncate", options.truncate}};
-  Results results(options.eval.output, describe_run("score", options.eval, scorer.folder(), inputs, settings), show);
+  Results results(options.eval.output, describe_run("score", options.eval, scorer.folder(), inputs), show);
   in_blocks(results, rows.size(), kBlock * static_cast<size_t>(options.eval.batch_size), "row",
             [&](size_t begin, size_t end) {
               const auto logprobs = scorer.score(std::span(scored).subspan(begin, end - begin));
@@ -90,22 +89,23 @@ int run(const ScoreOptions& options, bool json) {
 
 void add_score_command(CLI::App& app, EvalContext& context) {
   auto options = std::make_shared<ScoreOptions>();
-  auto* command = app.add_subcommand("score", "The log-probability of each token of a text, or of a completion");
-  add_eval_options(*command, options->eval);
+  auto& command = add_eval_command(
+      app, context, "score", "The log-probability of each token of a text, or of a completion", options, run_score);
+  Settings& settings = options->eval.settings;
   auto* file =
-      command->add_option("file", options->file, R"(JSON lines: {"text": ...} or {"prompt": ..., "completion": ...})");
-  auto* text =
-      command->add_option("--text", options->text, "A text; all its tokens but the first are scored")->excludes(file);
-  auto* completion = command->add_option("--completion", options->completion, "What is scored after --prompt")
-                         ->excludes(file)
-                         ->excludes(text);
-  command->add_option("--prompt", options->prompt, "What stands before --completion")->needs(completion);
-  command->add_flag("--truncate", options->truncate, "Drop the beginning of prompts that are too long for the model");
-  command->footer(
+      command.add_option("file", options->file, R"(JSON lines: {"text": ...} or {"prompt": ..., "completion": ...})");
+  auto* text = settings.add(command, "--text", options->text, "A text; all its tokens but the first are scored");
+  auto* completion = settings.add(command, "--completion", options->completion, "What is scored after --prompt");
+  text->excludes(file);
+  completion->excludes(file)->excludes(text);
+  settings.add(command, "--prompt", options->prompt, "What stands before --completion")->needs(completion);
+  settings
+      .add_flag(command, "--truncate", options->truncate,
+                "Drop the beginning of prompts that are too long for the model")
+      ->excludes(text);
+  command.footer(
       "Examples:\n  llmtk eval score gpt2 --prompt \"The capital of France is\" --completion \" Paris\"\n"
       "  llmtk eval score runs/poems rows.jsonl --output scores.jsonl --json");
-  command->callback(
-      [&context, options] { context.run = [&context, options] { return run(*options, context.common.json); }; });
 }
 
 }  // namespace llmtk

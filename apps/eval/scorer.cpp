@@ -1,8 +1,11 @@
 #include "eval/scorer.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/log.h"
 #include "generate/config.h"
+#include "generate/decoder.h"
 #include "models/registry.h"
 
 namespace llmtk {
@@ -17,6 +20,11 @@ Scorer::Scorer(const EvalOptions& options, bool truncate)
       add_special_tokens_(options.add_special_tokens),
       truncate_(truncate) {
   if (!causal_ && !seq2seq_) models::refuse_kind(*open_.model, "a decoder or an encoder-decoder", options.model.model);
+  const auto config = generate::load_config(open_.folder, open_.tokenizer.get());
+  bos_ = config.bos_token_id;
+  if (seq2seq_) decoder_start_ = generate::start_token(*seq2seq_, config);
+  generate::GenerationConfig{.bos_token_id = bos_, .decoder_start_token_id = decoder_start_}.check_ids(
+      open_.model->vocab_size());
 }
 
 std::vector<text::TokenId> Scorer::tokens(const std::string& text, const std::string& where) const {
@@ -34,11 +42,10 @@ Scored Scorer::continuation(const std::string& prompt, const std::string& contin
   }
   if (row.targets.empty()) throw Error(Exit::data, {.what = "nothing to score", .where = where});
   if (row.context.empty()) {
-    const auto bos = generate::load_config(open_.folder, open_.tokenizer.get()).bos_token_id;
-    if (bos < 0)
+    if (bos_ < 0)
       throw Error(Exit::data,
                   {.what = "the prompt is empty, and the model has no token to begin with", .where = where});
-    row.context = {bos};
+    row.context = {bos_};
   }
   return fitted(std::move(row), where);
 }
@@ -62,16 +69,19 @@ Scored Scorer::fitted(Scored row, const std::string& where) {
   const size_t most = static_cast<size_t>(open_.model->max_positions()) + 1;
   const size_t length = row.context.size() + row.targets.size();
   if (length <= most) return row;
+  const auto prefix = add_special_tokens_ ? open_.tokenizer->prefix() : std::vector<text::TokenId>{};
+  const size_t stay = std::ranges::mismatch(row.context, prefix).in2 == prefix.end() ? prefix.size() : 0;
   const size_t extra = length - most;
-  if (!truncate_ || extra >= row.context.size())
-    throw Error(Exit::data,
-                {.what = "the row is longer than the model can see",
-                 .where = where,
-                 .got = std::to_string(length) + " tokens",
-                 .expected = "at most " + std::to_string(most),
-                 .hint = extra < row.context.size() ? "--truncate drops the beginning of such prompts"
-                                                    : "`llmtk eval perplexity` scores long texts in windows"});
-  row.context.erase(row.context.begin(), row.context.begin() + static_cast<ptrdiff_t>(extra));
+  const bool fits = extra + std::max(stay, size_t{1}) <= row.context.size();
+  if (!truncate_ || !fits)
+    throw Error(Exit::data, {.what = "the row is longer than the model can see",
+                             .where = where,
+                             .got = std::to_string(length) + " tokens",
+                             .expected = "at most " + std::to_string(most),
+                             .hint = fits ? "--truncate drops the beginning of such prompts"
+                                          : "`llmtk eval perplexity` scores long texts in windows"});
+  const auto from = row.context.begin() + static_cast<ptrdiff_t>(stay);
+  row.context.erase(from, from + static_cast<ptrdiff_t>(extra));
   ++truncated_;
   return row;
 }
@@ -91,7 +101,8 @@ void Scorer::say_truncated() const {
 }
 
 std::vector<std::vector<float>> Scorer::score(std::span<const Scored> rows) const {
-  return causal_ ? generate::score(*causal_, rows, batch_size_) : generate::score(*seq2seq_, rows, batch_size_);
+  return causal_ ? generate::score(*causal_, rows, batch_size_)
+                 : generate::score(*seq2seq_, rows, batch_size_, decoder_start_);
 }
 
 }  // namespace llmtk

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/rows.h"
+#include "eval/options.h"
 #include "generate/score.h"
 #include "open_model.h"
 
@@ -13,7 +13,8 @@ namespace llmtk {
 
 class Scorer {
  public:
-  /// truncate: the beginning of a prompt that is too long for the model is dropped; otherwise it is an error.
+  /// truncate: a prompt that is too long for the model loses its beginning, what the tokenizer puts before a text
+  /// stays; otherwise it is an error.
   Scorer(const EvalOptions& options, bool truncate);
 
   const text::Tokenizer& tokenizer() const { return *open_.tokenizer; }
@@ -41,6 +42,7 @@ class Scorer {
   OpenModel open_;
   std::shared_ptr<nn::CausalModel> causal_;  // the model as what it is: one of the two
   std::shared_ptr<nn::Seq2SeqModel> seq2seq_;
+  text::TokenId bos_, decoder_start_ = -1;  // as generate() takes them: generation_config.json's first; -1: none
   int64_t batch_size_;
   bool add_special_tokens_, truncate_;
   int64_t truncated_ = 0;

@@ -137,7 +137,8 @@ void check_flags(const AttentionOptions& o, const OpenModel& open, size_t texts)
 
 int run(const AttentionOptions& options, bool json) {
   check_output(options.output, {".svg", ".safetensors"});
-  const auto [open, inputs] = open_inputs(options.input);
+  const OpenInputs opened = open_inputs(options.input);
+  const auto& [open, inputs] = opened;
   check_flags(options, open, inputs.size());
   const std::string layer = options.layer.value_or(options.to_file() ? "all" : "-1"),
                     of = options.of.value_or("encoder");
@@ -145,27 +146,29 @@ int run(const AttentionOptions& options, bool json) {
   const bool decoder = dynamic_cast<nn::CausalModel*>(open.model.get()) != nullptr;
   if (decoder && !options.to_file() && layer != "all")
     wanted.attention_layer = choose("--layer", layer, open.model->num_layers())[0];
-  const Passes passes = run_model(*open.model, inputs, wanted, options.input.padding_side);
   if (options.to_file()) {
-    io::save_tensors(options.output, named_tensors(passes, layer));
+    io::save_tensors(options.output, named_tensors(run_all(*open.model, inputs, wanted, options.input), layer));
     log::info("wrote " + options.output);
     return 0;
   }
-  const Looks looks = looks_of(passes, of);
-  const auto layers = wanted.attention_layer ? std::vector{*wanted.attention_layer}
-                                             : choose("--layer", layer, static_cast<int64_t>(looks.layers.size()));
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const auto maps = maps_of(looks, layers, options.head.value_or("mean"), i);
-    const AttentionLabels labels{token_labels(*open.tokenizer, looks.rows.tokens(i)),
-                                 token_labels(*open.tokenizer, looks.columns.tokens(i))};
-    if (!options.output.empty()) draw(options.output, maps, labels, layers.size());
-    if (json) {
-      print_json(to_json(open, inputs[i], maps));
-    } else if (options.output.empty()) {
-      print_title(inputs[i], i, inputs.size());
-      print_numbers(maps, labels);
+  run_batches(*open.model, inputs, wanted, options.input, [&](const Passes& passes, size_t begin) {
+    const Looks looks = looks_of(passes, of);
+    const auto layers = wanted.attention_layer ? std::vector{*wanted.attention_layer}
+                                               : choose("--layer", layer, static_cast<int64_t>(looks.layers.size()));
+    for (size_t row = 0; row < passes.rows(); ++row) {
+      const Input& input = inputs[begin + row];
+      const auto maps = maps_of(looks, layers, options.head.value_or("mean"), row);
+      const AttentionLabels labels{token_labels(*open.tokenizer, looks.rows.tokens(row)),
+                                   token_labels(*open.tokenizer, looks.columns.tokens(row))};
+      if (!options.output.empty()) draw(options.output, maps, labels, layers.size());
+      if (json) {
+        print_json(to_json(open, input, maps));
+      } else if (options.output.empty()) {
+        print_title(input, begin + row, inputs.size());
+        print_numbers(maps, labels);
+      }
     }
-  }
+  });
   return 0;
 }
 

@@ -68,21 +68,25 @@ Json to_json(const Passes& passes, const OpenModel& open, const Input& input, si
 
 int run(const HiddenOptions& options, bool json) {
   check_output(options.output, {".safetensors"});
-  const auto [open, inputs] = open_inputs(options.input);
-  const Passes passes = run_model(*open.model, inputs, {.hidden_states = true}, options.input.padding_side);
+  const OpenInputs opened = open_inputs(options.input);
+  const auto& [open, inputs] = opened;
+  const Wanted wanted{.hidden_states = true};
   if (!options.output.empty()) {
-    io::save_tensors(options.output, named_tensors(passes, options.layer));
+    io::save_tensors(options.output, named_tensors(run_all(*open.model, inputs, wanted, options.input), options.layer));
     log::info("wrote " + options.output);
     return 0;
   }
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    if (json) {
-      print_json(to_json(passes, open, inputs[i], i, options.layer));
-      continue;
+  run_batches(*open.model, inputs, wanted, options.input, [&](const Passes& passes, size_t begin) {
+    for (size_t row = 0; row < passes.rows(); ++row) {
+      const Input& input = inputs[begin + row];
+      if (json) {
+        print_json(to_json(passes, open, input, row, options.layer));
+        continue;
+      }
+      print_title(input, begin + row, inputs.size());
+      for (const Stack& stack : passes.stacks) print_norms(stack, row, layers_of(stack, options.layer), open);
     }
-    print_title(inputs[i], i, inputs.size());
-    for (const Stack& stack : passes.stacks) print_norms(stack, i, layers_of(stack, options.layer), open);
-  }
+  });
   return 0;
 }
 

@@ -56,10 +56,11 @@ std::vector<Input> read_texts(const OpenModel& open, const InputOptions& options
     inputs.push_back({std::nullopt, "--ids " + std::to_string(i + 1), parse_ids("--ids", options.ids[i]), {}});
   if (inputs.empty())
     for (const Prompt& prompt : read_prompts(options.prompts, options.prompts_file))
-      inputs.push_back({prompt.text,
-                        prompt.where,
-                        encode_text(*open.tokenizer, prompt.text, options.add_special_tokens, prompt.where),
-                        {}});
+      inputs.push_back(
+          {prompt.text,
+           prompt.where,
+           encode_text(*open.tokenizer, prompt.text, options.add_special_tokens.value_or(true), prompt.where),
+           {}});
   for (Input& input : inputs) {
     if (input.ids.empty() && config.bos_token_id >= 0) input.ids = {config.bos_token_id};
     if (input.ids.empty())
@@ -83,9 +84,9 @@ void add_decoder_ids(std::vector<Input>& inputs, const OpenModel& open, const In
     input.decoder_ids = {generate::start_token(model, config)};
     if (given == 0) continue;
     const std::string where = "target " + std::to_string(i + 1);
-    const auto target = options.targets.empty()
-                            ? parse_ids("--target-ids", options.target_ids[i])
-                            : encode_text(*open.tokenizer, options.targets[i], options.add_special_tokens, where);
+    const auto target = options.targets.empty() ? parse_ids("--target-ids", options.target_ids[i])
+                                                : encode_text(*open.tokenizer, options.targets[i],
+                                                              options.add_special_tokens.value_or(true), where);
     check(target, open, where);
     if (!target.empty()) input.decoder_ids.insert(input.decoder_ids.end(), target.begin(), target.end() - 1);
   }
@@ -112,8 +113,14 @@ void add_input_options(CLI::App& command, InputOptions& options) {
   command.add_option("--target-ids", options.target_ids, "The same as token ids")
       ->allow_extra_args(false)
       ->excludes(target);
-  command.add_flag("--add-special-tokens,!--no-add-special-tokens", options.add_special_tokens,
-                   "Whether the tokenizer puts its own special tokens (bos) around the text; default: yes");
+  // Not bound to the member: CLI11 would set it where the flag is not given.
+  command.add_flag_function(
+      "--add-special-tokens,!--no-add-special-tokens",
+      [&options](int64_t count) { options.add_special_tokens = count > 0; },
+      "Whether the tokenizer puts its own special tokens (bos) around the text; default: yes");
+  command.add_option("--batch-size", options.batch_size, "Texts that run together")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
   command
       .add_option("--padding-side", options.padding_side,
                   "Where shorter texts are padded: left (default of decoders) or right (of all others)")
@@ -123,6 +130,9 @@ void add_input_options(CLI::App& command, InputOptions& options) {
 OpenInputs open_inputs(const InputOptions& options) {
   if (options.prompts.empty() && options.prompts_file.empty() && options.ids.empty())
     throw Error(Exit::usage, {.what = "there is no text", .expected = "--prompt, --prompts-file or --ids"});
+  if (!options.ids.empty() && options.targets.empty() && options.add_special_tokens)
+    throw Error(Exit::usage, {.what = "--add-special-tokens has no effect on --ids",
+                              .hint = "give the ids of special tokens among the others"});
   OpenInputs opened{open_model(options.model), {}};
   const OpenModel& open = opened.open;
   const auto config = generate::load_config(open.folder, open.tokenizer.get());

@@ -15,8 +15,9 @@ struct InputOptions {
   std::vector<std::string> prompts, ids;  ///< ids: "5,6,7"
   std::string prompts_file;
   std::vector<std::string> targets, target_ids;  ///< of encoder-decoders: what the decoder should write
-  bool add_special_tokens = true;
+  std::optional<bool> add_special_tokens;
   std::string padding_side;  ///< left or right; empty: as the kind of model is used
+  int64_t batch_size = 8;
 };
 
 /// Adds the model's options and those of the texts.

@@ -168,47 +168,66 @@ void print_text(const Json& answer, const LogitsOptions& options, Of of) {
     print_next(answer["positions"][0]["next"]);
 }
 
+/// What is said of one of the texts of a batch.
+Json answer_of(const Passes& passes, size_t row, const Input& input, const OpenModel& open,
+               const LogitsOptions& options, Of of) {
+  Json answer = describe(open, input);
+  at::Tensor logits = passes.logits[static_cast<int64_t>(row)];
+  if (of == Of::text_labels) {
+    answer["label_scores"] = label_scores(logits, *open.model);
+    return answer;
+  }
+  const auto ids = passes.read().tokens(row);
+  if (logits.size(0) > 1) logits = logits.narrow(0, passes.read().begin(row), static_cast<int64_t>(ids.size()));
+  answer["positions"] = positions_of(logits, ids, options, open, of);
+  return answer;
+}
+
 /// A flag without influence is a mistake of its user.
+void refuse(const char* flag, bool given, const char* because) {
+  if (given) throw Error(Exit::usage, {.what = std::string(flag) + " has no effect " + because});
+}
+
 void refuse_idle_flags(const LogitsOptions& o, bool json) {
-  const auto refuse = [](const char* flag, bool given, const char* because) {
-    if (given) throw Error(Exit::usage, {.what = std::string(flag) + " has no effect " + because});
-  };
   refuse("--top-k", !o.output.empty() && o.top_k, "with --output: the file holds all logits");
   refuse("--all-positions", !o.output.empty() && o.all_positions, "with --output: the file holds all positions");
   refuse("--full", o.full && (!json || !o.output.empty()), "without --json, or with --output");
 }
 
+void refuse_idle_flags(const LogitsOptions& o, Of of, bool json) {
+  const bool labels = of == Of::text_labels || of == Of::token_labels;
+  refuse("--top-k", o.top_k && labels, "on a classification head, of which all labels are shown");
+  refuse("--all-positions", o.all_positions && of != Of::next_token, "on an encoder, which has no next token");
+  refuse("--full", o.full && of == Of::text_labels, "on a head that classifies texts");
+  refuse("--top-k", o.top_k && !json && (o.all_positions || of == Of::token),
+         "on a table of all positions; --json holds more than the best");
+}
+
 int run(const LogitsOptions& options, bool json) {
   check_output(options.output, {".safetensors"});
   refuse_idle_flags(options, json);
-  const auto [open, inputs] = open_inputs(options.input);
+  const OpenInputs opened = open_inputs(options.input);
+  const auto& [open, inputs] = opened;
   const Of of = what_of(*open.model);
-  const bool all = options.all_positions || !options.output.empty();
-  const Passes passes = run_model(*open.model, inputs, {.logits = all ? Wanted::Logits::all : Wanted::Logits::last},
-                                  options.input.padding_side);
+  refuse_idle_flags(options, of, json);
   if (!options.output.empty()) {
-    io::save_tensors(options.output, named_tensors(passes));
+    const Wanted wanted{.logits = Wanted::Logits::all};
+    io::save_tensors(options.output, named_tensors(run_all(*open.model, inputs, wanted, options.input)));
     log::info("wrote " + options.output);
     return 0;
   }
-  const Stack& stack = passes.read();
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    Json answer = describe(open, inputs[i]);
-    at::Tensor logits = passes.logits[static_cast<int64_t>(i)];
-    if (of == Of::text_labels) {
-      answer["label_scores"] = label_scores(logits, *open.model);
-    } else {
-      const auto ids = stack.tokens(i);
-      if (logits.size(0) > 1) logits = logits.narrow(0, stack.begin(i), static_cast<int64_t>(ids.size()));
-      answer["positions"] = positions_of(logits, ids, options, open, of);
+  const Wanted wanted{.logits = options.all_positions ? Wanted::Logits::all : Wanted::Logits::last};
+  run_batches(*open.model, inputs, wanted, options.input, [&](const Passes& passes, size_t begin) {
+    for (size_t row = 0; row < passes.rows(); ++row) {
+      const Json answer = answer_of(passes, row, inputs[begin + row], open, options, of);
+      if (json) {
+        print_json(answer);
+      } else {
+        print_title(inputs[begin + row], begin + row, inputs.size());
+        print_text(answer, options, of);
+      }
     }
-    if (json) {
-      print_json(answer);
-    } else {
-      print_title(inputs[i], i, inputs.size());
-      print_text(answer, options, of);
-    }
-  }
+  });
   return 0;
 }
 

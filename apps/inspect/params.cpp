@@ -194,8 +194,11 @@ void add_params_command(CLI::App& app, InspectContext& context) {
   command->footer(
       "Examples:\n  llmtk inspect params runs/poems\n  llmtk inspect params config.json --all\n"
       "  llmtk inspect params gpt2-xl --json");
-  command->callback([&context, options] {
-    context.run = [&context, options] { return run(options->path, options->all, context.common.json); };
+  command->callback([&context, options, command] {
+    context.run = [&context, options, command] {
+      if (context.common.json) refuse_idle(*command, {"--all"}, "with --json, which lists every tensor");
+      return run(options->path, options->all, context.common.json);
+    };
   });
 }
 

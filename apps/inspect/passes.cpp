@@ -1,10 +1,11 @@
 #include "inspect/passes.h"
 
-#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <span>
 
 #include "core/error.h"
 #include "inspect/layers.h"
@@ -17,10 +18,17 @@ namespace {
 
 using at::Tensor;
 
-Stack pad(const std::vector<Input>& inputs, std::vector<text::TokenId> Input::*ids, bool left, std::string prefix) {
+using Ids = std::vector<text::TokenId> Input::*;
+
+int64_t longest(std::span<const Input> inputs, Ids ids) {
+  size_t tokens = 0;
+  for (const Input& input : inputs) tokens = std::max(tokens, (input.*ids).size());
+  return static_cast<int64_t>(tokens);
+}
+
+/// T: tokens that all rows are padded to.
+Stack pad(std::span<const Input> inputs, Ids ids, int64_t T, bool left, std::string prefix) {
   const auto B = static_cast<int64_t>(inputs.size());
-  int64_t T = 0;
-  for (const Input& input : inputs) T = std::max(T, static_cast<int64_t>((input.*ids).size()));
   Stack stack{.prefix = std::move(prefix), .ids = at::zeros({B, T}, at::kLong), .mask = at::zeros({B, T}, at::kLong)};
   for (int64_t b = 0; b < B; ++b) {
     const auto& tokens = inputs[b].*ids;
@@ -104,7 +112,10 @@ std::vector<text::TokenId> Stack::tokens(size_t text) const {
   return {data, data + real.numel()};
 }
 
-Passes run_model(nn::Model& model, const std::vector<Input>& inputs, const Wanted& wanted,
+namespace {
+
+/// `padded`: those whose longest text all are padded to.
+Passes run_batch(nn::Model& model, std::span<const Input> inputs, std::span<const Input> padded, const Wanted& wanted,
                  const std::string& padding_side) {
   const c10::NoGradGuard no_gradients;
   auto* causal = dynamic_cast<nn::CausalModel*>(&model);
@@ -112,8 +123,11 @@ Passes run_model(nn::Model& model, const std::vector<Input>& inputs, const Wante
   auto* seq2seq = dynamic_cast<nn::Seq2SeqModel*>(&model);
   const bool left = padding_side.empty() ? causal != nullptr : padding_side == "left";
   Passes passes;
-  passes.stacks.push_back(pad(inputs, &Input::ids, left, seq2seq ? "encoder_" : ""));
-  if (seq2seq) passes.stacks.push_back(pad(inputs, &Input::decoder_ids, left, "decoder_"));
+  const auto add = [&](Ids ids, const char* prefix) {
+    passes.stacks.push_back(pad(inputs, ids, longest(padded, ids), left, prefix));
+  };
+  add(&Input::ids, seq2seq ? "encoder_" : "");
+  if (seq2seq) add(&Input::decoder_ids, "decoder_");
   if (causal) run(*causal, passes, wanted);
   if (encoder) run(*encoder, passes, wanted);
   if (seq2seq) run(*seq2seq, passes, wanted);
@@ -122,6 +136,56 @@ Passes run_model(nn::Model& model, const std::vector<Input>& inputs, const Wante
   for (Tensor* tensor : {&passes.logits, &passes.pooler_output})
     if (tensor->defined()) *tensor = tensor->to(at::kFloat).cpu().contiguous();
   return passes;
+}
+
+/// The rows of several batches under one another.
+Passes join(std::vector<Passes> batches) {
+  if (batches.size() == 1) return std::move(batches[0]);
+  Passes all;
+  const auto rows = [&](const auto& tensor_of) {
+    std::vector<Tensor> tensors;
+    for (const Passes& batch : batches) tensors.push_back(tensor_of(batch));
+    return tensors[0].defined() ? at::cat(tensors) : Tensor();
+  };
+  for (size_t s = 0; s < batches[0].stacks.size(); ++s) {
+    const auto joined = [&](std::vector<Tensor> Stack::*list) {
+      std::vector<Tensor> tensors;
+      for (size_t i = 0; i < (batches[0].stacks[s].*list).size(); ++i)
+        tensors.push_back(rows([&](const Passes& batch) { return (batch.stacks[s].*list)[i]; }));
+      return tensors;
+    };
+    const Stack& first = batches[0].stacks[s];
+    all.stacks.push_back({.prefix = first.prefix,
+                          .ids = rows([&](const Passes& batch) { return batch.stacks[s].ids; }),
+                          .mask = rows([&](const Passes& batch) { return batch.stacks[s].mask; }),
+                          .causal = first.causal,
+                          .hidden_states = joined(&Stack::hidden_states),
+                          .attentions = joined(&Stack::attentions),
+                          .cross_attentions = joined(&Stack::cross_attentions)});
+  }
+  all.logits = rows([](const Passes& batch) { return batch.logits; });
+  all.pooler_output = rows([](const Passes& batch) { return batch.pooler_output; });
+  return all;
+}
+
+}  // namespace
+
+void run_batches(nn::Model& model, const std::vector<Input>& inputs, const Wanted& wanted, const InputOptions& options,
+                 const std::function<void(const Passes&, size_t)>& use) {
+  const auto step = static_cast<size_t>(options.batch_size);
+  for (size_t begin = 0; begin < inputs.size(); begin += step) {
+    const auto batch = std::span(inputs).subspan(begin, std::min(step, inputs.size() - begin));
+    use(run_batch(model, batch, batch, wanted, options.padding_side), begin);
+  }
+}
+
+Passes run_all(nn::Model& model, const std::vector<Input>& inputs, const Wanted& wanted, const InputOptions& options) {
+  const auto step = static_cast<size_t>(options.batch_size);
+  std::vector<Passes> batches;
+  for (size_t begin = 0; begin < inputs.size(); begin += step)
+    batches.push_back(run_batch(model, std::span(inputs).subspan(begin, std::min(step, inputs.size() - begin)), inputs,
+                                wanted, options.padding_side));
+  return join(std::move(batches));
 }
 
 io::NamedTensors named_tensors(const Passes& passes, const std::string& layer) {

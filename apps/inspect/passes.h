@@ -1,8 +1,9 @@
 #pragma once
-// One forward pass over a padded batch of texts, whatever the kind of model.
+// Forward passes over padded batches of texts, whatever the kind of model.
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,13 +37,17 @@ struct Passes {
   at::Tensor logits;         ///< [B, T or 1, V], or [B, labels] of texts; float32, on the CPU
   at::Tensor pooler_output;  ///< [B, H]; of encoders that have one
 
+  size_t rows() const { return static_cast<size_t>(stacks[0].ids.size(0)); }  ///< texts
   /// What the logits belong to: the only stack, or the decoder's.
   const Stack& read() const { return stacks.back(); }
 };
 
+/// Runs the texts in their order, options.batch_size at a time; use(passes, begin) is given those from `begin` on.
 /// Throws Error(usage) where logits are wanted of a model without a head.
-Passes run_model(nn::Model& model, const std::vector<Input>& inputs, const Wanted& wanted,
-                 const std::string& padding_side);
+void run_batches(nn::Model& model, const std::vector<Input>& inputs, const Wanted& wanted, const InputOptions& options,
+                 const std::function<void(const Passes& passes, size_t begin)>& use);
+/// All texts as one padded batch, though computed batch by batch.
+Passes run_all(nn::Model& model, const std::vector<Input>& inputs, const Wanted& wanted, const InputOptions& options);
 
 /// Every tensor under transformers' names, those of layers with their number, for a .safetensors file. layer: as
 /// choose() takes it, for each stack.

@@ -5,6 +5,7 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -76,8 +77,7 @@ std::vector<float> score_batch(nn::CausalModel& model, const ScoredBatch& batch)
   return at_places(model, model.forward(padded.ids.to(model.device())), places);
 }
 
-std::vector<float> score_batch(nn::Seq2SeqModel& model, const ScoredBatch& batch) {
-  const auto start = static_cast<TokenId>(model.decoder_start_token_id());
+std::vector<float> score_batch(nn::Seq2SeqModel& model, const ScoredBatch& batch, TokenId start) {
   std::vector<std::vector<TokenId>> contexts, inputs;
   for (const Scored* row : batch) {
     LLMTK_CHECK(!row->context.empty(), "a row without context");
@@ -100,15 +100,22 @@ std::vector<float> score_batch(nn::Seq2SeqModel& model, const ScoredBatch& batch
 /// Whether rotary angles depend on the longest row of a batch, so that rows of another length are neighbours that
 /// count.
 bool depends_on_batch_length(const nn::Model& model) {
-  const auto config = model.config();
+  const auto depends = [](const nlohmann::ordered_json& rope) {
+    const auto type = rope.find("rope_type");
+    return type != rope.end() && (*type == "dynamic" || *type == "longrope");
+  };
+  const auto config = model.config();  // rope_parameters hold either spelling of rope_scaling
   const auto rope = config.find("rope_parameters");
   if (rope == config.end() || !rope->is_object()) return false;
-  const std::string type = rope->value("rope_type", "");
-  return type == "dynamic" || type == "longrope";
+  if (depends(*rope)) return true;
+  for (const auto& of_layers : *rope)  // Gemma 3 has an object for each kind of layers
+    if (of_layers.is_object() && depends(of_layers)) return true;
+  return false;
 }
 
-template <class Model>
-std::vector<std::vector<float>> score_rows(Model& model, std::span<const Scored> rows, int64_t batch_size) {
+/// score_batch(batch) gives the log-probabilities of all targets of a batch, row after row.
+std::vector<std::vector<float>> score_rows(const nn::Model& model, std::span<const Scored> rows, int64_t batch_size,
+                                           const std::function<std::vector<float>(const ScoredBatch&)>& score_batch) {
   LLMTK_CHECK(batch_size >= 1, "batch_size is ", batch_size);
   const c10::NoGradGuard no_gradients;
   const auto length = [&](size_t i) { return rows[i].context.size() + rows[i].targets.size(); };
@@ -124,7 +131,7 @@ std::vector<std::vector<float>> score_rows(Model& model, std::span<const Scored>
     while (end < order.size() && end - begin < static_cast<size_t>(batch_size) &&
            !(only_alike && length(order[end]) != length(order[begin])))
       batch.push_back(&rows[order[end++]]);
-    const std::vector<float> found = score_batch(model, batch);
+    const std::vector<float> found = score_batch(batch);
     auto next = found.begin();
     for (size_t i = begin; i < end; ++i) {
       const auto count = static_cast<ptrdiff_t>(rows[order[i]].targets.size());
@@ -138,11 +145,13 @@ std::vector<std::vector<float>> score_rows(Model& model, std::span<const Scored>
 }  // namespace
 
 std::vector<std::vector<float>> score(nn::CausalModel& model, std::span<const Scored> rows, int64_t batch_size) {
-  return score_rows(model, rows, batch_size);
+  return score_rows(model, rows, batch_size, [&](const ScoredBatch& batch) { return score_batch(model, batch); });
 }
 
-std::vector<std::vector<float>> score(nn::Seq2SeqModel& model, std::span<const Scored> rows, int64_t batch_size) {
-  return score_rows(model, rows, batch_size);
+std::vector<std::vector<float>> score(nn::Seq2SeqModel& model, std::span<const Scored> rows, int64_t batch_size,
+                                      TokenId start) {
+  return score_rows(model, rows, batch_size,
+                    [&](const ScoredBatch& batch) { return score_batch(model, batch, start); });
 }
 
 Scored after_prompt(std::span<const TokenId> prompt, std::span<const TokenId> whole) {

@@ -22,9 +22,10 @@ struct Scored {
 /// it is (set it to eval() first), without gradients. Throws Error(usage) for a row longer than the model can see and
 /// Error(diverged) for logits that are not finite.
 std::vector<std::vector<float>> score(nn::CausalModel& model, std::span<const Scored> rows, int64_t batch_size);
-/// The same of the decoder's tokens, where the encoder reads the context and the decoder begins with its
-/// decoder_start_token_id.
-std::vector<std::vector<float>> score(nn::Seq2SeqModel& model, std::span<const Scored> rows, int64_t batch_size);
+/// The same of the decoder's tokens, where the encoder reads the context and the decoder begins with `start`: see
+/// start_token().
+std::vector<std::vector<float>> score(nn::Seq2SeqModel& model, std::span<const Scored> rows, int64_t batch_size,
+                                      text::TokenId start);
 
 /// What follows a prompt in a text. whole: the tokens of prompt and continuation as one text; prompt: those of the
 /// prompt alone. A token that covers the end of the prompt and the beginning of the continuation is the continuation's.

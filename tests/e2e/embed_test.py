@@ -170,6 +170,9 @@ def test_other_spellings_of_the_pooling():
     (folder / "modules.json").write_text(json.dumps(modules))
     out = run("embed", folder, stdin=lines(SENTENCES))
     assert_close(vectors(out), expected(folder / "0_Transformer", ["the " + text for text in SENTENCES], ("cls", "max")))
+    # An empty prefix is one, too: the model's own prompt stays away.
+    out = run("embed", folder, "--prefix", "", stdin=lines(SENTENCES))
+    assert_close(vectors(out), expected(folder / "0_Transformer", SENTENCES, ("cls", "max")))
 
 
 def test_files_rows_and_arguments():

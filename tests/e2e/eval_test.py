@@ -4,15 +4,12 @@ import json
 import math
 import pathlib
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
 
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from support import BIN, TEXT, json_lines, main, make_model, make_tokenizer, run
+from support import TEXT, json_lines, main, make_model, make_tokenizer, run
 
 torch.set_num_threads(1)
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="llmtk-e2e-eval-"))
@@ -81,7 +78,11 @@ def test_perplexity_is_that_of_strided_windows():
                 assert found["tokens"] == tokens, (flags, found, tokens)
                 near([found["perplexity"]], [perplexity], (folder, flags))
                 assert (found["max_length"], found["stride"]) == (max_length, stride)
-                bits = found["nll_per_token"] * tokens / math.log(2) / len(DOCUMENT.encode())
+                # A character of a byte-level token is a byte; the first token of the text, or of each window, does not count.
+                left_out = ids[::max_length] if stride == max_length else ids[:1]
+                size = len(DOCUMENT.encode()) - sum(map(len, tokenizer.convert_ids_to_tokens(left_out)))
+                assert found["bytes"] == size and tokens == len(ids) - len(left_out)
+                bits = found["nll_per_token"] * tokens / math.log(2) / size
                 assert abs(found["bits_per_byte"] - bits) < 1e-9
     # Rows are texts of their own; the sum is over all.
     rows = write_rows("texts.jsonl", [{"body": text} for text in TEXT[:3]])
@@ -138,8 +139,42 @@ def test_scores_of_an_encoder_decoder():
                 logits = model(torch.tensor([tokenizer(prompt).input_ids]), labels=torch.tensor([labels])).logits[0]
             assert got["ids"] == labels
             near(got["logprobs"], [logits.log_softmax(-1)[t, id].item() for t, id in enumerate(labels)])
+    # generation_config.json's start token goes first, as in generate().
+    generation = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(generation | {"decoder_start_token_id": 7}))
+    labels = tokenizer(pairs[0][1]).input_ids
+    with torch.no_grad():
+        logits = model(torch.tensor([tokenizer(pairs[0][0]).input_ids]),
+                       decoder_input_ids=torch.tensor([[7] + labels[:-1]])).logits[0]
+    near(json_lines(run("eval", "score", folder, rows, "--json"))[0]["logprobs"],
+         [logits.log_softmax(-1)[t, id].item() for t, id in enumerate(labels)])
     run("eval", "score", folder, "--text", "The quick", exit=2)
     run("eval", "perplexity", folder, write_rows("text.jsonl", [{"text": "The quick"}]), exit=2)
+
+
+def test_the_start_of_a_text():
+    """An empty prompt begins with generation_config.json's bos; what the tokenizer puts before a text is never cut off."""
+    from tokenizers import processors
+
+    folder = FOLDER / "bos"
+    model, tokenizer = make_model(folder, "gpt2", seed=2)
+    generation = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(generation | {"bos_token_id": 9}))
+    got = json_lines(run("eval", "score", folder, "--prompt", "", "--completion", "The fox", "--json"))[0]
+    assert got["context_ids"] == [9]
+    near(got["logprobs"], logprobs_of(model, [9], tokenizer("The fox").input_ids))
+    (folder / "generation_config.json").write_text(json.dumps(generation | {"bos_token_id": 10_000}))
+    assert "bos_token_id" in run("eval", "score", folder, "--completion", "The fox", exit=2)[1]
+    (folder / "generation_config.json").unlink()
+
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", pair="<|endoftext|> $A <|endoftext|> $B", special_tokens=[("<|endoftext|>", 0)])
+    tokenizer.save_pretrained(folder)
+    rows = write_rows("long_bos.jsonl", [{"prompt": "fox " * 100, "completion": "jumps"}])
+    got = json_lines(run("eval", "score", folder, rows, "--truncate", "--json"))[0]
+    context, targets = ids_of(tokenizer, "fox " * 100, "jumps")
+    assert context[0] == 0 and got["context_ids"] == [0] + context[len(context) + len(targets) - 96:], got
+    near(got["logprobs"], logprobs_of(model, got["context_ids"], targets))
 
 
 QUESTIONS = [{"prompt": p, "choices": [c, " jumps over the lazy dog", "x", "月光光月光"], "label": i % 4}
@@ -179,117 +214,6 @@ def test_choices():
     assert blank["accuracy"] == json.loads(run("eval", "choice", GPT2, spaced, "--separator", "", "--json"))["accuracy"]
 
 
-def make_bert(folder):
-    """A random BERT that tells three classes apart, with a tokenizer of whole words."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"the quick brown fox jumps over lazy dog to be or not".split()]
-    bare = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    bare.normalizer, bare.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    bare.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
-                                        sep_token="[SEP]", model_max_length=24)
-    torch.manual_seed(5)
-    model = BertForSequenceClassification(BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=24, id2label={0: "no", 1: "maybe", 2: "yes"},
-        label2id={"no": 0, "maybe": 1, "yes": 2})).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.dim() > 1:
-                p.mul_(12)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return model, tokenizer
-
-
-def test_classes():
-    folder = FOLDER / "bert"
-    model, tokenizer = make_bert(folder)
-    texts = ["the quick brown fox", "to be or not to be", "the lazy dog", "jumps over", "fox fox dog", "be quick",
-             "not the brown dog", "the fox " * 20, "or"]
-    pairs = [None, "the dog", None, "lazy fox jumps", None, None, "to be", None, "fox"]
-    expected, rows, confusion = [], [], [[0] * 3 for _ in range(3)]
-    for i, (text, pair) in enumerate(zip(texts, pairs)):
-        with torch.no_grad():
-            inputs = tokenizer(text, pair, truncation=True, return_token_type_ids=True, return_tensors="pt")
-            expected.append(model(**inputs).logits[0].softmax(-1).tolist())
-        answer = max(range(3), key=expected[-1].__getitem__)
-        label = (answer + (i % 3 == 0)) % 3  # right two times of three
-        confusion[label][answer] += 1
-        rows.append({"text": text, "label": label if i % 2 else ["no", "maybe", "yes"][label]})
-        if pair:
-            rows[-1]["text_pair"] = pair
-    path, kept = write_rows("classes.jsonl", rows), FOLDER / "classes.results.jsonl"
-    run("eval", "classify", folder, path, exit=3)  # one is too long
-    assert sum(map(bool, map(sum, zip(*confusion)))) > 1, confusion  # more than one class is answered
-    for batch in (1, 4):
-        kept.unlink(missing_ok=True)
-        found = json.loads(run("eval", "classify", folder, path, "--truncate", "--batch-size", batch, "--output", kept,
-                               "--json"))
-        assert found["confusion"] == confusion, (found, confusion)
-        for got, probabilities in zip(json_lines(kept.read_text())[1:], expected, strict=True):
-            near(got["probabilities"], probabilities)
-    assert found["accuracy"] == sum(confusion[i][i] for i in range(3)) / len(texts)
-    for i, name in enumerate(["no", "maybe", "yes"]):
-        true, taken, right = sum(confusion[i]), sum(row[i] for row in confusion), confusion[i][i]
-        precision, recall = right / max(taken, 1), right / max(true, 1)
-        f1 = 2 * precision * recall / (precision + recall) if right else 0
-        got = found["classes"][name]
-        near([got["precision"], got["recall"], got["f1"], got["support"]], [precision, recall, f1, true])
-    near([found["macro_f1"]], [sum(c["f1"] for c in found["classes"].values()) / 3])
-    # The correlation of one-hot answers with one-hot truths.
-    pairs_of = [(i, j) for i in range(3) for j in range(3) for _ in range(confusion[i][j])]
-    x = torch.nn.functional.one_hot(torch.tensor([i for i, _ in pairs_of]), 3).double()
-    y = torch.nn.functional.one_hot(torch.tensor([j for _, j in pairs_of]), 3).double()
-    cov = lambda a, b: ((a - a.mean(0)) * (b - b.mean(0))).sum().item()
-    near([found["matthews_correlation"]], [cov(x, y) / math.sqrt(cov(x, x) * cov(y, y))])
-    shown = run("eval", "classify", folder, path, "--truncate")
-    assert f"{found['accuracy']:.6f}" in shown and "maybe" in shown, shown
-    bad = write_rows("bad.jsonl", [{"text": "a", "label": 3}])
-    assert "no class of the model" in run("eval", "classify", folder, bad, exit=3)[1]
-    run("eval", "classify", GPT2, path, exit=2)
-    run("eval", "score", folder, "--text", "the fox", exit=2)
-
-
-def test_a_stopped_run_goes_on():
-    questions = write_rows("many.jsonl", QUESTIONS * 4)
-    kept, whole = FOLDER / "kept.jsonl", FOLDER / "whole.jsonl"
-    command = ["eval", "choice", GPT2, questions, "--batch-size", 1, "--json"]
-    summary = run(*command, "--output", whole)
-    lines = whole.read_text().splitlines(keepends=True)
-    assert len(lines) == 1 + 4 * len(QUESTIONS)
-    # Killed in the middle of a line.
-    kept.write_text("".join(lines[:30]) + lines[30][:20])
-    out, err = subprocess.PIPE, subprocess.PIPE
-    done = subprocess.run([BIN / "llmtk", *map(str, command), "--output", kept], stdout=out, stderr=err, text=True)
-    assert done.returncode == 0 and done.stdout == summary and "holds 29 results" in done.stderr, done.stderr
-    assert kept.read_text() == whole.read_text()
-    assert run(*command, "--output", kept) == summary  # all done
-    # Killed for real, at any moment.
-    kept.unlink()
-    with subprocess.Popen([BIN / "llmtk", *map(str, command), "--output", kept], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (kept.exists() and kept.read_text().count("\n") > 1):
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    assert run(*command, "--output", kept) == summary
-    # Another run's results are not mixed in: another batch size is no other run, other questions are.
-    other = [GPT2, write_rows("fewer.jsonl", QUESTIONS)]
-    assert "'inputs' differs" in run("eval", "choice", *other, "--output", kept, exit=2)[1]
-    assert "'model' differs" in run("eval", "choice", LLAMA, questions, "--output", kept, exit=2)[1]
-    run("eval", "choice", GPT2, questions, "--separator", "", "--output", kept, exit=2)
-    kept.write_text("".join(lines[:3]) + "{broken\n")
-    run(*command, "--output", kept, exit=5)
-    # What is somebody else's stays as it is, with a line's end or without; so do results that are none of this command's.
-    for text in ('{"precious": 1}', "precious", '{"precious": 1}\n', lines[0] + '{"other": 1}\n'):
-        kept.write_text(text)
-        assert str(kept) in run(*command, "--output", kept, exit=5)[1]
-        assert kept.read_text() == text
-
-
 def test_errors_name_what_is_wrong():
     def error(rows, *flags, exit=3, command="score"):
         return run("eval", command, GPT2, write_rows("bad.jsonl", rows), *flags, exit=exit)[1]
@@ -310,6 +234,17 @@ def test_errors_name_what_is_wrong():
     run("eval", "perplexity", GPT2, FOLDER / "book.txt", "--max-length", 40, "--stride", 41, exit=2)
     run("eval", "score", GPT2, exit=2)
     run("eval", "score", GPT2, "--prompt", "a", exit=2)
+    run("eval", "score", GPT2, "--text", "a fox", "--truncate", exit=2)
+    run("eval", "perplexity", GPT2, FOLDER / "book.txt", "--text-field", "body", exit=2)
+    run("eval", "perplexity", FOLDER / "t5", FOLDER / "book.txt", exit=2)
+    # Results of somebody else stay as they are, with a line's end or without; so do results that are none of this command's.
+    kept, questions = FOLDER / "kept.jsonl", write_rows("few.jsonl", QUESTIONS[:3])
+    run("eval", "choice", GPT2, questions, "--output", kept)
+    first = kept.read_text().splitlines(keepends=True)[0]
+    for text in ('{"precious": 1}', "precious", '{"precious": 1}\n', first + '{"other": 1}\n', first + "{broken\n"):
+        kept.write_text(text)
+        assert str(kept) in run("eval", "choice", GPT2, questions, "--output", kept, exit=5)[1]
+        assert kept.read_text() == text
     # The end of a prompt that is too long, where that is asked for.
     model, tokenizer = MODELS[GPT2]
     long = write_rows("long.jsonl", [{"prompt": "fox " * 100, "completion": "jumps"}])

@@ -61,6 +61,40 @@ def make_model(folder, family="gpt2", seed=0, scale=4.0, **settings):
     return model, tokenizer
 
 
+def make_bert(folder, head="SequenceClassification", labels=("no", "maybe", "yes"), words=(), max_length=24, seed=5,
+              **settings):
+    """A random BERT with a head of these labels, and a WordPiece tokenizer that cuts words it does not know into letters."""
+    import string
+
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    torch.manual_seed(seed)
+    known = words or "the quick brown fox jumps over lazy dog to be or not".split()
+    letters = [*string.ascii_lowercase, *("##" + letter for letter in string.ascii_lowercase)]
+    vocabulary = list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *known, *letters]))
+    bare = Tokenizer(models.WordPiece({w: i for i, w in enumerate(vocabulary)}, unk_token="[UNK]"))
+    bare.normalizer, bare.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    bare.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bare, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        model_max_length=max_length)
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=max_length, id2label=dict(enumerate(labels)),
+        label2id={name: i for i, name in enumerate(labels)}, **settings)
+    model = getattr(transformers, "BertFor" + head)(config).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.mul_(12)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model, tokenizer
+
+
 def main(tests):
     """Runs every function of `tests` whose name begins with test_, and says how it went."""
     failed = 0

@@ -233,6 +233,18 @@ TEST_CASE("timings count tokens where they were made") {
   CHECK(timings.decode_new_tokens == 25);
   CHECK(timings.first_token > 0);
   CHECK(timings.first_token <= timings.prefill);
+  // A prompt is read once for all of its sequences in a batch.
+  const auto read = [&](generate::GenerationConfig config, int64_t batch_size) {
+    config.max_new_tokens = 2;
+    config.num_return_sequences = 3;
+    generate::generate(*model, tokenizer, kPrompts, config, {.batch_size = batch_size, .timings = &timings});
+    CHECK(timings.prefill_new_tokens == 15);
+    return timings.prompt_tokens;
+  };
+  CHECK(read({.do_sample = true}, 15) == 19);
+  CHECK(read({.do_sample = true}, 3) == 19);
+  CHECK(read({.do_sample = true}, 1) == 3 * 19);
+  CHECK(read({.num_beams = 3}, 6) == 19);
 }
 
 TEST_CASE("sample_texts gives prompt and continuation and leaves the model in training") {
