@@ -87,7 +87,7 @@ def targets():
             for word in words:
                 if word == "TORCH":
                     target["torch"] = True
-                elif word == "UNITY":
+                elif word in ("UNITY", "GLUE"):
                     pass
                 elif word in target:
                     into = word
