@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "kernels/few_rows_impl.h"
 #include "kernels/tensors.h"
 
 namespace llmtk::kernels {
@@ -16,9 +17,6 @@ using torch::autograd::variable_list;
 
 /// float32 elements widened at a time: bounds the scratch memory.
 constexpr int64_t kPanel = int64_t{4} << 20;
-
-/// Up to so many rows LibTorch's own bfloat16 product is bound by reading the weight, and so faster than widening it.
-constexpr int64_t kFewRows = 2;
 
 bool needs_widening(const at::Tensor& x) {
   return x.scalar_type() == at::kBFloat16 && x.is_cpu() && !fast_bfloat16_products() && backend() == Backend::automatic;
@@ -94,15 +92,33 @@ struct WideLinear : torch::autograd::Function<WideLinear> {
   }
 };
 
+/// Whether few_rows takes it: some rows, and a weight that lies in memory row by row or column by column.
+bool has_few_rows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  return x.is_cpu() && x.numel() <= FewRows::kMost * x.size(-1) && all_fused(x, weight, bias) &&
+         (weight.is_contiguous() || weight.t().is_contiguous()) && !wants_gradient(x, weight, bias);
+}
+
+at::Tensor few_rows_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  at::Tensor y = at::empty(shape, x.options());
+  const at::Tensor wide = x.to(at::kFloat).contiguous(), shift = bias.defined() ? bias.contiguous() : bias;
+  const FewRows f{.type = type_of(x), .M = x.numel() / x.size(-1), .N = weight.size(0), .K = weight.size(1),
+                  .x = wide.const_data_ptr<float>(), .weight = data(weight), .transposed = !weight.is_contiguous(),
+                  .bias = data(shift), .y = mutable_data(y)};
+  parallel_rows((f.N + FewRows::kColumns - 1) / FewRows::kColumns, f.K * FewRows::kColumns,
+                [&](int64_t begin, int64_t end) { cpu::few_rows(f, begin, end); });
+  return y;
+}
+
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (!needs_widening(x) || weight.scalar_type() != at::kBFloat16 || x.numel() == 0 || weight.numel() == 0)
+  const bool empty = x.numel() == 0 || weight.numel() == 0;
+  if (!empty && has_few_rows(x, weight, bias)) return few_rows_linear(x, weight, bias);
+  if (empty || !needs_widening(x) || weight.scalar_type() != at::kBFloat16)
     return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
-  if (!wants_gradient(x, weight, bias)) {
-    if (x.numel() / x.size(-1) > kFewRows) return wide_linear(x, weight, bias);
-    return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
-  }
+  if (!wants_gradient(x, weight, bias)) return wide_linear(x, weight, bias);
   return WideLinear::apply(x, weight, optional(bias));
 }
 
