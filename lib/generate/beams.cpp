@@ -35,7 +35,7 @@ int64_t continuations_needed(const GenerationConfig& config) {
 Beams::Beams(const Task& task, const GenerationConfig& config, const text::Tokenizer& tokenizer)
     : task_(&task), config_(&config), tokenizer_(&tokenizer) {
   Beam beam{.context = task.context};
-  if (!config.stop_strings.empty()) beam.text.emplace(tokenizer, config.stop_strings);
+  if (!config.stop_strings.empty()) beam.text.emplace(tokenizer, config.stop_strings, task.begins);
   for (int64_t i = 0; i < config.num_beams; ++i) {
     running_.push_back(beam);
     running_.back().score = i == 0 ? 0.0f : kOut;
@@ -127,7 +127,7 @@ void Beams::fill(Completion& completion, size_t rank) const {
   completion.ids.assign(beam.context.begin() + static_cast<std::ptrdiff_t>(task_->context.size()), beam.context.end());
   completion.logprobs = beam.logprobs;
   completion.score = beam.score;
-  TextStream stream(*tokenizer_, config_->stop_strings);
+  TextStream stream(*tokenizer_, config_->stop_strings, task_->begins);
   for (size_t i = 0; i < completion.ids.size() && !stream.stopped_by(); ++i) stream.push(completion.ids[i]);
   stream.finish();
   completion.text = stream.text();

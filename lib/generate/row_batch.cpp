@@ -19,7 +19,7 @@ using text::TokenId;
 /// One continuation in the making.
 struct Row {
   Row(Slot& slot, const Work& work)
-      : slot(slot), context(slot.task->context), text(work.tokenizer, work.config.stop_strings) {}
+      : slot(slot), context(slot.task->context), text(work.tokenizer, work.config.stop_strings, slot.task->begins) {}
 
   Slot& slot;
   std::vector<TokenId> context;  // prompt and continuation, no padding

@@ -64,6 +64,7 @@ std::vector<Task> make_tasks(const nn::Model& model, std::span<const std::vector
     task.prompt = or_bos(prompts[p], config, where);
     check_prompt_ids(task.prompt, model.vocab_size(), where);
     task.context = seq2seq ? std::vector{start_token(*seq2seq, config)} : task.prompt;
+    if (seq2seq) task.begins = text::StreamDecoder::Begins::text;
     task.limit = room_for(static_cast<int64_t>(task.context.size()), model.max_positions(), config, where);
   }
   return tasks;

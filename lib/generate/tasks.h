@@ -15,6 +15,8 @@ struct Task {
   std::vector<text::TokenId> prompt;   ///< what the model reads
   std::vector<text::TokenId> context;  ///< what continuations begin with: the prompt, or the decoder's start token
   int64_t limit = 0;                   ///< new tokens allowed
+  /// What the new tokens are: more of the prompt, or a text of their own (encoder-decoders).
+  text::StreamDecoder::Begins begins = text::StreamDecoder::Begins::continuation;
 };
 
 /// Throws Error(data) naming the prompt's place where there is no room for a new token, nothing to begin with, or an id

@@ -7,8 +7,8 @@
 
 namespace llmtk::generate {
 
-TextStream::TextStream(const text::Tokenizer& tokenizer, const std::vector<std::string>& stop_strings)
-    : tokenizer_(tokenizer), stop_strings_(stop_strings), decoder_(tokenizer, /*skip_special_tokens=*/true) {
+TextStream::TextStream(const text::Tokenizer& tokenizer, const std::vector<std::string>& stop_strings, Begins begins)
+    : tokenizer_(tokenizer), stop_strings_(stop_strings), decoder_(tokenizer, /*skip_special_tokens=*/true, begins) {
   for (const auto& stop : stop_strings) longest_stop_ = std::max(longest_stop_, stop.size());
 }
 

@@ -16,8 +16,10 @@ namespace llmtk::generate {
 /// before it, while the ids keep every token that was made.
 class TextStream {
  public:
-  /// Both arguments must outlive this object.
-  TextStream(const text::Tokenizer& tokenizer, const std::vector<std::string>& stop_strings);
+  using Begins = text::StreamDecoder::Begins;
+  /// tokenizer and stop_strings must outlive this object.
+  TextStream(const text::Tokenizer& tokenizer, const std::vector<std::string>& stop_strings,
+             Begins begins = Begins::continuation);
 
   /// Adds a token. Returns the text that is now certain, perhaps none.
   std::string push(text::TokenId id);
