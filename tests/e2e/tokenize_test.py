@@ -86,6 +86,7 @@ def test_encode_and_decode():
         assert encode("-f", source, "--threads", threads) == plain
     assert encode("-f", FOLDER / "in") == encode("-f", FOLDER / "in" / "*.json*") == plain * 2
     assert encode(TEXTS[0], "-f", FOLDER / "in" / "b.json") == plain[:1] + plain
+    assert encode("[a,b]", "[CLS]", "[]") == [*encode(stdin="[a,b]"), *encode(stdin="[CLS]"), *encode(stdin="[]")]
     assert encode("-f", write("fields.jsonl", rows(TEXTS, "body")), "--text-field", "body") == plain
     for text, ids in zip(TEXTS, plain):
         assert encode(stdin=text) == [ids], text

@@ -118,7 +118,7 @@ def cases(corpus):
 
 
 def main():
-    texts = SENTENCES + HARD
+    texts = SENTENCES + HARD + ["né" * 20_000]  # in one word: patterns with groups repeat them as often
     corpus = SENTENCES * 3 + made_up(100)
     if sys.argv[1:] == ["real"]:
         needs_real_texts()
