@@ -147,7 +147,7 @@ def test_render_errors():
     assert f"{bad}:2:20: 'dict object' has no attribute 'nope'" in error("-t", MODEL, "--template", bad, exit=5)
     bad.write_text("{{ raise_exception('roles must alternate') }}")
     message = error("-t", MODEL, "--template", bad)
-    assert "stdin:1: the chat template refuses these messages: roles must alternate" in message and f"{bad}:1:19" in message, message
+    assert "stdin: the chat template refuses these messages: roles must alternate" in message and f"{bad}:1:19" in message, message
     assert "a conversation without messages" in error("-t", MODEL, stdin="{}\n[]\n")
     assert "--set takes a name and a JSON value" in error("-t", MODEL, "--set", "a=b", exit=2)
     assert "render needs a model" in error(exit=2)
