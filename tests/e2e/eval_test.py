@@ -177,6 +177,31 @@ def test_the_start_of_a_text():
     near(got["logprobs"], logprobs_of(model, got["context_ids"], targets))
 
 
+def test_neighbours_do_not_turn_angles():
+    """Angles that depend on the longest row of a batch, wherever config.json says so: rows of other lengths run apart."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    small = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                 head_dim=8)
+    theta = {"rope_theta": 10000.0}
+    dynamic = dict(max_position_embeddings=16, rope_parameters={"rope_type": "dynamic", "factor": 2.0, **theta})
+    long = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "factor": 4.0, **theta,
+            "original_max_position_embeddings": 16}
+    nested = dict(max_position_embeddings=64, layer_types=["full_attention"] * 2, rope_parameters={
+        "full_attention": long, "sliding_attention": {"rope_type": "default", **theta}})
+    for family, rope in (("llama", dynamic), ("gemma3_text", nested)):
+        folder = FOLDER / family
+        tokenizer = make_tokenizer(folder)
+        torch.manual_seed(4)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(
+            family, vocab_size=len(tokenizer), **small, **rope)).eval()
+        model.save_pretrained(folder)
+        rows = write_rows("rope.jsonl", [{"prompt": "The quick ", "completion": "fox " * n} for n in (2, 9, 2, 5)])
+        found = [json_lines(run("eval", "score", folder, rows, "--batch-size", batch, "--json")) for batch in (1, 4)]
+        for one, many in zip(*found):
+            near(many["logprobs"], one["logprobs"], family)
+
+
 QUESTIONS = [{"prompt": p, "choices": [c, " jumps over the lazy dog", "x", "月光光月光"], "label": i % 4}
              for i, (p, c) in enumerate(ROWS * 3)]
 

@@ -78,7 +78,7 @@ def tensors(command, folder, *arguments):
 def check_file(folder, model, texts, of_text, more=(), prefixes=("",), logits=True):
     """Everything in the three files against `of_text(i)`, transformers' outputs for text i alone. The last of `prefixes` is the
     stack that the logits belong to."""
-    arguments = [*flags(texts), *more]
+    arguments = [*flags(texts), *more, "--batch-size", 2]  # a file is one batch nevertheless
     wanted = ["hidden", "attention"] + ["logits"] * logits
     with ThreadPoolExecutor(2) as pool:
         hidden, attention, *scores = pool.map(lambda command: tensors(command, folder, *arguments), wanted)
@@ -140,6 +140,29 @@ def test_encoders():
         assert "no head" in run("inspect", "logits", folder, "--prompt", "x", exit=2)[1]
 
 
+def test_pairs():
+    """Of BERT, whose tokens have the type of their text; of RoBERTa, which has one type."""
+    for family, types in (("bert", 2), ("roberta", 1)):
+        folder, model, tokenizer = make(f"{family}-pairs", transformers.AutoModelForSequenceClassification, family, **BERT,
+                                        type_vocab_size=types, num_labels=3)
+
+        def of_text(i):
+            inputs = tokenizer(TEXTS[i], TARGETS[i], return_tensors="pt", return_token_type_ids=True)
+            assert inputs["token_type_ids"].max() == 1
+            if types == 1:
+                del inputs["token_type_ids"]
+            with torch.no_grad():
+                return model(**inputs, output_hidden_states=True, output_attentions=True)
+        pairs = flags(TARGETS, "--text-pair")
+        check_file(folder, model, TEXTS, of_text, more=pairs)
+        answer = json.loads(run("inspect", "logits", folder, "--prompt", TEXTS[0], *pairs[:2], "--json"))
+        expected = tokenizer(TEXTS[0], TARGETS[0], return_token_type_ids=True)
+        assert answer["ids"] == expected["input_ids"]
+        assert answer["token_type_ids"] == [min(t, types - 1) for t in expected["token_type_ids"]]
+    assert "not as many second texts" in run("inspect", "hidden", folder, *flags(TEXTS), *pairs[:2], exit=2)[1]
+    assert "only an encoder reads pairs" in run("inspect", "hidden", FOLDER / "llama", *flags(TEXTS), *pairs, exit=2)[1]
+
+
 def test_encoder_decoder():
     v1_1 = make("t5_v1_1", transformers.AutoModelForSeq2SeqLM, "t5", **T5, scale=2, feed_forward_proj="gated-gelu",
                 tie_word_embeddings=False)
@@ -182,6 +205,10 @@ def test_json_in_full():
         assert torch.equal(torch.tensor([p["logits"] for p in line["positions"]]), file["logits"][i][mask])
         assert state["hidden_states"][0]["layer"] == 2
         assert torch.equal(torch.tensor(state["hidden_states"][0]["states"]), hidden["hidden_states.2"][i][mask])
+    alone = [json.loads(l) for l in run("inspect", "hidden", *arguments, "--json", "--batch-size", 1).splitlines()]
+    assert [line["ids"] for line in alone] == [line["ids"] for line in lines]
+    for line, state in zip(alone, states):
+        close(torch.tensor(line["hidden_states"][2]["states"]), torch.tensor(state["hidden_states"][0]["states"]), "one by one")
     # Ids instead of a text, and lines of a file.
     ids = ",".join(map(str, lines[1]["ids"]))
     again = json.loads(run("inspect", "logits", folder, "--ids", ids, "--json"))
