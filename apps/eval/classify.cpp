@@ -175,14 +175,12 @@ void add_classify_command(CLI::App& app, EvalContext& context) {
   settings.add(command, "--text-field", options->text_field, "The key of the text; default: text, of words tokens");
   settings.add(command, "--pair-field", options->pair_field,
                "The key of a second text, where a row has one; default: text_pair");
-  settings.add(
-      command, "--label-field", options->label_field,
-      "The key of what is right: a class by number or name, a list of classes, a number, or (default: tags) a\n"
-      "class for each word; default: label");
+  settings.add(command, "--label-field", options->label_field,
+               "The key of what is right: a class by number or name, a list of classes, a number, or a class for each "
+               "word; default: label, of words tags");
   settings
       .add(command, "--problem-type", options->problem_type,
-           "What the head was trained for, where config.json's problem_type does not say it: "
-           "single_label_classification, multi_label_classification or regression")
+           "What the head was trained for; default: as config.json's problem_type and number of labels have it")
       ->check(CLI::IsMember({"single_label_classification", "multi_label_classification", "regression"}));
   settings
       .add(command, "--threshold", options->threshold,
