@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
+#include <exception>
 #include <string>
 
 #include "test.h"
@@ -20,7 +22,11 @@ std::string stderr_of(Body body) {
     ::dup2(ends[1], STDERR_FILENO);
     ::close(ends[0]);
     ::close(ends[1]);
-    body();
+    try {
+      body();
+    } catch (const std::exception& error) {  // it would go on with the tests in this process
+      ::dprintf(STDERR_FILENO, "exception: %s\n", error.what());
+    }
     ::_exit(0);
   }
   ::close(ends[1]);

@@ -11,6 +11,7 @@
 #include "generate_prompts.h"
 #include "inspect/inspect.h"
 #include "inspect/labels.h"
+#include "nn/encoder_model.h"
 #include "nn/seq2seq_model.h"
 
 namespace llmtk {
@@ -71,6 +72,30 @@ std::vector<Input> read_texts(const OpenModel& open, const InputOptions& options
   return inputs;
 }
 
+/// The texts with a second one beside each, as the tokenizer puts two together.
+void add_pairs(std::vector<Input>& inputs, const OpenModel& open, const InputOptions& options) {
+  if (!dynamic_cast<const nn::EncoderModel*>(open.model.get()))
+    throw Error(Exit::usage, {.what = "only an encoder reads pairs of texts", .got = open.model->kind()});
+  if (options.pairs.size() != inputs.size())
+    throw Error(Exit::usage, {.what = "not as many second texts as texts",
+                              .got = std::to_string(options.pairs.size()),
+                              .expected = std::to_string(inputs.size()) + ", or none"});
+  const auto types = open.model->config().value("type_vocab_size", TokenId{1});
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    Input& input = inputs[i];
+    const auto encode = [&](const std::string& text) {
+      return encode_text(*open.tokenizer, text, /*add_special_tokens=*/false, input.where);
+    };
+    const auto first = encode(*input.text), second = encode(options.pairs[i]);
+    const auto encoding = open.tokenizer->post_process(first, &second, options.add_special_tokens.value_or(true));
+    input.ids = encoding.ids;
+    // RoBERTa knows one type alone, whatever its tokenizer says; transformers does not give it those.
+    input.type_ids = encoding.type_ids;
+    if (types == 1) input.type_ids.assign(encoding.ids.size(), 0);
+    check(input.ids, open, input.where);
+  }
+}
+
 /// What the decoder reads while it is trained to write a target: everything one token later.
 void add_decoder_ids(std::vector<Input>& inputs, const OpenModel& open, const InputOptions& options,
                      const nn::Seq2SeqModel& model, const generate::GenerationConfig& config) {
@@ -101,10 +126,15 @@ void add_input_options(CLI::App& command, InputOptions& options) {
   auto* file =
       command.add_option("--prompts-file", options.prompts_file, "One text a line, or JSON lines; -: standard input")
           ->excludes(prompt);
+  auto* pair = command
+                   .add_option("--text-pair", options.pairs,
+                               "Encoders: a second text beside each text, as the tokenizer puts two together")
+                   ->allow_extra_args(false);
   command.add_option("--ids", options.ids, "Token ids instead of a text: 5,6,7; may be given several times")
       ->allow_extra_args(false)
       ->excludes(prompt)
-      ->excludes(file);
+      ->excludes(file)
+      ->excludes(pair);
   auto* target =
       command
           .add_option("--target", options.targets,
@@ -137,6 +167,7 @@ OpenInputs open_inputs(const InputOptions& options) {
   const OpenModel& open = opened.open;
   const auto config = generate::load_config(open.folder, open.tokenizer.get());
   opened.inputs = read_texts(open, options, config);
+  if (!options.pairs.empty()) add_pairs(opened.inputs, open, options);
   if (const auto* seq2seq = dynamic_cast<const nn::Seq2SeqModel*>(open.model.get()))
     add_decoder_ids(opened.inputs, open, options, *seq2seq, config);
   else if (!options.targets.empty() || !options.target_ids.empty())
@@ -154,6 +185,7 @@ Json describe(const OpenModel& open, const Input& input) {
     json[prefix + "labels"] = token_labels(*open.tokenizer, ids);
   };
   add("", input.ids);
+  if (!input.type_ids.empty()) json["token_type_ids"] = input.type_ids;
   if (!input.decoder_ids.empty()) add("decoder_", input.decoder_ids);
   return json;
 }

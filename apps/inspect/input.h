@@ -14,6 +14,7 @@ struct InputOptions {
   ModelOptions model;
   std::vector<std::string> prompts, ids;  ///< ids: "5,6,7"
   std::string prompts_file;
+  std::vector<std::string> pairs;                ///< of encoders: a second text beside each of the texts
   std::vector<std::string> targets, target_ids;  ///< of encoder-decoders: what the decoder should write
   std::optional<bool> add_special_tokens;
   std::string padding_side;  ///< left or right; empty: as the kind of model is used
@@ -28,7 +29,8 @@ struct Input {
   std::optional<std::string> text;  ///< none where ids were given
   std::string where;                ///< what errors call it
   std::vector<text::TokenId> ids;
-  std::vector<text::TokenId> decoder_ids;  ///< of encoder-decoders: the start token, then the target without its end
+  std::vector<text::TokenId> decoder_ids;    ///< of encoder-decoders: the start token, then the target without its end
+  std::vector<text::TokenId> type_ids = {};  ///< of encoders with pairs: which of the two texts each token is of
 };
 
 struct OpenInputs {
@@ -36,11 +38,12 @@ struct OpenInputs {
   std::vector<Input> inputs;
 };
 /// The model, and the texts as ids; bos where one is empty. Throws Error(data) where there is nothing, where the model
-/// does not know an id, or cannot see so many; Error(usage) where no text is given, and for targets that do not fit to
-/// the model or to the number of texts.
+/// does not know an id, or cannot see so many; Error(usage) where no text is given, and for targets and pairs that do
+/// not fit to the model or to the number of texts.
 OpenInputs open_inputs(const InputOptions& options);
 
-/// {"prompt", "ids", "tokens", "labels"}, and of encoder-decoders the same of what the decoder reads.
+/// {"prompt", "ids", "tokens", "labels"}, of pairs "token_type_ids", and of encoder-decoders the same of what the
+/// decoder reads.
 nlohmann::ordered_json describe(const OpenModel& open, const Input& input);
 /// Above the table of a text, where there are several.
 void print_title(const Input& input, size_t number, size_t count);

@@ -70,6 +70,7 @@ void run(nn::CausalModel& model, Passes& passes, const Wanted& wanted) {
 void run(nn::EncoderModel& model, Passes& passes, const Wanted& wanted) {
   Stack& stack = passes.stacks[0];
   nn::EncoderContext context{.attention_mask = real(stack, model)};
+  if (stack.type_ids.defined()) context.token_type_ids = stack.type_ids.to(model.device());
   if (wanted.attentions) context.attentions = &stack.attentions;
   if (wanted.hidden_states) context.hidden_states = &stack.hidden_states;
   const Tensor hidden = model.forward(stack.ids.to(model.device()), context);
@@ -127,6 +128,10 @@ Passes run_batch(nn::Model& model, std::span<const Input> inputs, std::span<cons
     passes.stacks.push_back(pad(inputs, ids, longest(padded, ids), left, prefix));
   };
   add(&Input::ids, seq2seq ? "encoder_" : "");
+  if (!inputs[0].type_ids.empty()) {  // then of all
+    Stack& stack = passes.stacks[0];
+    stack.type_ids = pad(inputs, &Input::type_ids, stack.ids.size(1), left, "").ids;
+  }
   if (seq2seq) add(&Input::decoder_ids, "decoder_");
   if (causal) run(*causal, passes, wanted);
   if (encoder) run(*encoder, passes, wanted);
@@ -158,6 +163,7 @@ Passes join(std::vector<Passes> batches) {
     all.stacks.push_back({.prefix = first.prefix,
                           .ids = rows([&](const Passes& batch) { return batch.stacks[s].ids; }),
                           .mask = rows([&](const Passes& batch) { return batch.stacks[s].mask; }),
+                          .type_ids = rows([&](const Passes& batch) { return batch.stacks[s].type_ids; }),
                           .causal = first.causal,
                           .hidden_states = joined(&Stack::hidden_states),
                           .attentions = joined(&Stack::attentions),
@@ -199,6 +205,7 @@ io::NamedTensors named_tensors(const Passes& passes, const std::string& layer) {
     const std::string inputs = stack.prefix == "decoder_" ? stack.prefix : "";
     named.emplace_back(inputs + "input_ids", stack.ids);
     named.emplace_back(inputs + "attention_mask", stack.mask);
+    if (stack.type_ids.defined()) named.emplace_back("token_type_ids", stack.type_ids);
     add(stack.prefix + "hidden_states", stack.hidden_states);
     add(stack.prefix + "attentions", stack.attentions);
     add("cross_attentions", stack.cross_attentions);

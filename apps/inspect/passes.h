@@ -24,6 +24,7 @@ struct Wanted {
 struct Stack {
   std::string prefix;    ///< of its names: "", "encoder_" or "decoder_"
   at::Tensor ids, mask;  ///< [B, T] int64
+  at::Tensor type_ids;   ///< [B, T] int64, of pairs of texts; otherwise undefined
   bool causal = false;
   std::vector<at::Tensor> hidden_states;                 ///< L + 1 of [B, T, H], float32
   std::vector<at::Tensor> attentions;                    ///< L of [B, heads, T, T], float32

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "io/tensors.h"
 #include "kernels/cross_entropy.h"
@@ -220,6 +221,20 @@ TEST_CASE("bfloat16 and float16 are close") {
       const Tensor logits = narrow.logits();
       CHECK(logits.scalar_type() == dtype);
       CHECK(c.difference_from(logits, "logits") < tolerance);
+    }
+  });
+}
+
+TEST_CASE("weights that are stored in half precision are transformers' in float32 too") {
+  LLMTK_NEEDS_REFERENCE;
+  const at::NoGradGuard no_grad;
+  for_each_case([](Case& c) {
+    for (const c10::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+      const std::string folder = (c.folder / dtype_name(dtype)).string(), key = "logits." + dtype_name(dtype);
+      CHECK(models::load<nn::Seq2SeqModel>(folder)->dtype() == dtype);
+      CHECK(c.difference_from(c.reference.at("logits"), key) > kTolerance);  // rounding is seen
+      c.model = models::load<nn::Seq2SeqModel>(folder, {.dtype = at::kFloat});
+      CHECK(c.difference_from(c.logits(), key) < kTolerance);
     }
   });
 }
