@@ -205,12 +205,16 @@ Matched match(nn::Model& model, const Family& family, const io::WeightFiles& wei
   return matched;
 }
 
-void fill(at::Tensor& target, const io::WeightFiles::Entry& entry, bool map) {
+void check_shape(const at::Tensor& target, const io::WeightFiles::Entry& entry) {
   if (target.sizes() != entry.tensor->shape)
     throw Error(Exit::file, {.what = "tensor '" + entry.tensor->name + "' has another shape than config.json says",
                              .where = entry.file->path().string(),
                              .got = shape_text(entry.tensor->shape),
                              .expected = shape_text(target.sizes())});
+}
+
+void fill(at::Tensor& target, const io::WeightFiles::Entry& entry, bool map) {
+  check_shape(target, entry);
   if (!c10::isFloatingType(io::to_scalar_type(entry.tensor->dtype)))
     throw Error(Exit::file, {.what = "tensor '" + entry.tensor->name + "' does not hold floating-point numbers",
                              .where = entry.file->path().string(),
@@ -308,6 +312,12 @@ std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const Loa
   for (const auto& [key, value] : options.overrides.items()) config[key] = value;
   const io::WeightFiles weights(folder);
   const auto dtype = options.dtype ? *options.dtype : stored_dtype(config, weights, where);
+  {  // before memory is taken for what a broken config may ask for
+    const auto shapes = family.make(config, where, {dtype, c10::kMeta});
+    auto parameters = shapes->named_parameters();
+    for (const auto& [name, entry] : match(*shapes, family, weights, another_head, folder.string()).stored)
+      check_shape(parameters[name], entry);
+  }
   auto model = family.make(config, where, {dtype, options.device});
   read_weights(*model, weights, folder.string(), options.map,
                another_head ? std::optional(options.seed) : std::nullopt);

@@ -363,7 +363,8 @@ CONFIGS = [
         ("vocab_size", HUGE), ("num_attention_heads", 0), ("num_attention_heads", 3), ("num_key_value_heads", -2), ("intermediate_size", -1),
         ("max_position_embeddings", HUGE), ("rms_norm_eps", "x"), ("head_dim", -4), ("hidden_act", "x")]],
     ("2^30 layers", {**LLAMA, "num_hidden_layers": 1 << 30}, "num_hidden_layers"),
-    ("2^20 tokens", {**LLAMA, "vocab_size": 1 << 20}, "shape"),
+    ("2^20 tokens", {**LLAMA, "vocab_size": 1 << 20}, "shape"), ("2^31 tokens", {**LLAMA, "vocab_size": 1 << 31}, "shape"),
+    ("2^31 wide", {**LLAMA, "intermediate_size": 1 << 31}, "shape"),
 ]
 
 
