@@ -28,7 +28,9 @@ std::vector<at::Tensor> logits_of(const OpenEncoder& open, const std::vector<con
   for (const Example* example : batch) ids.push_back(&example->encoding.ids);
   const EncoderBatch inputs = encoder_batch(ids, open);
   at::Tensor types = at::zeros(inputs.input_ids.sizes(), at::kLong);
-  for (size_t b = 0; b < batch.size(); ++b)
+  // RoBERTa knows one type alone, whatever its tokenizer says.
+  const bool typed = open.model->config().value("type_vocab_size", int64_t{1}) > 1;
+  for (size_t b = 0; typed && b < batch.size(); ++b)
     std::ranges::copy(batch[b]->encoding.type_ids, types[static_cast<int64_t>(b)].data_ptr<int64_t>());
   const auto device = inputs.input_ids.device();
   const at::Tensor hidden = open.model->forward(

@@ -39,11 +39,11 @@ def write_rows(name, rows):
     return path
 
 
-def logits_of(model, tokenizer, texts, pairs=None):
+def logits_of(model, tokenizer, texts, pairs=None, types=True):
     found = []
     for text, pair in zip(texts, pairs or [None] * len(texts)):
         with torch.no_grad():
-            found.append(model(**tokenizer(text, pair, truncation=True, return_token_type_ids=True,
+            found.append(model(**tokenizer(text, pair, truncation=True, return_token_type_ids=types,
                                            return_tensors="pt")).logits[0])
     return torch.stack(found)
 
@@ -89,6 +89,10 @@ def test_one_class():
     check_classes(found, names, truth, answers, of=range(3))
     shown = run("eval", "classify", folder, path, "--truncate")
     assert f"{found['accuracy']:.6f}" in shown and "maybe" in shown, shown
+    # A model of one token type, as RoBERTa, reads pairs without them.
+    model, tokenizer = make_bert(FOLDER / "typeless", type_vocab_size=1)
+    _, results = evaluate(FOLDER / "typeless", path)
+    near([r["probabilities"] for r in results], logits_of(model, tokenizer, TEXTS, PAIRS, types=False).softmax(-1))
 
 
 def test_several_classes():
