@@ -312,13 +312,19 @@ std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const Loa
   for (const auto& [key, value] : options.overrides.items()) config[key] = value;
   const io::WeightFiles weights(folder);
   const auto dtype = options.dtype ? *options.dtype : stored_dtype(config, weights, where);
-  {  // before memory is taken for what a broken config may ask for
-    const auto shapes = family.make(config, where, {dtype, c10::kMeta});
+  const auto make = [&](c10::Device device) { return family.make(config, where, {dtype, device}); };
+  std::shared_ptr<nn::Model> model;
+  try {
+    model = make(options.device);
+  } catch (const std::exception& e) {  // no memory for it? Perhaps the config asks for more than the files hold.
+    const auto* error = dynamic_cast<const Error*>(&e);
+    if (error && error->exit() != Exit::runtime) throw;
+    const auto shapes = make(c10::kMeta);
     auto parameters = shapes->named_parameters();
-    for (const auto& [name, entry] : match(*shapes, family, weights, another_head, folder.string()).stored)
+    for (const auto& [name, entry] : match(*shapes, family, weights, another_head, where).stored)
       check_shape(parameters[name], entry);
+    throw;
   }
-  auto model = family.make(config, where, {dtype, options.device});
   read_weights(*model, weights, folder.string(), options.map,
                another_head ? std::optional(options.seed) : std::nullopt);
   model->eval();
