@@ -174,23 +174,28 @@ Passes join(std::vector<Passes> batches) {
   return all;
 }
 
+/// f(batch, index of its first) for each batch_size of the inputs.
+void for_batches(const std::vector<Input>& inputs, int64_t batch_size,
+                 const std::function<void(std::span<const Input>, size_t)>& f) {
+  const auto step = static_cast<size_t>(batch_size);
+  for (size_t begin = 0; begin < inputs.size(); begin += step)
+    f(std::span(inputs).subspan(begin, std::min(step, inputs.size() - begin)), begin);
+}
+
 }  // namespace
 
 void run_batches(nn::Model& model, const std::vector<Input>& inputs, const Wanted& wanted, const InputOptions& options,
                  const std::function<void(const Passes&, size_t)>& use) {
-  const auto step = static_cast<size_t>(options.batch_size);
-  for (size_t begin = 0; begin < inputs.size(); begin += step) {
-    const auto batch = std::span(inputs).subspan(begin, std::min(step, inputs.size() - begin));
+  for_batches(inputs, options.batch_size, [&](std::span<const Input> batch, size_t begin) {
     use(run_batch(model, batch, batch, wanted, options.padding_side), begin);
-  }
+  });
 }
 
 Passes run_all(nn::Model& model, const std::vector<Input>& inputs, const Wanted& wanted, const InputOptions& options) {
-  const auto step = static_cast<size_t>(options.batch_size);
   std::vector<Passes> batches;
-  for (size_t begin = 0; begin < inputs.size(); begin += step)
-    batches.push_back(run_batch(model, std::span(inputs).subspan(begin, std::min(step, inputs.size() - begin)), inputs,
-                                wanted, options.padding_side));
+  for_batches(inputs, options.batch_size, [&](std::span<const Input> batch, size_t) {
+    batches.push_back(run_batch(model, batch, inputs, wanted, options.padding_side));
+  });
   return join(std::move(batches));
 }
 

@@ -97,24 +97,9 @@ std::vector<float> score_batch(nn::Seq2SeqModel& model, const ScoredBatch& batch
   return at_places(model, hidden, places);
 }
 
-/// Whether rotary angles depend on the longest row of a batch, so that rows of another length are neighbours that
-/// count.
-bool depends_on_batch_length(const nn::Model& model) {
-  const auto depends = [](const nlohmann::ordered_json& rope) {
-    const auto type = rope.find("rope_type");
-    return type != rope.end() && (*type == "dynamic" || *type == "longrope");
-  };
-  const auto config = model.config();  // rope_parameters hold either spelling of rope_scaling
-  const auto rope = config.find("rope_parameters");
-  if (rope == config.end() || !rope->is_object()) return false;
-  if (depends(*rope)) return true;
-  for (const auto& of_layers : *rope)  // Gemma 3 has an object for each kind of layers
-    if (of_layers.is_object() && depends(of_layers)) return true;
-  return false;
-}
-
-/// score_batch(batch) gives the log-probabilities of all targets of a batch, row after row.
-std::vector<std::vector<float>> score_rows(const nn::Model& model, std::span<const Scored> rows, int64_t batch_size,
+/// score_batch(batch) gives the log-probabilities of all targets of a batch, row after row. only_alike: rows of other lengths do
+/// not meet in one.
+std::vector<std::vector<float>> score_rows(std::span<const Scored> rows, int64_t batch_size, bool only_alike,
                                            const std::function<std::vector<float>(const ScoredBatch&)>& score_batch) {
   LLMTK_CHECK(batch_size >= 1, "batch_size is ", batch_size);
   const c10::NoGradGuard no_gradients;
@@ -123,7 +108,6 @@ std::vector<std::vector<float>> score_rows(const nn::Model& model, std::span<con
   std::iota(order.begin(), order.end(), size_t{0});
   // The longest first: what does not fit in memory shows at once.
   std::ranges::stable_sort(order, [&](size_t a, size_t b) { return length(a) > length(b); });
-  const bool only_alike = depends_on_batch_length(model);
 
   std::vector<std::vector<float>> result(rows.size());
   for (size_t begin = 0, end = 0; begin < order.size(); begin = end) {
@@ -145,12 +129,13 @@ std::vector<std::vector<float>> score_rows(const nn::Model& model, std::span<con
 }  // namespace
 
 std::vector<std::vector<float>> score(nn::CausalModel& model, std::span<const Scored> rows, int64_t batch_size) {
-  return score_rows(model, rows, batch_size, [&](const ScoredBatch& batch) { return score_batch(model, batch); });
+  return score_rows(rows, batch_size, model.depends_on_length(),
+                    [&](const ScoredBatch& batch) { return score_batch(model, batch); });
 }
 
 std::vector<std::vector<float>> score(nn::Seq2SeqModel& model, std::span<const Scored> rows, int64_t batch_size,
                                       TokenId start) {
-  return score_rows(model, rows, batch_size,
+  return score_rows(rows, batch_size, /*only_alike=*/false,
                     [&](const ScoredBatch& batch) { return score_batch(model, batch, start); });
 }
 

@@ -58,12 +58,18 @@ void wide_mm(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, const at
   }
 }
 
-at::Tensor wide_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+/// Room for x weight^T: [..., O].
+at::Tensor empty_product(const at::Tensor& x, const at::Tensor& weight) {
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
-  at::Tensor y = at::empty({x.numel() / std::max<int64_t>(1, x.size(-1)), weight.size(0)}, x.options());
-  wide_mm(y, x.reshape({-1, x.size(-1)}), weight.t(), bias, false);
-  return y.view(shape);
+  return at::empty(shape, x.options());
+}
+
+at::Tensor wide_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const at::Tensor y = empty_product(x, weight);
+  at::Tensor rows = y.view({-1, weight.size(0)});
+  wide_mm(rows, x.reshape({-1, x.size(-1)}), weight.t(), bias, false);
+  return y;
 }
 
 struct WideLinear : torch::autograd::Function<WideLinear> {
@@ -99,9 +105,7 @@ bool has_few_rows(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
 }
 
 at::Tensor few_rows_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = weight.size(0);
-  at::Tensor y = at::empty(shape, x.options());
+  const at::Tensor y = empty_product(x, weight);
   const at::Tensor wide = x.to(at::kFloat).contiguous(), shift = bias.defined() ? bias.contiguous() : bias;
   const FewRows f{.type = type_of(x), .M = x.numel() / x.size(-1), .N = weight.size(0), .K = weight.size(1),
                   .x = wide.const_data_ptr<float>(), .weight = data(weight), .transposed = !weight.is_contiguous(),

@@ -204,6 +204,9 @@ class Gemma final : public nn::CausalModel {
   double final_logit_softcapping() const override { return config_.final_logit_softcapping; }
   int64_t vocab_size() const override { return config_.vocab_size; }
   int64_t max_positions() const override { return config_.max_position_embeddings; }
+  bool depends_on_length() const override {
+    return config_.rope.depends_on_length() || (config_.local_rope && config_.local_rope->depends_on_length());
+  }
   int64_t num_layers() const override { return config_.num_hidden_layers; }
   void set_gradient_checkpointing(bool on) override { model_->gradient_checkpointing = on; }
 

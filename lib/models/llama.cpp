@@ -198,6 +198,7 @@ class Llama final : public nn::CausalModel {
   Linear& lm_head() override { return *lm_head_; }
   int64_t vocab_size() const override { return config_.vocab_size; }
   int64_t max_positions() const override { return longest(config_); }
+  bool depends_on_length() const override { return config_.rope.depends_on_length(); }
   int64_t num_layers() const override { return config_.num_hidden_layers; }
   void set_gradient_checkpointing(bool on) override { model_->gradient_checkpointing = on; }
 

@@ -46,6 +46,8 @@ class CausalModel : public Model {
   virtual Linear& lm_head() = 0;
   /// Logits are kernels::softcap with this bound of what the head gives (Gemma 2); 0: they are what it gives.
   virtual double final_logit_softcapping() const { return 0; }
+  /// Whether what a token becomes depends on how long its text is, or the longest beside it (RopeConfig::depends_on_length).
+  virtual bool depends_on_length() const { return false; }
   /// Logits of hidden states: [..., H] -> [..., V].
   at::Tensor logits(const at::Tensor& hidden);
   /// scale * sum of -log p(target) without holding the logits: kernels::linear_cross_entropy of the head.

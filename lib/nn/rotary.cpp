@@ -132,7 +132,7 @@ void Rotary::prepare(LayerContext& context) {
   const at::NoGradGuard no_grad;
   int64_t needed = context.past + context.length;
   if (!context.default_positions) {
-    if (!length_matters()) {
+    if (!config_.depends_on_length()) {
       const at::Tensor angles = angles_to_table(context.position_ids, inverse_frequencies(needed));
       context.cos = angles.cos() * attention_factor_;  // [B, T, D]
       context.sin = angles.sin() * attention_factor_;
@@ -140,7 +140,7 @@ void Rotary::prepare(LayerContext& context) {
     }
     needed = context.position_ids.max().item<int64_t>() + 1;
   }
-  if (length_matters()) {
+  if (config_.depends_on_length()) {
     needed = std::max(needed, context.sequence_length);
     const at::Tensor angles = angles_to_table(context.position_ids, inverse_frequencies(needed));
     context.cos = angles.cos() * attention_factor_;

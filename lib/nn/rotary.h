@@ -34,6 +34,9 @@ struct RopeConfig {
   std::optional<double> attention_factor, mscale, mscale_all_dim;  ///< yarn; attention_factor: longrope too
   std::vector<double> short_factor, long_factor;                   ///< longrope, [head_dim / 2] each
   double partial_rotary_factor = 1;                                ///< the share of the dimensions that turns
+
+  /// Whether a token's angles are other ones in a longer text.
+  bool depends_on_length() const { return type == RopeType::dynamic || type == RopeType::longrope; }
 };
 
 /// How many of a head's dimensions are rotated: its first ones. With the type proportional all are, some by no angle.
@@ -54,8 +57,6 @@ class Rotary {
  private:
   at::Tensor inverse_frequencies(int64_t sequence_length) const;
   at::Tensor angles_to_table(const at::Tensor& positions, const at::Tensor& frequencies) const;
-  /// The frequencies are other ones for longer sequences.
-  bool length_matters() const { return config_.type == RopeType::dynamic || config_.type == RopeType::longrope; }
 
   RopeConfig config_;
   int64_t dim_, max_positions_;

@@ -129,11 +129,12 @@ double as_tokenizers_reads(double written) {
   int exponent = 0;
   std::from_chars(e + (e[1] == '+' ? 2 : 1), end, exponent);
   if (e - text > 2) exponent -= static_cast<int>(e - text) - 2;  // digits behind the point
+  auto value = static_cast<double>(digits);
+  for (constexpr int kMost = 308; exponent < -kMost; exponent += kMost) value /= 1e308;
   double power = 0;
   const std::string name = "1e" + std::to_string(std::abs(exponent));
   std::from_chars(name.data(), name.data() + name.size(), power);
-  const auto whole = static_cast<double>(digits);
-  return std::copysign(exponent < 0 ? whole / power : whole * power, written);
+  return std::copysign(exponent < 0 ? value / power : value * power, written);
 }
 
 std::unique_ptr<TokenModel> read_unigram(JsonObject& model) {

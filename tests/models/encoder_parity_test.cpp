@@ -221,14 +221,10 @@ TEST_CASE("weights that are stored in half precision are transformers' in float3
   LLMTK_NEEDS_REFERENCE;
   const at::NoGradGuard no_grad;
   for_each_case([](Case& c) {
-    for (const c10::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
-      const std::string folder = (reference_folder() / c.name / dtype_name(dtype)).string();
-      CHECK(models::load<nn::EncoderModel>(folder, {.map = true})->dtype() == dtype);
-      c.model = models::load<nn::EncoderModel>(folder, {.dtype = at::kFloat});
-      const Tensor expected = c.reference.at("answers." + dtype_name(dtype));
-      CHECK(difference(c.answers(c.model->forward(c.ids, {.token_type_ids = c.types})), expected) < kTolerance);
-      CHECK(difference(c.reference.at("answers"), expected) > kTolerance);  // rounding is seen
-    }
+    check_half_precision<nn::EncoderModel>(reference_folder() / c.name, c.reference, "answers", [&](auto model) {
+      c.model = model;
+      return c.answers(model->forward(c.ids, {.token_type_ids = c.types}));
+    });
   });
 }
 

@@ -7,9 +7,15 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <map>
+#include <memory>
+#include <string>
 
+#include "core/device.h"
 #include "kernels/optimizer.h"
+#include "models/registry.h"
 #include "nn/model.h"
+#include "test.h"
 
 namespace llmtk {
 
@@ -31,6 +37,20 @@ inline double difference(const at::Tensor& got, const at::Tensor& expected, doub
 
 inline void zero_grad(nn::Model& model) {
   for (at::Tensor parameter : model.parameters()) parameter.mutable_grad().reset();
+}
+
+/// The folders float16 and bfloat16 below `folder` hold the model's weights rounded; reference["KEY.DTYPE"] is what transformers
+/// gives for them in float32, reference[KEY] for the unrounded ones. answers(model) must agree.
+template <class M>
+void check_half_precision(const std::filesystem::path& folder, const std::map<std::string, at::Tensor>& reference,
+                          const std::string& key, const std::function<at::Tensor(std::shared_ptr<M>)>& answers) {
+  for (const c10::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+    const std::string stored = (folder / dtype_name(dtype)).string();
+    CHECK(models::load<M>(stored, {.map = true})->dtype() == dtype);
+    const at::Tensor& expected = reference.at(key + "." + dtype_name(dtype));
+    CHECK(difference(answers(models::load<M>(stored, {.dtype = at::kFloat})), expected) < kTolerance);
+    CHECK(difference(reference.at(key), expected) > kTolerance);  // rounding is seen
+  }
 }
 
 /// 20 steps of AdamW with the settings of the reference scripts.

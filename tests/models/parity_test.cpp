@@ -233,14 +233,8 @@ TEST_CASE("weights that are stored in half precision are transformers' in float3
   LLMTK_NEEDS_REFERENCE;
   const at::NoGradGuard no_grad;
   for_each_case([](Case& c) {
-    for (const c10::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
-      const std::string folder = (reference_folder() / c.name / dtype_name(dtype)).string();
-      CHECK(models::load(folder, {.map = true})->dtype() == dtype);
-      const auto model = models::load(folder, {.dtype = at::kFloat});
-      const Tensor expected = c.reference.at("logits." + dtype_name(dtype));
-      CHECK(difference(model->logits(model->forward(c.ids)), expected) < kTolerance);
-      CHECK(difference(c.reference.at("logits"), expected) > kTolerance);  // rounding is seen
-    }
+    check_half_precision<nn::CausalModel>(reference_folder() / c.name, c.reference, "logits",
+                                          [&](auto model) { return model->logits(model->forward(c.ids)); });
   });
 }
 

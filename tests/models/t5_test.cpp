@@ -229,13 +229,10 @@ TEST_CASE("weights that are stored in half precision are transformers' in float3
   LLMTK_NEEDS_REFERENCE;
   const at::NoGradGuard no_grad;
   for_each_case([](Case& c) {
-    for (const c10::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
-      const std::string folder = (c.folder / dtype_name(dtype)).string(), key = "logits." + dtype_name(dtype);
-      CHECK(models::load<nn::Seq2SeqModel>(folder)->dtype() == dtype);
-      CHECK(c.difference_from(c.reference.at("logits"), key) > kTolerance);  // rounding is seen
-      c.model = models::load<nn::Seq2SeqModel>(folder, {.dtype = at::kFloat});
-      CHECK(c.difference_from(c.logits(), key) < kTolerance);
-    }
+    check_half_precision<nn::Seq2SeqModel>(c.folder, c.reference, "logits", [&](auto model) {
+      c.model = model;
+      return c.logits();
+    });
   });
 }
 
