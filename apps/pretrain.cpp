@@ -26,7 +26,7 @@
 #include "models/registry.h"
 #include "pretrain_config.h"
 #include "text/tokenizer.h"
-#include "train/causal_lm.h"
+#include "train/losses.h"
 #include "train/run_log.h"
 #include "train/trainer.h"
 

@@ -7,6 +7,7 @@
 #include <exception>
 #include <limits>
 #include <mutex>
+#include <numeric>
 #include <thread>
 
 #include "core/error.h"
@@ -18,7 +19,7 @@ using nlohmann::ordered_json;
 
 namespace {
 
-constexpr uint64_t kChoice = 1, kOrder = 2;  // what a random number is for
+constexpr uint64_t kChoice = 1, kOrder = 2, kTransform = 3;  // what a random number is for
 
 uint64_t random_of(uint64_t seed, uint64_t purpose, uint64_t a, uint64_t b) {
   return mix(mix(mix(mix(seed) ^ purpose) ^ a) ^ b);
@@ -39,19 +40,67 @@ size_t find_outside(std::span<const int32_t> ids, int64_t vocab_size) {
   return static_cast<size_t>(std::find_if(ids.begin(), ids.end(), outside) - ids.begin());
 }
 
-/// Positions that restart behind each `end`, which has no target.
-void separate_documents(std::span<const int32_t> ids, int32_t end, std::span<int32_t> labels,
-                        std::span<int32_t> positions) {
-  int32_t position = 0;
-  for (size_t t = 0; t < ids.size(); ++t) {
-    positions[t] = position++;
-    if (ids[t] != end) continue;
-    labels[t] = kIgnore;
-    position = 0;
+/// What all rows of a batch have of one kind, side by side: the longest row's size, shorter ones filled up.
+template <class T, class Fill>
+std::vector<T> padded(const std::vector<Example>& examples, std::vector<T> Example::*part, const Fill& fill) {
+  size_t longest = 0;
+  for (const Example& example : examples) longest = std::max(longest, (example.*part).size());
+  std::vector<T> out;
+  out.reserve(examples.size() * longest);
+  for (const Example& example : examples) {
+    const std::vector<T>& own = example.*part;
+    out.insert(out.end(), own.begin(), own.end());
+    for (size_t i = own.size(); i < longest; ++i) out.push_back(fill(example, i));
   }
+  return out;
+}
+
+constexpr float kNotAsked = std::numeric_limits<float>::quiet_NaN();
+
+void collate(const std::vector<Example>& examples, Batch& batch) {
+  const auto zero = [](const Example&, size_t) { return 0; };
+  batch = {.rows = static_cast<int64_t>(examples.size())};
+  batch.input_ids = padded(examples, &Example::input_ids, zero);
+  batch.length = static_cast<int64_t>(batch.input_ids.size() / examples.size());
+  batch.labels = padded(examples, &Example::labels, [](const Example&, size_t) { return kIgnore; });
+  batch.values = padded(examples, &Example::values, [](const Example&, size_t) { return kNotAsked; });
+  batch.token_type_ids = padded(examples, &Example::token_type_ids, zero);
+  // Padding is a text of its own, behind those of its row.
+  batch.position_ids = padded(examples, &Example::position_ids, [](const Example& example, size_t i) {
+    return static_cast<int32_t>(i - example.position_ids.size());
+  });
+  for (const Example& example : examples)
+    if (static_cast<int64_t>(example.input_ids.size()) < batch.length) {
+      for (const Example& each : examples) batch.lengths.push_back(static_cast<int32_t>(each.input_ids.size()));
+      break;
+    }
+  batch.targets = static_cast<int64_t>(batch.labels.size()) - std::ranges::count(batch.labels, kIgnore) +
+                  std::ranges::count_if(batch.values, [](float value) { return !std::isnan(value); });
+}
+
+/// A row without targets, for a rank that has none left.
+Example without_targets(const Example& like) {
+  Example out = like;
+  std::ranges::fill(out.labels, kIgnore);
+  std::ranges::fill(out.values, kNotAsked);
+  return out;
 }
 
 }  // namespace
+
+int64_t Batch::tokens() const {
+  return lengths.empty() ? rows * length : std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+}
+
+void separate_documents(Example& example, int32_t end) {
+  int32_t position = 0;
+  for (size_t t = 0; t < example.input_ids.size(); ++t) {
+    example.position_ids.push_back(position++);
+    if (example.input_ids[t] != end) continue;
+    example.labels[t] = kIgnore;
+    position = 0;
+  }
+}
 
 RowLoader::RowLoader(std::vector<MixtureSource> sources, RowLoaderOptions options)
     : sources_(std::move(sources)), options_(options), drawn_(sources_.size()), since_(sources_.size()) {
@@ -71,9 +120,7 @@ RowLoader::RowLoader(std::vector<MixtureSource> sources, RowLoaderOptions option
                                .hint = "lower data.max_length, or give more data"});
     weights += source.weight;
     if (source.weight > 0) epoch_rows_ += source.rows->rows();
-    fixed_length_ = fixed_length_ && source.rows->fixed_length();
   }
-  LLMTK_CHECK(fixed_length_ || !options_.document_end);
   if (weights <= 0)
     throw Error(Exit::data, {.what = sources_.empty() ? "there is no data" : "the weights of all sources are 0",
                              .hint = "give at least one source a weight above 0"});
@@ -123,9 +170,32 @@ bool RowLoader::draw(Draw& out) {
   const uint64_t epoch = drawn_[i] / rows, at = drawn_[i] % rows;
   out.source = i;
   out.row = options_.shuffle ? Permutation(rows, random_of(options_.seed, kOrder, i, epoch))(at) : at;
+  out.random = random_of(options_.seed, kTransform, i, drawn_[i]);
   ++drawn_[i];
   if (exhausted(i)) since_ = drawn_;
   return true;
+}
+
+Example RowLoader::example(const Draw& draw) const {
+  const RowSource& source = *sources_[draw.source].rows;
+  Example out;
+  source.read(draw.row, out);
+  if (options_.vocab_size > 0) {
+    const size_t outside = find_outside(out.input_ids, options_.vocab_size);
+    if (outside < out.input_ids.size())
+      throw Error(Exit::data,
+                  {.what = "token id " + std::to_string(out.input_ids[outside]) + " is outside the model's vocabulary",
+                   .where = source.place(draw.row, outside),
+                   .expected = "0 to " + std::to_string(options_.vocab_size - 1),
+                   .hint = "the data was made with another tokenizer than the model's"});
+    for (size_t t = 0; options_.labels_are_ids && t < out.labels.size(); ++t)
+      if (out.labels[t] != kIgnore && (out.labels[t] < 0 || out.labels[t] >= options_.vocab_size))
+        throw Error(Exit::data, {.what = "label " + std::to_string(out.labels[t]) + " is outside the model's vocabulary",
+                                 .where = source.place(draw.row, t + 1),
+                                 .expected = "-100, or 0 to " + std::to_string(options_.vocab_size - 1)});
+  }
+  if (options_.transform) options_.transform(out, draw.random);
+  return out;
 }
 
 bool RowLoader::next(Batch& batch) {
@@ -140,46 +210,11 @@ bool RowLoader::next(Batch& batch) {
   const uint64_t per_rank = (draws.size() + world - 1) / world;
   const uint64_t begin = std::min<uint64_t>(per_rank * static_cast<uint64_t>(options_.rank), draws.size());
   const uint64_t end = std::min<uint64_t>(begin + per_rank, draws.size());
-  const auto length = static_cast<size_t>(options_.length);
-  batch.rows = static_cast<int64_t>(per_rank);
-  batch.input_ids.assign(per_rank * length, 0);
-  batch.labels.assign(per_rank * length, kIgnore);
-  batch.position_ids.assign(options_.document_end ? per_rank * length : 0, 0);
-  size_t longest = fixed_length_ ? length : 1;
-  for (uint64_t i = begin; i < end; ++i) {
-    const std::span<int32_t> ids(batch.input_ids.data() + (i - begin) * length, length);
-    const std::span<int32_t> labels(batch.labels.data() + (i - begin) * length, length);
-    const RowSource& source = *sources_[draws[i].source].rows;
-    const size_t count = source.read(draws[i].row, ids, labels);
-    longest = std::max(longest, count);
-    if (options_.document_end)
-      separate_documents(ids, *options_.document_end, labels,
-                         std::span(batch.position_ids).subspan((i - begin) * length, length));
-    if (options_.vocab_size == 0) continue;
-    const size_t outside = find_outside(ids.first(count), options_.vocab_size);
-    if (outside < count)
-      throw Error(Exit::data,
-                  {.what = "token id " + std::to_string(ids[outside]) + " is outside the model's vocabulary",
-                   .where = source.place(draws[i].row, outside),
-                   .expected = "0 to " + std::to_string(options_.vocab_size - 1),
-                   .hint = "the data was made with another tokenizer than the model's"});
-    for (size_t t = 0; t < count; ++t)
-      if (labels[t] != kIgnore && (labels[t] < 0 || labels[t] >= options_.vocab_size))
-        throw Error(Exit::data, {.what = "label " + std::to_string(labels[t]) + " is outside the model's vocabulary",
-                                 .where = source.place(draws[i].row, t + 1),
-                                 .expected = "-100, or 0 to " + std::to_string(options_.vocab_size - 1)});
-  }
-  if (longest < length) {
-    for (uint64_t row = 1; row < per_rank; ++row) {
-      std::copy_n(batch.input_ids.begin() + row * length, longest, batch.input_ids.begin() + row * longest);
-      std::copy_n(batch.labels.begin() + row * length, longest, batch.labels.begin() + row * longest);
-    }
-    batch.input_ids.resize(per_rank * longest);
-    batch.labels.resize(per_rank * longest);
-  }
-  batch.length = static_cast<int64_t>(longest);
-  batch.target_tokens =
-      static_cast<int64_t>(batch.labels.size()) - std::count(batch.labels.begin(), batch.labels.end(), kIgnore);
+  std::vector<Example> examples;
+  for (uint64_t i = begin; i < end; ++i) examples.push_back(example(draws[i]));
+  if (examples.empty()) examples.push_back(without_targets(example(draws[0])));
+  while (examples.size() < per_rank) examples.push_back(without_targets(examples[0]));
+  collate(examples, batch);
   return true;
 }
 

@@ -2,6 +2,7 @@
 // Batches out of rows: mixing, shuffling, epochs, ranks, and a position that is saved and restored exactly.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -23,16 +24,21 @@ struct MixtureSource {
 
 struct RowLoaderOptions {
   int64_t batch_size = 1;  ///< B, rows of one rank
-  int64_t length = 1024;   ///< T, the greatest length of a row
+  int64_t length = 1024;   ///< the greatest length of a row of a source
   bool shuffle = true;     ///< within each source, anew in each epoch
   uint64_t seed = 0;
   int64_t epochs = 1;  ///< 0: without end
   int rank = 0, world_size = 1;
-  int64_t vocab_size = 0;  ///< ids from here on are an error; 0: not checked
-  /// The token that ends a text. Given, positions restart behind it and it predicts nothing: the texts of a row are
-  /// trained on as if each stood alone. Only for rows of one fixed length.
-  std::optional<int32_t> document_end;
+  int64_t vocab_size = 0;  ///< ids from here on are an error, in labels too where they are ids; 0: not checked
+  bool labels_are_ids = true;
+  /// What becomes of a row before the model gets it (hidden tokens, say); may be empty. Called on any thread; `random`
+  /// is another number for each time a row is drawn, and the same in a run that goes on from a checkpoint.
+  std::function<void(Example& example, uint64_t random)> transform;
 };
+
+/// A transform: positions restart behind each `end`, which predicts nothing, so that the texts of a row are trained on
+/// as if each stood alone.
+void separate_documents(Example& example, int32_t end);
 
 /// Rows are numbered over the whole run and all ranks: which rows batch n holds depends on the seed and on B *
 /// world_size, not on how many ranks share them. An epoch has as many rows as all sources together; its last batch may
@@ -54,15 +60,16 @@ class RowLoader : public BatchSource {
   struct Draw {
     size_t source;
     uint64_t row;
+    uint64_t random;
   };
   bool draw(Draw& out);
+  Example example(const Draw& draw) const;
   size_t choose();
   bool exhausted(size_t source) const;
 
   std::vector<MixtureSource> sources_;
   RowLoaderOptions options_;
   uint64_t epoch_rows_ = 0;
-  bool fixed_length_ = true;
   std::vector<uint64_t> drawn_;  // rows drawn of each source
   std::vector<uint64_t> since_;  // ... when the set of sources that are not exhausted last changed
 };

@@ -56,8 +56,9 @@ class Opener {
                              .epochs = context_.epochs,
                              .rank = context_.rank,
                              .world_size = context_.world_size,
-                             .vocab_size = context_.vocab_size,
-                             .document_end = document_end_};
+                             .vocab_size = context_.vocab_size};
+    if (document_end_)
+      options.transform = [end = *document_end_](Example& example, uint64_t) { separate_documents(example, end); };
     out.train = make(std::move(train), options);
     options.batch_size = context_.eval_batch_size;
     options.shuffle = false;

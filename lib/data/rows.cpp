@@ -30,24 +30,27 @@ bool is_empty_row(std::string_view line) { return line.find_first_not_of(" \t\r\
 // --- StreamRows ---
 
 StreamRows::StreamRows(std::shared_ptr<const TokenShards> shards, std::vector<TokenRange> ranges, int64_t length,
-                       bool keep_tail)
-    : shards_(std::move(shards)), length_(static_cast<uint64_t>(length)) {
+                       bool keep_tail, StreamLabels labels)
+    : shards_(std::move(shards)), length_(static_cast<uint64_t>(length)), labels_(labels) {
   LLMTK_CHECK(length >= 1);
   for (const auto& range : ranges) {
     if (range.begin >= range.end) continue;
     ranges_.push_back(range);
     starts_.push_back(starts_.back() + range.end - range.begin);
   }
-  const uint64_t targets = starts_.back() > 0 ? starts_.back() - 1 : 0;
-  rows_ = (targets + (keep_tail ? length_ - 1 : 0)) / length_;
+  const uint64_t last = labels == StreamLabels::next ? 1 : 0;  // a label alone
+  const uint64_t places = starts_.back() > last ? starts_.back() - last : 0;
+  rows_ = (places + (keep_tail ? length_ - 1 : 0)) / length_;
 }
 
-size_t StreamRows::read(uint64_t row, std::span<int32_t> input_ids, std::span<int32_t> labels) const {
-  LLMTK_CHECK(row < rows_ && input_ids.size() >= length_ && labels.size() >= length_);
+void StreamRows::read(uint64_t row, Example& out) const {
+  LLMTK_CHECK(row < rows_);
   const uint64_t begin = row * length_;
-  const uint64_t count = std::min(length_ + 1, starts_.back() - begin);  // ids; one more than positions
-  thread_local std::vector<int32_t> ids;
-  ids.assign(length_ + 1, 0);
+  const uint64_t more = labels_ == StreamLabels::next ? 1 : 0;  // than positions
+  const uint64_t count = std::min(length_ + more, starts_.back() - begin);
+  out = {};
+  std::vector<int32_t>& ids = out.input_ids;
+  ids.resize(count);
   size_t range = find_part(starts_, begin);
   for (uint64_t done = 0; done < count; ++range) {
     const uint64_t from = begin + done - starts_[range];
@@ -55,10 +58,9 @@ size_t StreamRows::read(uint64_t row, std::span<int32_t> input_ids, std::span<in
     shards_->read(ranges_[range].begin + from, std::span(ids).subspan(done, take));
     done += take;
   }
-  std::copy_n(ids.begin(), length_, input_ids.begin());
-  std::copy_n(ids.begin() + 1, count - 1, labels.begin());
-  std::fill_n(labels.begin() + static_cast<int64_t>(count - 1), length_ + 1 - count, kIgnore);
-  return length_;
+  if (labels_ == StreamLabels::none) return;
+  out.labels.assign(ids.begin() + 1, ids.end());
+  ids.pop_back();
 }
 
 std::string StreamRows::place(uint64_t row, size_t offset) const {
@@ -113,7 +115,8 @@ bool TokenizedRows::is_tokenized(const std::string& path) {
   return false;
 }
 
-TokenizedRows::TokenizedRows(const fs::path& path, int64_t max_length) : file_(path), max_length_(max_length) {
+TokenizedRows::TokenizedRows(const fs::path& path, int64_t max_length, TokenizedLabels kind)
+    : file_(path), max_length_(max_length), kind_(kind) {
   const std::string_view text = file_.text();
   for (size_t i = text.starts_with("\xEF\xBB\xBF") ? 3 : 0; i < text.size();) {
     const size_t end = std::min(text.find('\n', i), text.size());
@@ -127,14 +130,14 @@ TokenizedRows::TokenizedRows(const fs::path& path, int64_t max_length) : file_(p
 }
 
 void TokenizedRows::look_at_all() {
-  std::vector<int32_t> ids(static_cast<size_t>(max_length_)), labels(ids.size());
+  Example example;
   uint64_t idle = 0, first_idle = 0;
   for (uint64_t row = 0; row < rows(); ++row) {
-    const size_t count = read(row, ids, labels);
-    tokens_ += count;
-    if (std::any_of(labels.begin(), labels.begin() + static_cast<int64_t>(count),
-                    [](int32_t id) { return id != kIgnore; }))
-      continue;
+    read(row, example);
+    tokens_ += example.input_ids.size();
+    // They are made where a row is drawn.
+    if (kind_ != TokenizedLabels::shifted && example.labels.empty()) continue;
+    if (std::ranges::any_of(example.labels, [](int32_t id) { return id != kIgnore; })) continue;
     if (idle++ == 0) first_idle = row;
   }
   if (idle == 0) return;
@@ -157,7 +160,7 @@ std::string TokenizedRows::place(uint64_t row, size_t offset) const {
   return file_.path().string() + ":" + std::to_string(line_of(row)) + ", token " + std::to_string(offset);
 }
 
-size_t TokenizedRows::read(uint64_t row, std::span<int32_t> input_ids, std::span<int32_t> labels) const {
+void TokenizedRows::read(uint64_t row, Example& out) const {
   LLMTK_CHECK(row < rows());
   const auto bad = [&](Error::Parts parts) {
     parts.where = file_.path().string() + ":" + std::to_string(line_of(row));
@@ -168,7 +171,7 @@ size_t TokenizedRows::read(uint64_t row, std::span<int32_t> input_ids, std::span
   const json value = json::parse(line, nullptr, false);
   if (!value.is_object() || !value.contains("input_ids"))
     throw bad({.what = "not a row of ids", .expected = "{\"input_ids\": [...], \"labels\": [...]}"});
-  const auto numbers = [&](const char* key, std::span<int32_t> out) {
+  const auto numbers = [&](const char* key) {
     const json& list = value.at(key);
     if (!list.is_array())
       throw bad({.what = std::string("'") + key + "'", .got = list.type_name(), .expected = "a list of integers"});
@@ -177,29 +180,31 @@ size_t TokenizedRows::read(uint64_t row, std::span<int32_t> input_ids, std::span
                  .got = std::to_string(list.size()),
                  .expected = "at most " + std::to_string(max_length_),
                  .hint = "raise data.max_length, or shorten the row: nothing is cut off silently"});
+    std::vector<int32_t> ids(list.size());
     for (size_t i = 0; i < list.size(); ++i) {
       constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
       if (!list[i].is_number_integer() || list[i].get<int64_t>() > kMax || list[i].get<int64_t>() < -kMax)
         throw bad({.what = std::string("'") + key + "'[" + std::to_string(i) + "]",
                    .got = list[i].dump(),
                    .expected = "an integer"});
-      out[i] = list[i].get<int32_t>();
+      ids[i] = list[i].get<int32_t>();
     }
-    return list.size();
+    return ids;
   };
-  const size_t count = numbers("input_ids", input_ids);
-  if (count == 0) throw bad({.what = "'input_ids' is empty"});
-  std::vector<int32_t> own(labels.size(), kIgnore);
-  if (!value.contains("labels")) {
-    std::copy_n(input_ids.begin(), count, own.begin());
-  } else if (const size_t given = numbers("labels", own); given != count) {
+  out = {};
+  out.input_ids = numbers("input_ids");
+  if (out.input_ids.empty()) throw bad({.what = "'input_ids' is empty"});
+  const bool given = value.contains("labels");
+  if (given) out.labels = numbers("labels");
+  if (kind_ == TokenizedLabels::separate) return;
+  if (given && out.labels.size() != out.input_ids.size())
     throw bad({.what = "'labels' and 'input_ids' differ in length",
-               .got = std::to_string(given),
-               .expected = std::to_string(count)});
-  }
-  std::copy_n(own.begin() + 1, count - 1, labels.begin());
-  labels[count - 1] = kIgnore;
-  return count;
+               .got = std::to_string(out.labels.size()),
+               .expected = std::to_string(out.input_ids.size())});
+  if (kind_ == TokenizedLabels::aligned) return;
+  if (!given) out.labels = out.input_ids;
+  out.labels.erase(out.labels.begin());
+  out.labels.push_back(kIgnore);
 }
 
 // --- JoinedRows ---
@@ -219,18 +224,14 @@ uint64_t JoinedRows::tokens() const {
   return sum;
 }
 
-size_t JoinedRows::read(uint64_t row, std::span<int32_t> input_ids, std::span<int32_t> labels) const {
+void JoinedRows::read(uint64_t row, Example& out) const {
   const size_t part = part_of(row);
-  return parts_[part]->read(row - starts_[part], input_ids, labels);
+  parts_[part]->read(row - starts_[part], out);
 }
 
 std::string JoinedRows::place(uint64_t row, size_t offset) const {
   const size_t part = part_of(row);
   return parts_[part]->place(row - starts_[part], offset);
-}
-
-bool JoinedRows::fixed_length() const {
-  return std::all_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->fixed_length(); });
 }
 
 std::string JoinedRows::identity() const {

@@ -1,5 +1,5 @@
 #pragma once
-// Rows of a fixed greatest length, reachable by number: what a loader draws from.
+// Rows, reachable by number: what a loader draws from.
 
 #include <cstdint>
 #include <memory>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/file.h"
+#include "data/batch.h"
 #include "data/shard.h"
 
 namespace llmtk::data {
@@ -18,13 +19,10 @@ class RowSource {
   virtual ~RowSource() = default;
   virtual uint64_t rows() const = 0;
   virtual uint64_t tokens() const = 0;  ///< ids in all rows together
-  /// Writes row `row` to the first n places of `input_ids` and `labels` (both as long as the greatest row) and returns
-  /// n. labels[t] is the target for position t, kIgnore where there is none. Throws Error(data).
-  virtual size_t read(uint64_t row, std::span<int32_t> input_ids, std::span<int32_t> labels) const = 0;
+  /// Makes `out` row `row`; what it held before is gone. Throws Error(data).
+  virtual void read(uint64_t row, Example& out) const = 0;
   /// Where the id at `offset` of a row stands, for messages.
   virtual std::string place(uint64_t row, size_t offset) const = 0;
-  /// All rows have the same length.
-  virtual bool fixed_length() const = 0;
   /// The same for the same rows in the same order.
   virtual std::string identity() const = 0;
 };
@@ -34,18 +32,22 @@ struct TokenRange {
   uint64_t begin = 0, end = 0;
 };
 
-/// Rows cut one after another from ranges of a stream of ids: row i takes `length` ids and, as labels, the same one
-/// further, so every id but the first is a target once.
+enum class StreamLabels {
+  next,  ///< the ids one further, so every id but the first is a target once; the last id of all is a label alone
+  none,
+};
+
+/// Rows cut one after another from ranges of a stream of ids, `length` ids each.
 class StreamRows : public RowSource {
  public:
-  /// `ranges` are joined, in order. `keep_tail`: the rest that does not fill a row makes a last row, padded with
-  /// kIgnore (for evaluation); else it is left out.
-  StreamRows(std::shared_ptr<const TokenShards> shards, std::vector<TokenRange> ranges, int64_t length, bool keep_tail);
+  /// `ranges` are joined, in order. `keep_tail`: the rest that does not fill a row makes a last, shorter one (for
+  /// evaluation); else it is left out.
+  StreamRows(std::shared_ptr<const TokenShards> shards, std::vector<TokenRange> ranges, int64_t length, bool keep_tail,
+             StreamLabels labels = StreamLabels::next);
   uint64_t rows() const override { return rows_; }
   uint64_t tokens() const override { return starts_.back(); }
-  size_t read(uint64_t row, std::span<int32_t> input_ids, std::span<int32_t> labels) const override;
+  void read(uint64_t row, Example& out) const override;
   std::string place(uint64_t row, size_t offset) const override;
-  bool fixed_length() const override { return true; }
   std::string identity() const override;
 
  private:
@@ -53,6 +55,7 @@ class StreamRows : public RowSource {
   std::vector<TokenRange> ranges_;
   std::vector<uint64_t> starts_{0};  // ranges + 1: ids before each
   uint64_t length_, rows_;
+  StreamLabels labels_;
 };
 
 /// Splits a stream into what is trained on and what is held out: the last `fraction` of each of up to 16 equal
@@ -63,21 +66,26 @@ struct HeldOut {
 };
 HeldOut hold_out(const TokenShards& shards, double fraction, int64_t length);
 
-/// JSON lines {"input_ids": [...], "labels": [...]}, labels as Hugging Face has them: labels[t] belongs to
-/// input_ids[t], -100 is not trained on, and without labels the ids are. All are looked at once, then each is read when
-/// it is asked for; memory holds 8 bytes a row.
+/// How the labels of rows that are tokenized already belong to their ids.
+enum class TokenizedLabels {
+  shifted,   ///< a decoder's: labels[t] belongs to input_ids[t] and is predicted one before; without labels the ids are
+  aligned,   ///< an encoder's: labels[t] is predicted at t; without labels there are none
+  separate,  ///< an encoder-decoder's: the decoder's ids, in any number; without labels there are none
+};
+
+/// JSON lines {"input_ids": [...], "labels": [...]}, labels as Hugging Face has them, -100 where nothing is trained on.
+/// All are looked at once, then each is read when it is asked for; memory holds 8 bytes a row.
 class TokenizedRows : public RowSource {
  public:
   /// Throws Error(data) for a row that is broken or too long, and when no row has a label to train on; warns of those
   /// that have none.
-  TokenizedRows(const fs::path& path, int64_t max_length);
+  TokenizedRows(const fs::path& path, int64_t max_length, TokenizedLabels kind = TokenizedLabels::shifted);
   /// True when the first row of this .jsonl file has "input_ids".
   static bool is_tokenized(const std::string& path);
   uint64_t rows() const override { return offsets_.size(); }
   uint64_t tokens() const override { return tokens_; }
-  size_t read(uint64_t row, std::span<int32_t> input_ids, std::span<int32_t> labels) const override;
+  void read(uint64_t row, Example& out) const override;
   std::string place(uint64_t row, size_t offset) const override;
-  bool fixed_length() const override { return false; }
   std::string identity() const override { return identity_; }
 
  private:
@@ -85,6 +93,7 @@ class TokenizedRows : public RowSource {
   uint64_t line_of(uint64_t row) const;
   MappedFile file_;
   int64_t max_length_;
+  TokenizedLabels kind_;
   std::vector<uint64_t> offsets_;  // of the rows' first bytes
   std::string identity_;
   uint64_t tokens_ = 0;
@@ -96,9 +105,8 @@ class JoinedRows : public RowSource {
   explicit JoinedRows(std::vector<std::shared_ptr<RowSource>> parts);
   uint64_t rows() const override { return starts_.back(); }
   uint64_t tokens() const override;
-  size_t read(uint64_t row, std::span<int32_t> input_ids, std::span<int32_t> labels) const override;
+  void read(uint64_t row, Example& out) const override;
   std::string place(uint64_t row, size_t offset) const override;
-  bool fixed_length() const override;
   std::string identity() const override;
 
  private:

@@ -14,16 +14,16 @@ namespace llmtk::kernels {
 namespace reference {
 namespace {
 
-at::Tensor logits_of(const at::Tensor& hidden, const at::Tensor& weight, double softcap) {
-  const at::Tensor logits = kernels::linear(hidden, weight).to(at::kFloat);
+at::Tensor logits_of(const at::Tensor& hidden, const at::Tensor& weight, double softcap, const at::Tensor& bias = {}) {
+  const at::Tensor logits = kernels::linear(hidden, weight, bias).to(at::kFloat);
   return softcap > 0 ? kernels::softcap(logits, softcap) : logits;
 }
 
 }  // namespace
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                                const LinearCrossEntropyOptions& options) {
-  const at::Tensor logits = logits_of(hidden, weight, options.softcap);
+                                const LinearCrossEntropyOptions& options, const at::Tensor& bias) {
+  const at::Tensor logits = logits_of(hidden, weight, options.softcap, bias);
   return at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, options.ignore_index) * options.scale;
 }
 
@@ -100,22 +100,24 @@ Selection select(const at::Tensor& hidden, const at::Tensor& targets, int64_t V,
   return out;
 }
 
+/// Those that are wanted, and then the tensors themselves.
 struct Gradients {
-  at::Tensor hidden, weight;
+  bool of_hidden = false, of_weight = false, of_bias = false;
+  at::Tensor hidden, weight, bias;
 };
 
 /// Losses of all rows [N] (0 where ignored), and the gradients that are asked for.
-at::Tensor run(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-               const LinearCrossEntropyOptions& options, bool hidden_gradient, bool weight_gradient,
-               Gradients* gradients) {
+at::Tensor run(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& targets,
+               const LinearCrossEntropyOptions& options, Gradients& wanted) {
   const int64_t V = weight.size(0);
   const Selection rows = select(hidden, targets, V, options.ignore_index);
   const int64_t N = rows.hidden.size(0);
-  const bool gradient = hidden_gradient || weight_gradient;
+  const bool gradient = wanted.of_hidden || wanted.of_weight || wanted.of_bias;
   at::Tensor losses = at::zeros({N}, hidden.options().dtype(at::kFloat));
-  if (hidden_gradient) gradients->hidden = at::empty_like(rows.hidden);
-  if (weight_gradient)
-    gradients->weight = N > 0 ? at::empty_like(weight, at::MemoryFormat::Contiguous) : at::zeros_like(weight);
+  if (wanted.of_hidden) wanted.hidden = at::empty_like(rows.hidden);
+  if (wanted.of_weight)
+    wanted.weight = N > 0 ? at::empty_like(weight, at::MemoryFormat::Contiguous) : at::zeros_like(weight);
+  if (wanted.of_bias) wanted.bias = at::zeros_like(bias, bias.options().dtype(at::kFloat));
   const int64_t step = rows_per_chunk(N, V, hidden.element_size());
   at::Tensor buffer = N > 0 ? at::empty({std::min(step, N), V}, hidden.options()) : at::Tensor();
   for (int64_t begin = 0; begin < N; begin += step) {
@@ -123,17 +125,20 @@ at::Tensor run(const at::Tensor& hidden, const at::Tensor& weight, const at::Ten
     at::Tensor logits = buffer.narrow(0, 0, n);  // [n, V]
     const at::Tensor chunk = rows.hidden.narrow(0, begin, n);
     kernels::mm_out(logits, chunk, weight.t());
+    if (bias.defined()) logits.add_(bias);
     const at::Tensor tanh = options.softcap > 0 ? cap(logits, options.softcap) : at::Tensor();
     softmax_loss(logits, rows.targets.narrow(0, begin, n), losses.narrow(0, begin, n), gradient, options.scale);
     if (gradient && tanh.defined()) at::tanh_backward_out(logits, logits, tanh);
-    if (hidden_gradient) {
-      at::Tensor part = gradients->hidden.narrow(0, begin, n);
+    if (wanted.of_hidden) {
+      at::Tensor part = wanted.hidden.narrow(0, begin, n);
       kernels::mm_out(part, logits, weight);
     }
-    if (weight_gradient) kernels::mm_out(gradients->weight, logits.t(), chunk, /*accumulate=*/begin > 0);
+    if (wanted.of_weight) kernels::mm_out(wanted.weight, logits.t(), chunk, /*accumulate=*/begin > 0);
+    if (wanted.of_bias) wanted.bias.add_(logits.sum(0, /*keepdim=*/false, at::kFloat));
   }
+  if (wanted.of_bias) wanted.bias = wanted.bias.to(bias.scalar_type());
   if (!rows.index.defined()) return losses;
-  if (hidden_gradient) gradients->hidden = at::zeros_like(hidden).index_copy_(0, rows.index, gradients->hidden);
+  if (wanted.of_hidden) wanted.hidden = at::zeros_like(hidden).index_copy_(0, rows.index, wanted.hidden);
   return at::zeros({targets.numel()}, losses.options()).index_copy_(0, rows.index, losses);
 }
 
@@ -143,21 +148,21 @@ at::Tensor scaled_sum(const at::Tensor& losses, double scale) {
 
 struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& weight,
-                            const at::Tensor& targets, const LinearCrossEntropyOptions& options, bool hidden_gradient,
-                            bool weight_gradient) {
-    Gradients gradients;
-    const at::Tensor losses = run(hidden, weight, targets, options, hidden_gradient, weight_gradient, &gradients);
+                            const std::optional<at::Tensor>& bias, const at::Tensor& targets,
+                            const LinearCrossEntropyOptions& options, Gradients gradients) {
+    const at::Tensor losses = run(hidden, weight, bias.value_or(at::Tensor()), targets, options, gradients);
     // Kept as plain values: they are handed on once and then belong to the receiver.
     ctx->saved_data["hidden"] = gradients.hidden;
     ctx->saved_data["weight"] = gradients.weight;
+    ctx->saved_data["bias"] = gradients.bias;
     return scaled_sum(losses, options.scale);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& incoming) {
     const at::Tensor& factor = incoming[0];
     variable_list result(6);
-    const char* const names[] = {"hidden", "weight"};
-    for (int i = 0; i < 2; ++i) {
+    const char* const names[] = {"hidden", "weight", "bias"};
+    for (int i = 0; i < 3; ++i) {
       LLMTK_CHECK(ctx->saved_data.count(names[i]), "the gradients were handed on already: backward runs once");
       at::Tensor gradient = ctx->saved_data[names[i]].toTensor();
       ctx->saved_data.erase(names[i]);
@@ -170,7 +175,10 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   }
 };
 
-void check_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
+void check_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                const at::Tensor& bias = {}) {
+  LLMTK_CHECK(!bias.defined() || (bias.dim() == 1 && bias.size(0) == weight.size(0)), "bias is ", bias.sizes(),
+              ", weight is ", weight.sizes());
   LLMTK_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) && targets.dim() == 1 &&
                   targets.size(0) == hidden.size(0),
               "hidden is ", hidden.sizes(), ", weight is ", weight.sizes(), ", targets are ", targets.sizes());
@@ -179,14 +187,17 @@ void check_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Te
 }  // namespace
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                                const LinearCrossEntropyOptions& options) {
-  check_loss(hidden, weight, targets);
-  if (!all_fused(hidden, weight)) return reference::linear_cross_entropy(hidden, weight, targets, options);
-  if (!wants_gradient(hidden, weight)) {
-    const at::Tensor losses = run(hidden, weight, targets, options, false, false, nullptr);
-    return scaled_sum(losses, options.scale);
-  }
-  return CrossEntropyFunction::apply(hidden, weight, targets, options, hidden.requires_grad(), weight.requires_grad());
+                                const LinearCrossEntropyOptions& options, const at::Tensor& bias) {
+  check_loss(hidden, weight, targets, bias);
+  if (!all_fused(hidden, weight)) return reference::linear_cross_entropy(hidden, weight, targets, options, bias);
+  Gradients wanted;
+  if (at::GradMode::is_enabled())
+    wanted = {.of_hidden = hidden.requires_grad(),
+              .of_weight = weight.requires_grad(),
+              .of_bias = bias.defined() && bias.requires_grad()};
+  if (!wanted.of_hidden && !wanted.of_weight && !wanted.of_bias)
+    return scaled_sum(run(hidden, weight, bias, targets, options, wanted), options.scale);
+  return CrossEntropyFunction::apply(hidden, weight, optional(bias), targets, options, wanted);
 }
 
 at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
@@ -194,7 +205,8 @@ at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, c
   check_loss(hidden, weight, targets);
   if (!all_fused(hidden, weight)) return reference::linear_log_prob(hidden, weight, targets, ignore_index, softcap);
   const at::NoGradGuard no_grad;
-  return run(hidden, weight, targets, {.ignore_index = ignore_index, .softcap = softcap}, false, false, nullptr).neg_();
+  Gradients none;
+  return run(hidden, weight, {}, targets, {.ignore_index = ignore_index, .softcap = softcap}, none).neg_();
 }
 
 }  // namespace llmtk::kernels

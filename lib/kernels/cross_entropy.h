@@ -14,14 +14,14 @@ struct LinearCrossEntropyOptions {
 };
 
 /// scale * sum over the rows whose target is not ignore_index of -log softmax(hidden weight^T)[target]: a scalar,
-/// float32. hidden: [N, H]; weight: [V, H] of the same dtype; targets: [N] int64 in [0, V) or ignore_index (else
-/// CheckFailed). The gradients of hidden and weight are made in the forward pass (when grad mode is on and they are
+/// float32. hidden: [N, H]; weight: [V, H] of the same dtype; bias: [V] of the same dtype, or undefined, added to the
+/// logits; targets: [N] int64 in [0, V) or ignore_index (else CheckFailed). The gradients are made in the forward pass (when grad mode is on and they are
 /// asked for), so backward only hands them on; it multiplies them when the gradient that comes in is not 1, which
 /// `scale` makes unnecessary (1 / target tokens of the whole step, say). NaN or infinity in a logit makes the loss NaN
 /// or infinite (a softcap bounds infinity too). Logits are rounded to hidden's dtype as HF's head does; the softmax is
 /// computed in float32.
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                                const LinearCrossEntropyOptions& options = {});
+                                const LinearCrossEntropyOptions& options = {}, const at::Tensor& bias = {});
 
 /// log softmax(hidden weight^T)[target] of each row, [N] float32; 0 where the target is ignore_index. softcap: as
 /// above. Not differentiable.
@@ -30,7 +30,7 @@ at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, c
 
 namespace reference {
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                                const LinearCrossEntropyOptions& options = {});
+                                const LinearCrossEntropyOptions& options = {}, const at::Tensor& bias = {});
 at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                            int64_t ignore_index = -100, double softcap = 0.0);
 }  // namespace reference

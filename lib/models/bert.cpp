@@ -57,7 +57,6 @@ struct Predictions : torch::nn::Module {
     decoder = register_module("decoder", Linear::tied(word_table));
     decoder->bias = bias;
   }
-  Tensor forward(const Tensor& x) { return decoder->forward(transform->forward(x)); }  // [..., H] -> [..., V]
 
   Tensor bias;  // [V]
   std::shared_ptr<Transform> transform;
@@ -90,7 +89,8 @@ class Bert final : public BertBase {
     if (real.defined()) return (real.cumsum(1) - 1).clamp_min(0);            // [B, T]
     return at::arange(input_ids.size(1), input_ids.options()).unsqueeze(0);  // [1, T]
   }
-  Tensor masked_lm_logits(const Tensor& hidden) override { return predictions_->forward(hidden); }
+  Tensor masked_lm_transform(const Tensor& hidden) override { return predictions_->transform->forward(hidden); }
+  Linear& masked_lm_decoder() override { return *predictions_->decoder; }
   Tensor sequence_logits(const Tensor& hidden, const Tensor& attention_mask) override {
     return classifier_->forward(head_dropout(pooled(hidden, attention_mask)));
   }

@@ -1,11 +1,15 @@
 #include "models/bert_encoder.h"
 
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/nonzero.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
 #include "core/error.h"
+#include "kernels/cross_entropy.h"
 #include "models/common.h"
 #include "nn/init.h"
 
@@ -231,13 +235,23 @@ Tensor BertBase::logits(const Tensor& hidden, const Tensor& attention_mask) {
     case EncoderHead::none:
       return hidden;
     case EncoderHead::masked_lm:
-      return masked_lm_logits(hidden);  // [..., V]
+      return masked_lm_decoder().forward(masked_lm_transform(hidden));  // [..., V]
     case EncoderHead::sequence_classification:
       return sequence_logits(hidden, attention_mask);  // [B, labels]
     case EncoderHead::token_classification:
       return token_classifier_->forward(head_dropout(hidden));  // [..., labels]
   }
   LLMTK_CHECK(false, "unknown head");
+}
+
+Tensor BertBase::token_cross_entropy(const Tensor& hidden, const Tensor& targets, double scale, int64_t ignore_index) {
+  const Tensor asked = targets.ne(ignore_index).nonzero().squeeze(1);
+  const Tensor x = hidden.index_select(0, asked), wanted = targets.index_select(0, asked);  // [M, H], [M]
+  if (config_.head == EncoderHead::masked_lm)
+    return kernels::linear_cross_entropy(masked_lm_transform(x), masked_lm_decoder().effective_weight(), wanted,
+                                         {.scale = scale}, masked_lm_decoder().bias);
+  LLMTK_CHECK(config_.head == EncoderHead::token_classification, "this head does not look at each token alone");
+  return at::cross_entropy_loss(logits(x, {}).to(at::kFloat), wanted, {}, at::Reduction::Sum) * scale;
 }
 
 int64_t BertBase::num_labels() const {

@@ -108,6 +108,8 @@ class BertBase : public nn::EncoderModel {
   nn::EncoderHead head() const override { return config_.head; }
   int64_t num_labels() const override;
   at::Tensor logits(const at::Tensor& hidden, const at::Tensor& attention_mask) override;
+  at::Tensor token_cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
+                                 int64_t ignore_index) override;
   void remove_pooler() override;
 
   int64_t vocab_size() const override { return config_.vocab_size; }
@@ -121,8 +123,9 @@ class BertBase : public nn::EncoderModel {
  protected:
   /// real: as in EncoderLayerContext. Returns [B or 1, T].
   virtual at::Tensor default_positions(const at::Tensor& input_ids, const at::Tensor& real) const = 0;
-  /// Of the masked LM's head: [..., H] -> [..., V].
-  virtual at::Tensor masked_lm_logits(const at::Tensor& hidden) = 0;
+  /// Of the masked LM's head: what it makes of hidden states before its decoder, [..., H], and the decoder, [V, H].
+  virtual at::Tensor masked_lm_transform(const at::Tensor& hidden) = 0;
+  virtual nn::Linear& masked_lm_decoder() = 0;
   /// Of the head that classifies texts: [B, T, H] -> [B, labels].
   virtual at::Tensor sequence_logits(const at::Tensor& hidden, const at::Tensor& attention_mask) = 0;
   const at::Tensor& word_table() const { return embeddings_->word_embeddings->weight; }

@@ -37,8 +37,8 @@ struct LMHead : torch::nn::Module {
     decoder = register_module("decoder", Linear::tied(word_table));
     decoder->bias = bias;
   }
-  Tensor forward(const Tensor& x) {
-    return decoder->forward(layer_norm->forward(nn::activate(nn::Activation::gelu, dense->forward(x))));
+  Tensor transform(const Tensor& x) {
+    return layer_norm->forward(nn::activate(nn::Activation::gelu, dense->forward(x)));
   }
 
   Tensor bias;  // [V]
@@ -86,7 +86,8 @@ class Roberta final : public BertBase {
     if (real.defined()) counted = counted.logical_and(real);
     return counted.cumsum(1) * counted + config_.pad_token_id;  // [B, T]
   }
-  Tensor masked_lm_logits(const Tensor& hidden) override { return lm_head_->forward(hidden); }
+  Tensor masked_lm_transform(const Tensor& hidden) override { return lm_head_->transform(hidden); }
+  Linear& masked_lm_decoder() override { return *lm_head_->decoder; }
   Tensor sequence_logits(const Tensor& hidden, const Tensor& attention_mask) override {
     return classifier_->forward(nn::first_token(hidden, attention_mask));
   }

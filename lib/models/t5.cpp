@@ -379,6 +379,11 @@ class T5 final : public nn::Seq2SeqModel {
                              .hint = "published T5 models begin with their pad_token_id, 0"});
   }
 
+  int64_t pad_token_id() const override {
+    const auto pad = config_.raw.find("pad_token_id");
+    return pad != config_.raw.end() && pad->is_number_integer() ? pad->get<int64_t>() : 0;
+  }
+
   /// Of one token of the encoder and one of the decoder, where both have sequences of that length.
   double training_flops_per_token(int64_t sequence_length) const override {
     const double H = config_.d_model, inner = config_.num_heads * config_.d_kv;

@@ -43,6 +43,11 @@ class EncoderModel : public Model {
   /// What the head says of hidden states [B, T, H], shaped as EncoderHead says; the hidden states where it is none.
   /// Heads that look at each token alone take any [..., H], so that a loss can leave out what it does not count.
   virtual at::Tensor logits(const at::Tensor& hidden, const at::Tensor& attention_mask = {}) = 0;
+  /// scale * sum of -log p(target) of what a head says that looks at each token alone; a masked LM's logits are never
+  /// held all at once, nor computed where there is no target. hidden: [N, H]; targets: [N] int64, ids or classes, those
+  /// that are ignore_index are left out. A scalar, float32.
+  virtual at::Tensor token_cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
+                                         int64_t ignore_index = -100) = 0;
   virtual int64_t num_labels() const = 0;  ///< of a classification head; otherwise 0
   /// The labels' names: id2label of the config, LABEL_0, LABEL_1, ... where it has none.
   std::vector<std::string> label_names() const;

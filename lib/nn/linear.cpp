@@ -31,9 +31,10 @@ std::shared_ptr<Linear> Linear::head(const at::Tensor& table, bool is_tied, cons
   return std::make_shared<Linear>(table.size(1), table.size(0), Options{.bias = false}, build);
 }
 
-at::Tensor Linear::forward(const at::Tensor& x) {
-  const at::Tensor y = storage_ ? storage_->linear(x, bias) : kernels::linear(x, conv1d_ ? weight.t() : weight, bias);
-  return branch_ ? branch_->forward(*this, x, y) : y;
+at::Tensor Linear::forward(const at::Tensor& x) { return branch_ ? branch_->forward(*this, x) : base(x); }
+
+at::Tensor Linear::base(const at::Tensor& x) const {
+  return storage_ ? storage_->linear(x, bias) : kernels::linear(x, conv1d_ ? weight.t() : weight, bias);
 }
 
 at::Tensor Linear::effective_weight() const {

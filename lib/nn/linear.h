@@ -26,8 +26,8 @@ struct Build {
 /// What LoRA and its kin add to a product. A module of its own, so that its parameters are named, trained and saved.
 class LinearBranch : public torch::nn::Module {
  public:
-  /// x: [..., in]; base_output: what the layer computed without the branch, [..., out]. Returns the layer's output.
-  virtual at::Tensor forward(const Linear& layer, const at::Tensor& x, const at::Tensor& base_output) = 0;
+  /// x: [..., in]. Returns the layer's output, [..., out]; layer.base(x) is what it would be without the branch.
+  virtual at::Tensor forward(const Linear& layer, const at::Tensor& x) = 0;
   /// What the branch adds to the weight, [out, in] (for merging, and for operations that fuse with the weight).
   virtual at::Tensor weight_delta(const Linear& layer) const = 0;
 };
@@ -56,7 +56,8 @@ class Linear : public torch::nn::Module {
   /// A language model's head over its token table [V, H]: tied to it, or a matrix of its own of that shape, no bias.
   static std::shared_ptr<Linear> head(const at::Tensor& table, bool is_tied, const Build& build);
 
-  at::Tensor forward(const at::Tensor& x);  ///< [..., in] -> [..., out]
+  at::Tensor forward(const at::Tensor& x);     ///< [..., in] -> [..., out]
+  at::Tensor base(const at::Tensor& x) const;  ///< the same without the branch
   /// The matrix that forward multiplies with, [out, in], branch included: for operations that fuse with it. A view of
   /// the parameter where there is nothing to add.
   at::Tensor effective_weight() const;

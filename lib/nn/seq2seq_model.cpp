@@ -28,6 +28,12 @@ void Seq2SeqCache::reorder(const at::Tensor& rows) {
   move(encoder_mask_);
 }
 
+at::Tensor Seq2SeqModel::cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
+                                       int64_t ignore_index) {
+  return kernels::linear_cross_entropy(hidden, lm_head().effective_weight(), targets,
+                                       {.ignore_index = ignore_index, .scale = scale});
+}
+
 at::Tensor Seq2SeqModel::log_prob(const at::Tensor& hidden, const at::Tensor& targets) {
   return kernels::linear_log_prob(hidden, lm_head().effective_weight(), targets);
 }

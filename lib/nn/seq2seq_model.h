@@ -66,10 +66,14 @@ class Seq2SeqModel : public Model {
   virtual at::Tensor decode(const at::Tensor& decoder_input_ids, const DecoderContext& context) = 0;
   virtual Linear& lm_head() = 0;
   at::Tensor logits(const at::Tensor& hidden) { return lm_head().forward(hidden); }  ///< [..., H] -> [..., V]
+  /// scale * sum of -log p(target) without holding the logits, as CausalModel::cross_entropy. A scalar, float32.
+  at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
+                           int64_t ignore_index = -100);
   /// log p(target) without holding the logits, not differentiable. hidden: [N, H]; targets: [N] int64. [N] float32.
   at::Tensor log_prob(const at::Tensor& hidden, const at::Tensor& targets);
   /// What the decoder begins with. Throws Error(file) where config.json does not say.
   virtual int64_t decoder_start_token_id() const = 0;
+  virtual int64_t pad_token_id() const = 0;  ///< what the decoder sees where a label is not asked for
   /// A cache for `batch` sequences of at most `max_length` decoder tokens, in the model's dtype and on its device.
   virtual std::unique_ptr<Seq2SeqCache> make_cache(int64_t batch, int64_t max_length) = 0;
 };

@@ -157,8 +157,8 @@ Trainer::Step Trainer::train_step(const StopSignals& signals) {
   if (!fetch(batches)) return Step::no_data;
   int64_t tokens = 0, targets = 0;
   for (const auto& batch : batches) {
-    tokens += batch.rows * batch.length;
-    targets += batch.target_tokens;
+    tokens += batch.tokens();
+    targets += batch.targets;
   }
   tokens = task_.parallel->sum(tokens);
   targets = task_.parallel->sum(targets);
@@ -265,11 +265,11 @@ bool Trainer::evaluate(const StopSignals& signals) {
   data::Batch batch;
   bool stopped = false;
   while (!(stopped = wants_stop(signals)) && task_.eval->next(batch)) {
-    if (batch.target_tokens == 0) continue;
+    if (batch.targets == 0) continue;
     at::Tensor loss = task_.loss(batch, 1.0);
     task_.parallel->sum(loss);
     sum += loss.item<double>();
-    targets += task_.parallel->sum(batch.target_tokens);
+    targets += task_.parallel->sum(batch.targets);
   }
   task_.module->train();
   if (stopped) return false;

@@ -20,12 +20,11 @@ class Numbers : public RowSource {
   Numbers(uint64_t rows, int32_t first) : rows_(rows), first_(first) {}
   uint64_t rows() const override { return rows_; }
   uint64_t tokens() const override { return 2 * rows_; }
-  size_t read(uint64_t row, std::span<int32_t> ids, std::span<int32_t> labels) const override {
-    ids[0] = ids[1] = labels[0] = labels[1] = first_ + static_cast<int32_t>(row);
-    return 2;
+  void read(uint64_t row, Example& out) const override {
+    out = {};
+    out.input_ids = out.labels = std::vector<int32_t>(2, first_ + static_cast<int32_t>(row));
   }
   std::string place(uint64_t row, size_t) const override { return "row " + std::to_string(row); }
-  bool fixed_length() const override { return true; }
   std::string identity() const override { return std::to_string(rows_) + "@" + std::to_string(first_); }
 
  private:

@@ -49,7 +49,7 @@ Ids targets(BatchSource& source) {
     int64_t count = 0;
     for (const int32_t label : batch.labels)
       if (label != kIgnore) out.push_back(label), ++count;
-    CHECK(count == batch.target_tokens);
+    CHECK(count == batch.targets);
   }
   return out;
 }
@@ -77,7 +77,7 @@ TEST_CASE("raw text becomes rows whose labels are the ids one further, and the c
   REQUIRE(data.train->next(batch));
   CHECK(batch.rows == 2);
   CHECK(batch.length == 8);
-  CHECK(batch.target_tokens == 16);
+  CHECK(batch.targets == 16);
   CHECK(kBytes.decode(batch.input_ids, false) == "abcdefghijklmnop");
   CHECK(kBytes.decode(batch.labels, false) == "bcdefghijklmnopq");
   REQUIRE(data.train->next(batch));
@@ -198,7 +198,7 @@ TEST_CASE("rows that are tokenized already") {
   CHECK(batch.length == 4);
   CHECK(batch.input_ids == Ids{1, 2, 3, 0, 4, 5, 6, 7});
   CHECK(batch.labels == Ids{2, 3, kIgnore, kIgnore, 5, 6, 7, kIgnore});
-  CHECK(batch.target_tokens == 5);
+  CHECK(batch.targets == 5);
   REQUIRE(data.train->next(batch));
   CHECK(batch.input_ids == Ids{8, 9});
 
@@ -236,7 +236,7 @@ TEST_CASE("with a document mask positions restart and no document's end predicts
   CHECK(batch.labels ==
         Ids{'b', kEnd, kIgnore, 'd', 'e', kEnd, kIgnore, kEnd, kIgnore, 'h', 'i', 'j', 'k', 'l', 'm', 'n'});
   CHECK(batch.position_ids == Ids{0, 1, 2, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3, 4, 5, 6});
-  CHECK(batch.target_tokens == 13);
+  CHECK(batch.targets == 13);
 
   f.config.append_eos = false;
   const ByteTokenizer without_eos(0, false);

@@ -174,6 +174,13 @@ void cross_entropies(c10::Device device) {
           [&](const Tensors& t) { return Tensors{kernels::linear_cross_entropy(t[0], t[1], t[2], options)}; },
           [&](const Tensors& t) { return Tensors{kernels::reference::linear_cross_entropy(t[0], t[1], t[2], options)}; },
           {hidden, weight, targets}, device);
+      test::compare(
+          "linear_cross_entropy with a bias",
+          [&](const Tensors& t) { return Tensors{kernels::linear_cross_entropy(t[0], t[1], t[2], options, t[3])}; },
+          [&](const Tensors& t) {
+            return Tensors{kernels::reference::linear_cross_entropy(t[0], t[1], t[2], options, t[3])};
+          },
+          {hidden, weight, targets, random({c.V})}, device);
       const at::Tensor got = kernels::linear_log_prob(h, w, goal, -100, softcap).cpu();
       CHECK(test::difference(got, kernels::reference::linear_log_prob(hidden, weight, targets, -100, softcap)) < 4e-6);
     }

@@ -55,7 +55,7 @@ class Rows : public data::BatchSource {
         batch.input_ids.push_back(static_cast<int32_t>((row * 7 + t * 3) % kVocab));
         const bool masked = row % 2 == 1 && t < 4;
         batch.labels.push_back(masked ? data::kIgnore : static_cast<int32_t>((row * 7 + t * 3 + 3) % kVocab));
-        batch.target_tokens += masked ? 0 : 1;
+        batch.targets += masked ? 0 : 1;
       }
     }
     ++next_;
@@ -165,7 +165,7 @@ TEST_CASE("twenty AdamW steps are torch.optim's, with clipping, decay of matrice
   for (int step = 0; step < 20; ++step) {
     REQUIRE(rows.next(batch));
     optimizer.zero_grad();
-    toy_loss(model, batch, 1.0 / static_cast<double>(batch.target_tokens)).backward();
+    toy_loss(model, batch, 1.0 / static_cast<double>(batch.targets)).backward();
     torch::nn::utils::clip_grad_norm_(model.parameters(), 0.3);
     for (auto& group : optimizer.param_groups()) group.options().set_lr(0.01 * schedule.factor(step));
     optimizer.step();

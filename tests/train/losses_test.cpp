@@ -1,6 +1,6 @@
 // The loss that pretraining minimizes, through a whole model.
 
-#include "train/causal_lm.h"
+#include "train/losses.h"
 
 #include <ATen/ATen.h>
 
@@ -38,7 +38,7 @@ TEST_CASE("documents packed into one row train as if each stood alone") {
                               .input_ids = {5, 6, kEnd, 7, 8, 9, 10, kEnd, 11},
                               .labels = {6, kEnd, kNone, 8, 9, 10, kEnd, kNone, 12},
                               .position_ids = {0, 1, 2, 0, 1, 2, 3, 4, 0},
-                              .target_tokens = 7};
+                              .targets = 7};
   const std::vector<data::Batch> alone = {
       {.rows = 1, .length = 3, .input_ids = {5, 6, kEnd}, .labels = {6, kEnd, kNone}},
       {.rows = 1, .length = 5, .input_ids = {7, 8, 9, 10, kEnd}, .labels = {8, 9, 10, kEnd, kNone}},
