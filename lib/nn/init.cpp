@@ -24,9 +24,11 @@ uint64_t key_of(uint64_t seed, std::string_view name) {
   return key;
 }
 
+uint64_t bits_of_pair(uint64_t key, uint64_t i) { return mix(key + i * 0x9E3779B97F4A7C15u); }
+
 /// Elements 2i and 2i + 1 of the stream (Box and Muller 1958).
 void normal_pair(uint64_t key, uint64_t i, float standard_deviation, float* pair) {
-  const uint64_t bits = mix(key + i * 0x9E3779B97F4A7C15u);
+  const uint64_t bits = bits_of_pair(key, i);
   const float u = (static_cast<float>(bits >> 40) + 1.0f) * 0x1p-24f;  // (0, 1]
   const float v = static_cast<float>(bits & 0xFFFFFF) * 0x1p-24f;      // [0, 1)
   const float radius = standard_deviation * std::sqrt(-2.0f * std::log(u));
@@ -35,12 +37,18 @@ void normal_pair(uint64_t key, uint64_t i, float standard_deviation, float* pair
   pair[1] = radius * std::sin(angle);
 }
 
-}  // namespace
+void uniform_pair(uint64_t key, uint64_t i, float bound, float* pair) {
+  const uint64_t bits = bits_of_pair(key, i);
+  const auto number = [&](uint64_t of) { return (static_cast<float>(of) + 0.5f) * 0x1p-23f * bound - bound; };
+  pair[0] = number(bits >> 40);
+  pair[1] = number(bits & 0xFFFFFF);
+}
 
-void init_normal(const at::Tensor& tensor, double standard_deviation, uint64_t seed, std::string_view name) {
+/// Fills the tensor with the stream that pair(key, i, parameter, two floats) makes.
+template <class Pair>
+void fill_stream(const at::Tensor& tensor, double parameter, uint64_t key, Pair pair_of) {
   const at::NoGradGuard no_grad;
-  const uint64_t key = key_of(seed, name);
-  const auto deviation = static_cast<float>(standard_deviation);
+  const auto number = static_cast<float>(parameter);
   const int64_t count = tensor.numel();
   const at::Tensor flat = tensor.view(-1);
   // In pieces, so that a large table on a GPU or in bfloat16 does not stand twice.
@@ -53,13 +61,23 @@ void init_normal(const at::Tensor& tensor, double standard_deviation, uint64_t s
     at::parallel_for(0, (n + 1) / 2, 1 << 14, [&](int64_t from, int64_t to) {
       float pair[2];
       for (int64_t i = from; i < to; ++i) {
-        normal_pair(key, static_cast<uint64_t>(start / 2 + i), deviation, pair);
+        pair_of(key, static_cast<uint64_t>(start / 2 + i), number, pair);
         out[2 * i] = pair[0];
         if (2 * i + 1 < n) out[2 * i + 1] = pair[1];
       }
     });
     if (!in_place) flat.narrow(0, start, n).copy_(piece);
   }
+}
+
+}  // namespace
+
+void init_normal(const at::Tensor& tensor, double standard_deviation, uint64_t seed, std::string_view name) {
+  fill_stream(tensor, standard_deviation, key_of(seed, name), normal_pair);
+}
+
+void init_uniform(const at::Tensor& tensor, double bound, uint64_t seed, std::string_view name) {
+  fill_stream(tensor, bound, key_of(seed, name), uniform_pair);
 }
 
 void init_constant(const at::Tensor& tensor, double value) {

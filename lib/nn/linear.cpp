@@ -8,6 +8,22 @@
 
 namespace llmtk::nn {
 
+namespace {
+
+/// Null removes the one there was; a branch comes in the module's mode.
+template <class Branch>
+void replace_branch(torch::nn::Module& layer, std::string& old_name, std::shared_ptr<Branch>& old,
+                    const std::string& name, std::shared_ptr<Branch> branch) {
+  if (old) layer.unregister_module(old_name);
+  old_name = name;
+  old = std::move(branch);
+  if (!old) return;
+  layer.register_module(name, old);
+  old->train(layer.is_training());
+}
+
+}  // namespace
+
 at::Tensor Build::empty(at::IntArrayRef shape) const {
   return at::empty(shape, at::TensorOptions().dtype(dtype).device(device));
 }
@@ -34,19 +50,30 @@ std::shared_ptr<Linear> Linear::head(const at::Tensor& table, bool is_tied, cons
 at::Tensor Linear::forward(const at::Tensor& x) { return branch_ ? branch_->forward(*this, x) : base(x); }
 
 at::Tensor Linear::base(const at::Tensor& x) const {
-  return storage_ ? storage_->linear(x, bias) : kernels::linear(x, conv1d_ ? weight.t() : weight, bias);
+  return storage_ ? storage_->linear(x, bias) : kernels::linear(x, base_weight(), bias);
+}
+
+at::Tensor Linear::product(const at::Tensor& x) const {
+  return storage_ ? storage_->linear(x, {}) : kernels::linear(x, base_weight());
+}
+
+at::Tensor Linear::base_weight() const {
+  return storage_ ? storage_->dequantize(c10::kFloat) : conv1d_ ? weight.t() : weight;
 }
 
 at::Tensor Linear::effective_weight() const {
-  const at::Tensor base = storage_ ? storage_->dequantize(c10::kFloat) : conv1d_ ? weight.t() : weight;
-  return branch_ ? base + branch_->weight_delta(*this) : base;
+  return branch_ ? base_weight() + branch_->weight_delta(*this) : base_weight();
+}
+
+bool Linear::is_tied() const { return !storage_ && !named_parameters(/*recurse=*/false).contains("weight"); }
+
+void Linear::untie() {
+  LLMTK_CHECK(is_tied(), "this layer has a matrix of its own");
+  weight = register_parameter("weight", weight.detach().clone(), weight.requires_grad());
 }
 
 void Linear::set_branch(const std::string& name, std::shared_ptr<LinearBranch> branch) {
-  if (branch_) unregister_module(branch_name_);
-  branch_name_ = name;
-  branch_ = std::move(branch);
-  if (branch_) register_module(name, branch_);
+  replace_branch(*this, branch_name_, branch_, name, std::move(branch));
 }
 
 void Linear::set_storage(std::shared_ptr<const WeightStorage> storage) {
@@ -60,6 +87,14 @@ Embedding::Embedding(int64_t rows, int64_t width, const Build& build, int64_t pa
   weight = register_parameter("weight", build.empty({rows, width}));
 }
 
-at::Tensor Embedding::forward(const at::Tensor& ids) const { return at::embedding(weight, ids, padding_idx_); }
+at::Tensor Embedding::forward(const at::Tensor& ids) const {
+  return branch_ ? branch_->forward(*this, ids) : base(ids);
+}
+
+at::Tensor Embedding::base(const at::Tensor& ids) const { return at::embedding(weight, ids, padding_idx_); }
+
+void Embedding::set_branch(const std::string& name, std::shared_ptr<EmbeddingBranch> branch) {
+  replace_branch(*this, branch_name_, branch_, name, std::move(branch));
+}
 
 }  // namespace llmtk::nn

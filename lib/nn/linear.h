@@ -32,6 +32,18 @@ class LinearBranch : public torch::nn::Module {
   virtual at::Tensor weight_delta(const Linear& layer) const = 0;
 };
 
+class Embedding;
+
+/// The same for a token table.
+class EmbeddingBranch : public torch::nn::Module {
+ public:
+  /// ids: int64 [...]. Returns the table's output, [..., width]; table.base(ids) is what it would be without the
+  /// branch.
+  virtual at::Tensor forward(const Embedding& table, const at::Tensor& ids) = 0;
+  /// What the branch adds to the table, [rows, width].
+  virtual at::Tensor weight_delta(const Embedding& table) const = 0;
+};
+
 /// What quantization keeps instead of a matrix.
 class WeightStorage {
  public:
@@ -56,11 +68,18 @@ class Linear : public torch::nn::Module {
   /// A language model's head over its token table [V, H]: tied to it, or a matrix of its own of that shape, no bias.
   static std::shared_ptr<Linear> head(const at::Tensor& table, bool is_tied, const Build& build);
 
-  at::Tensor forward(const at::Tensor& x);     ///< [..., in] -> [..., out]
-  at::Tensor base(const at::Tensor& x) const;  ///< the same without the branch
+  at::Tensor forward(const at::Tensor& x);        ///< [..., in] -> [..., out]
+  at::Tensor base(const at::Tensor& x) const;     ///< the same without the branch
+  at::Tensor product(const at::Tensor& x) const;  ///< the same without branch and bias
   /// The matrix that forward multiplies with, [out, in], branch included: for operations that fuse with it. A view of
   /// the parameter where there is nothing to add.
   at::Tensor effective_weight() const;
+  /// The matrix without the branch, [out, in]: a view of the parameter, or what the storage holds.
+  at::Tensor base_weight() const;
+  /// Whether the matrix is another module's (Linear::tied).
+  bool is_tied() const;
+  /// Gives a tied layer a copy of the matrix as a parameter of its own.
+  void untie();
   /// Whether effective_weight() is the parameter itself.
   bool is_plain() const { return !storage_ && !branch_; }
 
@@ -93,11 +112,19 @@ class Embedding : public torch::nn::Module {
   /// padding_idx: the row that gets no gradient from looking it up; -1: none.
   Embedding(int64_t rows, int64_t width, const Build& build, int64_t padding_idx = -1);
   at::Tensor forward(const at::Tensor& ids) const;  ///< int64 [...] -> [..., width]
+  at::Tensor base(const at::Tensor& ids) const;     ///< the same without the branch
+
+  /// As Linear::set_branch.
+  void set_branch(const std::string& name, std::shared_ptr<EmbeddingBranch> branch);
+  const std::shared_ptr<EmbeddingBranch>& branch() const { return branch_; }
+  int64_t padding_idx() const { return padding_idx_; }
 
   at::Tensor weight;  ///< [rows, width]
 
  private:
   int64_t padding_idx_;
+  std::string branch_name_;
+  std::shared_ptr<EmbeddingBranch> branch_;
 };
 
 /// A list of modules named 0, 1, 2, ... as torch.nn.ModuleList names them.

@@ -1,0 +1,173 @@
+#include "kernels/lora.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "kernels/dropout_impl.h"
+#include "kernels/linear.h"
+#include "kernels/tensors.h"
+
+namespace llmtk::kernels {
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+Dropout make_dropout(double p, uint64_t seed, int64_t columns) {
+  return {.seed = seed,
+          .threshold = static_cast<uint32_t>(std::min(p * 4294967296.0, 4294967295.0)),
+          .scale = static_cast<float>(1 / (1 - p)),
+          .first_row = 0,
+          .columns = columns};
+}
+
+uint64_t draw_seed() {
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard lock(generator.mutex());
+  return at::check_generator<at::CPUGeneratorImpl>(generator)->random64();
+}
+
+/// Rows of a tensor [N, I] in pieces that stay in the cache while they are masked and multiplied.
+template <class F>
+void each_piece(int64_t rows, int64_t columns, F f) {
+  constexpr int64_t kElements = int64_t{1} << 18;
+  const int64_t step = std::max<int64_t>(16, kElements / std::max<int64_t>(columns, 1));
+  for (int64_t i = 0; i < rows; i += step) f(i, std::min(step, rows - i));
+}
+
+/// Rows `first` ... of dropout(x) in float32; x itself where nothing is dropped and it is float32.
+Tensor masked_rows(const Tensor& x, int64_t first, int64_t count, const std::optional<Dropout>& dropout, Tensor& room) {
+  const Tensor rows = x.narrow(0, first, count);
+  if (!dropout) return rows.to(at::kFloat);
+  if (!room.defined() || room.size(0) < count) room = at::empty({count, x.size(1)}, x.options().dtype(at::kFloat));
+  const Tensor out = room.narrow(0, 0, count);
+  Dropout piece = *dropout;
+  piece.first_row = first;
+  parallel_rows(count, x.size(1), [&](int64_t begin, int64_t end) {
+    cpu::dropout(piece, type_of(x), data(rows), out.mutable_data_ptr<float>(), begin, end);
+  });
+  return out;
+}
+
+/// dx += dropout(rows), the rows being float32.
+void add_masked(Tensor dx, const Tensor& rows, int64_t first, const std::optional<Dropout>& dropout) {
+  if (!dropout) {
+    dx.add_(rows);
+    return;
+  }
+  Dropout piece = *dropout;
+  piece.first_row = first;
+  parallel_rows(rows.size(0), rows.size(1), [&](int64_t begin, int64_t end) {
+    cpu::dropout_add(piece, type_of(dx), rows.const_data_ptr<float>(), mutable_data(dx), begin, end);
+  });
+}
+
+/// h = scale * dropout(x) a^T, [N, r] float32; y += h b^T.
+Tensor add_branch(Tensor y, const Tensor& x, const Tensor& a, const Tensor& b, double scale,
+                  const std::optional<Dropout>& dropout) {
+  const Tensor down = a.to(at::kFloat).t(), up = b.to(at::kFloat).t();
+  const Tensor h = at::empty({x.size(0), a.size(0)}, x.options().dtype(at::kFloat));
+  const bool direct = y.scalar_type() == at::kFloat;
+  Tensor room;
+  each_piece(x.size(0), std::max(x.size(1), y.size(1)), [&](int64_t first, int64_t count) {
+    Tensor part = h.narrow(0, first, count), target = y.narrow(0, first, count);
+    at::mm_out(part, masked_rows(x, first, count, dropout, room), down);
+    part.mul_(scale);
+    if (direct)
+      target.addmm_(part, up);
+    else
+      target.add_(at::mm(part, up));
+  });
+  return h;
+}
+
+struct LoraLinear : torch::autograd::Function<LoraLinear> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& a, const Tensor& b,
+                        const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, double scale,
+                        double p) {
+    const Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.back() = b.size(0);
+    std::optional<Dropout> dropout;
+    if (p > 0) dropout = make_dropout(p, draw_seed(), rows.size(1));
+    const Tensor y = weight ? kernels::linear(rows, *weight, bias.value_or(Tensor()))
+                            : at::zeros({rows.size(0), b.size(0)}, x.options());
+    const Tensor h = add_branch(y, rows, a, b, scale, dropout);
+    ctx->save_for_backward({rows, a, b, h, weight.value_or(Tensor())});
+    ctx->saved_data["shape"] = x.sizes().vec();
+    ctx->saved_data["bias"] = bias.has_value();
+    ctx->saved_data["scale"] = scale;
+    ctx->saved_data["p"] = p;
+    if (dropout) ctx->saved_data["seed"] = std::bit_cast<int64_t>(dropout->seed);
+    return y.view(shape);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &a = saved[1], &b = saved[2], &h = saved[3], &weight = saved[4];
+    const double scale = ctx->saved_data["scale"].toDouble(), p = ctx->saved_data["p"].toDouble();
+    std::optional<Dropout> dropout;
+    if (p > 0) dropout = make_dropout(p, std::bit_cast<uint64_t>(ctx->saved_data["seed"].toInt()), x.size(1));
+    const Tensor dy = gradients[0].reshape({-1, b.size(0)}).contiguous();
+
+    const bool wants_x = ctx->needs_input_grad(0);
+    Tensor dx;
+    if (wants_x && weight.defined()) {
+      dx = at::empty(x.sizes(), x.options());
+      kernels::mm_out(dx, dy, weight);
+    } else if (wants_x) {
+      dx = at::zeros(x.sizes(), x.options());
+    }
+    const Tensor down = a.to(at::kFloat), up = b.to(at::kFloat);
+    Tensor da = at::zeros(a.sizes(), h.options()), db = at::zeros(b.sizes(), h.options()), room;
+    each_piece(x.size(0), std::max(x.size(1), dy.size(1)), [&](int64_t first, int64_t count) {
+      const Tensor d = dy.narrow(0, first, count).to(at::kFloat);
+      db.addmm_(d.t(), h.narrow(0, first, count));
+      const Tensor dh = at::mm(d, up).mul_(scale);  // [n, r]
+      da.addmm_(dh.t(), masked_rows(x, first, count, dropout, room));
+      if (wants_x) add_masked(dx.narrow(0, first, count), at::mm(dh, down), first, dropout);
+    });
+
+    variable_list result(7);
+    if (wants_x) result[0] = dx.view(ctx->saved_data["shape"].toIntVector());
+    result[1] = da.to(a.scalar_type());
+    result[2] = db.to(b.scalar_type());
+    if (weight.defined() && ctx->needs_input_grad(3)) result[3] = at::mm(dy.t(), x);
+    const size_t of_bias = weight.defined() ? 4 : 3;  // what is missing takes no place
+    if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(of_bias)) result[4] = dy.sum(0);
+    return result;
+  }
+};
+
+/// The plain way: what there is no kernel for, and a GPU, whose generator is fast.
+Tensor plain(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& a, const Tensor& b, double scale,
+             double p) {
+  const Tensor masked = p > 0 ? at::dropout(x, p, true) : x;
+  const Tensor h = kernels::linear(masked, a.to(x.scalar_type())).mul(scale);
+  const Tensor branch = kernels::linear(h, b.to(x.scalar_type()));
+  return weight.defined() ? kernels::linear(x, weight, bias) + branch : branch;
+}
+
+}  // namespace
+
+Tensor lora_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& a, const Tensor& b,
+                   double scale, double dropout) {
+  // Without gradients row by row, so that a row's product does not depend on the rows beside it.
+  const bool learns = wants_gradient(x, weight, bias, a, b);
+  const bool fused = x.is_cpu() && use_fused(x) && x.numel() > 0 && (learns || dropout > 0);
+  if (!fused) return plain(x, weight, bias, a, b, scale, dropout);
+  return LoraLinear::apply(x, a, b, optional(weight), optional(bias), scale, dropout);
+}
+
+Tensor dropout_factors(int64_t rows, int64_t columns, double p, uint64_t seed) {
+  const Tensor ones = at::ones({rows, columns}), factors = at::empty({rows, columns});
+  cpu::dropout(make_dropout(p, seed, columns), Type::float32, data(ones), factors.mutable_data_ptr<float>(), 0, rows);
+  return factors;
+}
+
+}  // namespace llmtk::kernels
