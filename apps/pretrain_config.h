@@ -8,9 +8,9 @@
 #include "config/config.h"
 #include "data/pretraining.h"
 #include "data/tokenizer_training.h"
-#include "generate/config.h"
 #include "models/config.h"
 #include "train/config.h"
+#include "training.h"
 
 namespace llmtk {
 
@@ -29,28 +29,6 @@ struct TokenizerConfig {
     if (train && !name_or_path.empty())
       problems.add("train", {.what = "given together with tokenizer.name_or_path", .expected = "one of the two"});
   }
-};
-
-/// What the model writes while it learns.
-struct SamplesConfig {
-  std::vector<std::string> prompts;
-  int64_t max_new_tokens = 100;
-  bool do_sample = true;
-  double temperature = 0.8;
-  int64_t top_k = 50;
-  double top_p = 1.0;
-
-  template <class V>
-  void fields(V& v) {
-    v("prompts", prompts, "Texts to go on with, every trainer.sample_steps and at the end");
-    v("max_new_tokens", max_new_tokens, "Tokens to write after each", config::at_least(1));
-    v("do_sample", do_sample, "Draw each token; false: take the most probable one");
-    v("temperature", temperature, "Below 1 more of the probable, above 1 more of the rest", config::above(0));
-    v("top_k", top_k, "Draw among so many of the most probable tokens; 0: all", config::at_least(0));
-    v("top_p", top_p, "Draw among the most probable tokens that have this probability together", config::above(0),
-      config::at_most(1));
-  }
-  void validate(config::Problems& problems) const;
 };
 
 struct PretrainConfig {
@@ -77,7 +55,5 @@ struct PretrainConfig {
 
 /// Fills what a config leaves to the model (the tokenizer beside its weights).
 void complete(PretrainConfig& config);
-
-generate::GenerationConfig generation_config(const SamplesConfig& samples, uint64_t seed);
 
 }  // namespace llmtk

@@ -59,14 +59,14 @@ void add_train_command(CLI::App& app, TokenizeContext& context) {
   CLI::App* sub = app.add_subcommand("train", "A tokenizer learnt from text");
   sub->add_option("inputs", options->inputs, kInputsHelp)->required();
   sub->add_option("-o,--output", options->output, "The folder to write to")->required();
-  sub->add_option("--type", options->training.type, "bpe (byte-level), sentencepiece-bpe or sentencepiece-unigram")
-      ->check(CLI::IsMember({"bpe", "sentencepiece-bpe", "sentencepiece-unigram"}))
+  sub->add_option("--type", options->training.type, "bpe (byte-level), wordpiece (BERT's), sentencepiece-bpe or sentencepiece-unigram")
+      ->check(CLI::IsMember({"bpe", "wordpiece", "sentencepiece-bpe", "sentencepiece-unigram"}))
       ->capture_default_str();
   sub->add_option("--vocab-size", options->training.vocab_size, "Tokens")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   sub->add_option("--min-frequency", options->training.min_frequency,
-                  "bpe: pairs seen less often are not joined; default: 2")
+                  "bpe, wordpiece: pairs seen less often are not joined; default: 2")
       ->check(CLI::PositiveNumber);
   // Not bound to the members: CLI11 would set an optional flag that is not given to 0.
   sub->add_flag_function(
@@ -84,6 +84,12 @@ void add_train_command(CLI::App& app, TokenizeContext& context) {
          "--input-sentence-size", options->training.input_sentence_size,
          "sentencepiece: learn from a random sample of so many lines, which bounds the memory; default: from all")
       ->check(CLI::Range(int64_t{101}, std::numeric_limits<int64_t>::max()).description("over 100"));
+  sub->add_flag_function(
+      "--lowercase,!--no-lowercase", [options](int64_t count) { options->training.lowercase = count > 0; },
+      "wordpiece: texts lose their capitals and accents (default)");
+  sub->add_option("--extra-ids", options->training.extra_ids,
+                  "So many sentinels <extra_id_0>, <extra_id_1>, ..., behind which T5's training hides text")
+      ->check(CLI::Range(0, 10000));
   options->read.add_to(*sub);
   sub->add_option("--threads", options->threads, "0: one for each core")->check(CLI::NonNegativeNumber);
   sub->add_flag("--overwrite", options->overwrite, "Replace the tokenizer that is there");

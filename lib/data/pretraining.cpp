@@ -39,6 +39,7 @@ class Opener {
   }
 
   PretrainingData run() {
+    choose_rows();
     std::vector<MixtureSource> train, held_out, validation;
     for (const auto& source : config_.train) open(source, Role::train, train, held_out);
     for (const auto& source : config_.validation) open(source, Role::validation, validation, validation);
@@ -50,13 +51,14 @@ class Opener {
     for (const auto& source : train) out.train_tokens += source.rows->tokens();
     for (const auto& source : validation) out.validation_tokens += source.rows->tokens();
     RowLoaderOptions options{.batch_size = context_.batch_size,
-                             .length = config_.max_length,
+                             .length = rows_.length,
                              .shuffle = config_.shuffle,
                              .seed = context_.seed,
                              .epochs = context_.epochs,
                              .rank = context_.rank,
                              .world_size = context_.world_size,
                              .vocab_size = context_.vocab_size};
+    options.transform = transform_;
     if (document_end_)
       options.transform = [end = *document_end_](Example& example, uint64_t) { separate_documents(example, end); };
     out.train = make(std::move(train), options);
@@ -68,6 +70,52 @@ class Opener {
   }
 
  private:
+  bool is_causal() const { return context_.objective == PretrainingObjective::causal_lm; }
+
+  /// How long the rows of a stream are, and what becomes of them.
+  void choose_rows() {
+    rows_.length = config_.max_length;
+    rows_.next_as_label = is_causal();
+    const bool masked = context_.objective == PretrainingObjective::masked_lm;
+    if (!masked && config_.masked_lm) refuse_idle("data.masked_lm", "a model that is no encoder", "");
+    if ((masked || is_causal()) && config_.span_corruption)
+      refuse_idle("data.span_corruption", "a model that is no encoder-decoder", "");
+    if (is_causal()) return;
+    if (config_.document_mask) refuse_idle("data.document_mask", "a model that is no decoder", "");
+    if (config_.prepend_bos != DataConfig().prepend_bos)
+      refuse_idle("data.prepend_bos", "a model that is no decoder", "");
+    labels_ = masked ? TokenizedLabels::aligned : TokenizedLabels::separate;
+    if (!tokenizer_) {
+      transform_ = [](Example& example, uint64_t) {
+        if (example.labels.empty())
+          throw Error(Exit::usage, {.what = "rows without labels need a tokenizer, which says what hides a token",
+                                    .hint = "set tokenizer.name_or_path"});
+      };
+    } else if (masked) {
+      mask_rows();
+    } else {
+      const SpanCorruptor corruptor(config_.span_corruption.value_or(SpanCorruptionConfig()), *tokenizer_,
+                                    tokenizer_path_);
+      rows_.length = corruptor.text_length(config_.max_length);
+      transform_ = corruptor;
+    }
+  }
+
+  /// Each row of a stream stands between what the tokenizer puts around a text ([CLS] and [SEP]).
+  void mask_rows() {
+    rows_.before = tokenizer_->prefix();
+    rows_.after = tokenizer_->post_process({}, nullptr).ids;
+    const auto around = static_cast<int64_t>(rows_.after.size());
+    LLMTK_CHECK(std::equal(rows_.before.begin(), rows_.before.end(), rows_.after.begin()));
+    rows_.after.erase(rows_.after.begin(), rows_.after.begin() + static_cast<int64_t>(rows_.before.size()));
+    rows_.length -= around;
+    if (rows_.length < 1)
+      throw Error(Exit::usage, {.what = "data.max_length leaves no room beside the tokenizer's special tokens",
+                                .got = std::to_string(config_.max_length),
+                                .expected = std::to_string(around + 1) + " or more"});
+    transform_ = TokenMasker(config_.masked_lm.value_or(MaskedLmConfig()), *tokenizer_, tokenizer_path_);
+  }
+
   std::unique_ptr<BatchSource> make(std::vector<MixtureSource> sources, const RowLoaderOptions& options) const {
     // Without weights every row of an epoch is drawn exactly once: the sources are one.
     const bool weighted = std::any_of(sources.begin(), sources.end(), [](const auto& s) { return s.weight > 0; });
@@ -86,7 +134,7 @@ class Opener {
 
   /// Refuses any part that is too short, which the sum would hide.
   MixtureSource joined(std::vector<MixtureSource> sources) const {
-    for (const auto& source : sources) RowLoader({{source.rows, 1, 0, source.name}}, {.length = config_.max_length});
+    for (const auto& source : sources) RowLoader({{source.rows, 1, 0, source.name}}, {.length = rows_.length});
     if (sources.size() == 1) return {sources[0].rows, 1, 0, sources[0].name};
     std::vector<std::shared_ptr<RowSource>> parts;
     for (auto& source : sources) parts.push_back(std::move(source.rows));
@@ -107,25 +155,31 @@ class Opener {
                                   .hint = "each of them is one text: leave document_mask out"});
       refuse_idle_options(source, "rows that are tokenized already");
       remember(source.path, "", role);
-      add(source, role, std::make_shared<TokenizedRows>(source.path, config_.max_length), out);
+      add(source, role, std::make_shared<TokenizedRows>(source.path, config_.max_length, labels_), out);
       return;
     }
     const auto shards = std::make_shared<const TokenShards>(open_shards(source, role));
     check_vocabulary(*shards, source.path);
+    if (!is_causal() && !shards->bos_ids().empty())
+      throw Error(Exit::data, {.what = "these shards have a beginning before every document, which a decoder wants",
+                               .where = source.path,
+                               .hint = "shard the text again with `llmtk tokenize shard --no-bos`"});
+    if (!is_causal() && !tokenizer_)
+      throw Error(Exit::usage, {.what = "hiding tokens of shards needs their tokenizer",
+                                .where = source.path,
+                                .hint = "set tokenizer.name_or_path"});
     if (config_.document_mask) learn_document_end(*shards, source.path);
     const bool keep_tail = role == Role::validation;
     if (role == Role::validation || config_.validation_fraction == 0) {
       add(source, role,
-          std::make_shared<StreamRows>(shards, std::vector<TokenRange>{{0, shards->size()}}, config_.max_length,
-                                       keep_tail),
+          std::make_shared<StreamRows>(shards, std::vector<TokenRange>{{0, shards->size()}}, rows_, keep_tail),
           out);
       return;
     }
-    HeldOut parts = hold_out(*shards, config_.validation_fraction, config_.max_length);
-    add(source, Role::train, std::make_shared<StreamRows>(shards, std::move(parts.train), config_.max_length, false),
-        out);
-    add(source, Role::validation,
-        std::make_shared<StreamRows>(shards, std::move(parts.validation), config_.max_length, true), held_out);
+    HeldOut parts = hold_out(*shards, config_.validation_fraction, rows_.length);
+    add(source, Role::train, std::make_shared<StreamRows>(shards, std::move(parts.train), rows_, false), out);
+    add(source, Role::validation, std::make_shared<StreamRows>(shards, std::move(parts.validation), rows_, true),
+        held_out);
   }
 
   void add(const SourceConfig& source, Role role, std::shared_ptr<RowSource> rows, std::vector<MixtureSource>& out) {
@@ -234,7 +288,7 @@ class Opener {
     options.read.text_field = source.text_field;
     options.read.document = parse_document_unit(source.document);
     options.read.on_bad_line = parse_bad_line(config_.on_bad_line);
-    options.prepend_bos = config_.prepend_bos;
+    options.prepend_bos = prepends_bos();
     options.append_eos = config_.append_eos;
     options.threads = static_cast<int>(config_.preprocessing_num_workers);
     options.wait = true;
@@ -255,7 +309,7 @@ class Opener {
     for (const auto& text : {tokenizer_hash_, source.text_field, source.document, config_.on_bad_line,
                              std::string(config_.append_eos ? "eos" : ""), std::to_string(kShardVersion)})
       add(text);
-    if (config_.prepend_bos)
+    if (prepends_bos())
       for (const auto id : tokenizer_->prefix()) add(std::to_string(id));
     const fs::path folder = config_.cache_folder() / key.hex();
     if (!fs::exists(folder / kManifestName))
@@ -269,10 +323,16 @@ class Opener {
     return folder;
   }
 
+  /// Before every document; an encoder's beginning stands before every row instead.
+  bool prepends_bos() const { return is_causal() && config_.prepend_bos; }
+
   const DataConfig& config_;
   const text::Tokenizer* tokenizer_;
   const std::string& tokenizer_path_;
   const LoaderContext& context_;
+  StreamOptions rows_;  // cut from a stream
+  TokenizedLabels labels_ = TokenizedLabels::shifted;
+  std::function<void(Example&, uint64_t)> transform_;
   std::string tokenizer_hash_;
   std::set<std::string> trained_on_;
   bool reads_text_ = false;  // at least one source is raw text

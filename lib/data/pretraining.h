@@ -9,6 +9,7 @@
 
 #include "config/config.h"
 #include "data/batch.h"
+#include "data/noise.h"
 #include "text/tokenizer.h"
 
 namespace llmtk::data {
@@ -49,6 +50,8 @@ struct DataConfig {
   bool prepend_bos = true;
   bool append_eos = true;
   bool document_mask = false;
+  std::optional<MaskedLmConfig> masked_lm;
+  std::optional<SpanCorruptionConfig> span_corruption;
   std::string on_bad_line = "stop";
   std::string cache_dir;
   int64_t preprocessing_num_workers = 0;
@@ -64,11 +67,14 @@ struct DataConfig {
     v("max_length", max_length, "Tokens of one row", config::at_least(1));
     v("shuffle", shuffle, "Draw the rows of each epoch in another order");
     v("prepend_bos", prepend_bos,
-      "Put before every document what the tokenizer itself puts before a text (bos); most put nothing");
-    v("append_eos", append_eos, "Put the tokenizer's end-of-text token after every document");
+      "Decoders: put before every document what the tokenizer itself puts before a text (bos); most put nothing");
+    v("append_eos", append_eos,
+      "Put the tokenizer's end-of-text token after every document (where it has none, its separator)");
     v("document_mask", document_mask,
       "Documents packed into one row do not see each other, positions restart, and no document's end predicts the next "
       "one's beginning; false: as GPT-2 and GPT-3 were trained, with the end-of-text token alone between them");
+    v("masked_lm", masked_lm, "Encoders: what is hidden of a row");
+    v("span_corruption", span_corruption, "Encoder-decoders: what is hidden of a row");
     v("on_bad_line", on_bad_line, "A line that is not UTF-8, or not the JSON or the record of a table it should be",
       config::one_of({"stop", "skip", "replace"}));
     v("cache_dir", cache_dir, "Where raw text is kept as token shards; empty: ~/.cache/llmtk/data");
@@ -82,8 +88,16 @@ struct DataConfig {
   std::filesystem::path cache_folder() const;
 };
 
+/// What a model learns from text alone.
+enum class PretrainingObjective {
+  causal_lm,        ///< a decoder: the next token
+  masked_lm,        ///< an encoder: TokenMasker
+  span_corruption,  ///< an encoder-decoder: SpanCorruptor
+};
+
 /// What the data must fit.
 struct LoaderContext {
+  PretrainingObjective objective = PretrainingObjective::causal_lm;
   int64_t batch_size = 1;       ///< rows of one rank: trainer.per_device_train_batch_size
   int64_t eval_batch_size = 1;  ///< trainer.per_device_eval_batch_size
   int64_t epochs = 0;           ///< trainer.num_train_epochs; 0: without end (trainer.max_steps decides)

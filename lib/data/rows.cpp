@@ -29,16 +29,16 @@ bool is_empty_row(std::string_view line) { return line.find_first_not_of(" \t\r\
 
 // --- StreamRows ---
 
-StreamRows::StreamRows(std::shared_ptr<const TokenShards> shards, std::vector<TokenRange> ranges, int64_t length,
-                       bool keep_tail, StreamLabels labels)
-    : shards_(std::move(shards)), length_(static_cast<uint64_t>(length)), labels_(labels) {
-  LLMTK_CHECK(length >= 1);
+StreamRows::StreamRows(std::shared_ptr<const TokenShards> shards, std::vector<TokenRange> ranges, StreamOptions options,
+                       bool keep_tail)
+    : shards_(std::move(shards)), options_(std::move(options)), length_(static_cast<uint64_t>(options_.length)) {
+  LLMTK_CHECK(options_.length >= 1 && !(options_.next_as_label && (options_.before.size() + options_.after.size())));
   for (const auto& range : ranges) {
     if (range.begin >= range.end) continue;
     ranges_.push_back(range);
     starts_.push_back(starts_.back() + range.end - range.begin);
   }
-  const uint64_t last = labels == StreamLabels::next ? 1 : 0;  // a label alone
+  const uint64_t last = options_.next_as_label ? 1 : 0;  // a label alone
   const uint64_t places = starts_.back() > last ? starts_.back() - last : 0;
   rows_ = (places + (keep_tail ? length_ - 1 : 0)) / length_;
 }
@@ -46,7 +46,7 @@ StreamRows::StreamRows(std::shared_ptr<const TokenShards> shards, std::vector<To
 void StreamRows::read(uint64_t row, Example& out) const {
   LLMTK_CHECK(row < rows_);
   const uint64_t begin = row * length_;
-  const uint64_t more = labels_ == StreamLabels::next ? 1 : 0;  // than positions
+  const uint64_t more = options_.next_as_label ? 1 : 0;  // than positions
   const uint64_t count = std::min(length_ + more, starts_.back() - begin);
   out = {};
   std::vector<int32_t>& ids = out.input_ids;
@@ -58,19 +58,24 @@ void StreamRows::read(uint64_t row, Example& out) const {
     shards_->read(ranges_[range].begin + from, std::span(ids).subspan(done, take));
     done += take;
   }
-  if (labels_ == StreamLabels::none) return;
+  ids.insert(ids.begin(), options_.before.begin(), options_.before.end());
+  ids.insert(ids.end(), options_.after.begin(), options_.after.end());
+  if (!options_.next_as_label) return;
   out.labels.assign(ids.begin() + 1, ids.end());
   ids.pop_back();
 }
 
 std::string StreamRows::place(uint64_t row, size_t offset) const {
-  const uint64_t at = row * length_ + offset;
+  const uint64_t at = row * length_ + (offset - std::min(offset, options_.before.size()));
   const size_t range = find_part(starts_, at);
   return shards_->place(ranges_[range].begin + at - starts_[range]);
 }
 
 std::string StreamRows::identity() const {
   std::string text = shards_->identity() + "/" + std::to_string(length_);
+  if (!options_.next_as_label) text += "/plain";
+  for (const int32_t id : options_.before) text += "<" + std::to_string(id);
+  for (const int32_t id : options_.after) text += ">" + std::to_string(id);
   for (const auto& range : ranges_) text += ":" + std::to_string(range.begin) + "-" + std::to_string(range.end);
   return text;
 }

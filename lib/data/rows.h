@@ -32,18 +32,21 @@ struct TokenRange {
   uint64_t begin = 0, end = 0;
 };
 
-enum class StreamLabels {
-  next,  ///< the ids one further, so every id but the first is a target once; the last id of all is a label alone
-  none,
+struct StreamOptions {
+  int64_t length = 1024;  ///< ids of the stream in a row
+  /// The labels are the ids one further, so every id but the first is a target once, and the last id of all is a label
+  /// alone. False: there are none.
+  bool next_as_label = true;
+  std::vector<int32_t> before, after;  ///< what stands around the ids of every row ([CLS], [SEP])
 };
 
-/// Rows cut one after another from ranges of a stream of ids, `length` ids each.
+/// Rows cut one after another from ranges of a stream of ids.
 class StreamRows : public RowSource {
  public:
   /// `ranges` are joined, in order. `keep_tail`: the rest that does not fill a row makes a last, shorter one (for
   /// evaluation); else it is left out.
-  StreamRows(std::shared_ptr<const TokenShards> shards, std::vector<TokenRange> ranges, int64_t length, bool keep_tail,
-             StreamLabels labels = StreamLabels::next);
+  StreamRows(std::shared_ptr<const TokenShards> shards, std::vector<TokenRange> ranges, StreamOptions options,
+             bool keep_tail);
   uint64_t rows() const override { return rows_; }
   uint64_t tokens() const override { return starts_.back(); }
   void read(uint64_t row, Example& out) const override;
@@ -54,8 +57,8 @@ class StreamRows : public RowSource {
   std::shared_ptr<const TokenShards> shards_;
   std::vector<TokenRange> ranges_;
   std::vector<uint64_t> starts_{0};  // ranges + 1: ids before each
+  StreamOptions options_;
   uint64_t length_, rows_;
-  StreamLabels labels_;
 };
 
 /// Splits a stream into what is trained on and what is held out: the last `fraction` of each of up to 16 equal

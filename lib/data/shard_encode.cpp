@@ -21,7 +21,8 @@ uint64_t text_hash(std::string_view text, uint64_t seed) {
 BlockEncoder::BlockEncoder(const text::Tokenizer& tokenizer, const std::string& tokenizer_path,
                            const std::vector<SourceFile>& files, const ShardOptions& options)
     : tokenizer_(tokenizer), files_(files), options_(options) {
-  eos_ = tokenizer.special_tokens().eos;
+  const auto special = tokenizer.special_tokens();
+  eos_ = special.eos >= 0 ? special.eos : special.sep;
   if (options.append_eos && eos_ < 0)
     throw Error(
         Exit::data,

@@ -15,6 +15,7 @@
 #include "data/shard.h"
 #include "text/sentencepiece.h"
 #include "text/train_bpe.h"
+#include "text/train_wordpiece.h"
 
 namespace llmtk::data {
 namespace {
@@ -53,11 +54,9 @@ class Reading {
   TrainingProgress progress_{TrainingProgress::Phase::reading, 0, 0};
 };
 
-std::unique_ptr<text::Tokenizer> train_byte_level(BlockReader& reader, const ReadOptions& read,
-                                                  const TokenizerTrainingConfig& config, int threads,
-                                                  const OnTrainingProgress& on_progress) {
-  const text::Pattern pattern = config.split_digits.value_or(false) ? text::Pattern::gpt2_digits : text::Pattern::gpt2;
-  const text::PreTokenizer words({}, pattern);
+/// How often each word stands in the text, on `threads` threads.
+text::WordCounts count_words(BlockReader& reader, const ReadOptions& read, const text::Normalizer& normalizer,
+                             const text::PreTokenizer& words, int threads, const OnTrainingProgress& on_progress) {
   struct Counted {
     text::WordCounts counts;
     ParsedBlock block;  // its documents are gone
@@ -73,7 +72,9 @@ std::unique_ptr<text::Tokenizer> train_byte_level(BlockReader& reader, const Rea
         Counted out{.counts = {},
                     .block = parse_block(block, reader.files()[block.begin.file], read),
                     .bytes = block.bytes.size()};
-        for (const auto& document : out.block.documents) out.counts.add(document.text, words);
+        std::string buffer;
+        for (const auto& document : out.block.documents)
+          out.counts.add(normalizer.apply(document.text, buffer), words);
         return out;
       },
       [&](Counted& part) {
@@ -84,14 +85,33 @@ std::unique_ptr<text::Tokenizer> train_byte_level(BlockReader& reader, const Rea
       });
   complaints.finish();
   log::info(std::to_string(documents) + " documents, " + std::to_string(counts.words().size()) + " different words");
-  return text::train_bpe(counts,
-                         {.vocab_size = static_cast<size_t>(config.vocab_size),
-                          .min_frequency = static_cast<uint64_t>(config.min_frequency.value_or(2)),
-                          .pattern = pattern,
-                          .special_tokens = config.special_tokens.value_or(std::vector<std::string>{"<|endoftext|>"})},
-                         [&](size_t done, size_t total) {
-                           if (on_progress) on_progress({TrainingProgress::Phase::learning, done, total});
-                         });
+  return counts;
+}
+
+std::unique_ptr<text::Tokenizer> train_merges(BlockReader& reader, const ReadOptions& read,
+                                              const TokenizerTrainingConfig& config, int threads,
+                                              const OnTrainingProgress& on_progress) {
+  const auto learning = [&](size_t done, size_t total) {
+    if (on_progress) on_progress({TrainingProgress::Phase::learning, done, total});
+  };
+  const auto vocab_size = static_cast<size_t>(config.vocab_size);
+  const auto min_frequency = static_cast<uint64_t>(config.min_frequency.value_or(2));
+  if (config.type == "wordpiece") {
+    const text::WordPieceTrainingOptions options{.vocab_size = vocab_size,
+                                                 .min_frequency = min_frequency,
+                                                 .lowercase = config.lowercase.value_or(true),
+                                                 .special_tokens = config.all_special_tokens()};
+    const auto [normalizer, words] = text::wordpiece_words(options);
+    return text::train_wordpiece(count_words(reader, read, normalizer, words, threads, on_progress), options, learning);
+  }
+  const text::Pattern pattern = config.split_digits.value_or(false) ? text::Pattern::gpt2_digits : text::Pattern::gpt2;
+  return text::train_bpe(
+      count_words(reader, read, text::Normalizer(), text::PreTokenizer({}, pattern), threads, on_progress),
+      {.vocab_size = vocab_size,
+       .min_frequency = min_frequency,
+       .pattern = pattern,
+       .special_tokens = config.all_special_tokens()},
+      learning);
 }
 
 std::unique_ptr<text::Tokenizer> train_pieces(BlockReader& reader, const ReadOptions& read,
@@ -130,7 +150,7 @@ std::unique_ptr<text::Tokenizer> train_pieces(BlockReader& reader, const ReadOpt
              .byte_fallback = config.byte_fallback.value_or(true),
              .character_coverage = config.character_coverage.value_or(0.9995),
              .input_sentence_size = static_cast<uint64_t>(config.input_sentence_size.value_or(0)),
-             .special_tokens = config.special_tokens.value_or(std::vector<std::string>{}),
+             .special_tokens = config.all_special_tokens(),
              .threads = threads});
   complaints.finish();
   return tokenizer;
@@ -140,13 +160,22 @@ std::unique_ptr<text::Tokenizer> train_pieces(BlockReader& reader, const ReadOpt
 
 std::vector<std::string> TokenizerTrainingConfig::idle() const {
   std::vector<std::string> names;
-  const bool bpe = type == "bpe";
-  if (!bpe && min_frequency) names.push_back("min_frequency");
+  const bool bpe = type == "bpe", wordpiece = type == "wordpiece", pieces = !bpe && !wordpiece;
+  if (pieces && min_frequency) names.push_back("min_frequency");
   if (!bpe && split_digits) names.push_back("split_digits");
-  if (bpe && byte_fallback) names.push_back("byte_fallback");
-  if (bpe && character_coverage) names.push_back("character_coverage");
-  if (bpe && input_sentence_size) names.push_back("input_sentence_size");
+  if (!pieces && byte_fallback) names.push_back("byte_fallback");
+  if (!pieces && character_coverage) names.push_back("character_coverage");
+  if (!pieces && input_sentence_size) names.push_back("input_sentence_size");
+  if (!wordpiece && lowercase) names.push_back("lowercase");
   return names;
+}
+
+std::vector<std::string> TokenizerTrainingConfig::all_special_tokens() const {
+  std::vector<std::string> own;
+  if (type == "bpe") own = {"<|endoftext|>"};
+  std::vector<std::string> tokens = special_tokens.value_or(own);
+  for (int64_t i = 0; i < extra_ids; ++i) tokens.push_back("<extra_id_" + std::to_string(i) + ">");
+  return tokens;
 }
 
 void TokenizerTrainingConfig::validate(config::Problems& problems) const {
@@ -158,7 +187,7 @@ std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>&
                                                  const OnTrainingProgress& on_progress) {
   BlockReader reader(find_text_files(inputs), read);
   if (threads == 0) threads = usable_processors();
-  if (config.type == "bpe") return train_byte_level(reader, read, config, threads, on_progress);
+  if (config.type == "bpe" || config.type == "wordpiece") return train_merges(reader, read, config, threads, on_progress);
   return train_pieces(reader, read, config, threads, on_progress);
 }
 

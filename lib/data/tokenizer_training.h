@@ -25,17 +25,20 @@ struct TokenizerTrainingConfig {
   std::optional<bool> byte_fallback;
   std::optional<double> character_coverage;
   std::optional<int64_t> input_sentence_size;
+  std::optional<bool> lowercase;
+  int64_t extra_ids = 0;
 
   template <class V>
   void fields(V& v) {
-    v("type", type, "bpe (byte-level, as GPT-2), sentencepiece-bpe or sentencepiece-unigram",
-      config::one_of({"bpe", "sentencepiece-bpe", "sentencepiece-unigram"}));
+    v("type", type, "bpe (byte-level, as GPT-2), wordpiece (as BERT), sentencepiece-bpe or sentencepiece-unigram",
+      config::one_of({"bpe", "wordpiece", "sentencepiece-bpe", "sentencepiece-unigram"}));
     v("vocab_size", vocab_size, "Tokens", config::at_least(1));
-    v("min_frequency", min_frequency, "bpe: pairs seen less often are not joined; default: 2", config::at_least(1));
+    v("min_frequency", min_frequency, "bpe, wordpiece: pairs seen less often are not joined; default: 2",
+      config::at_least(1));
     v("split_digits", split_digits, "bpe: every digit is a token of its own (sentencepiece: always)");
     v("special_tokens", special_tokens,
       "Tokens that no text becomes; bpe: the first ends a text, default: <|endoftext|> (sentencepiece has <s> and </s> "
-      "of its own)");
+      "of its own, wordpiece [CLS], [SEP], [MASK], [PAD] and [UNK])");
     v("byte_fallback", byte_fallback, "sentencepiece: an unknown character becomes its bytes; default: true");
     v("character_coverage", character_coverage,
       "sentencepiece: share of the characters with a token of their own; default: 0.9995", config::above(0),
@@ -43,9 +46,14 @@ struct TokenizerTrainingConfig {
     v("input_sentence_size", input_sentence_size,
       "sentencepiece: learn from a random sample of so many lines, which bounds the memory; default: from all",
       config::above(100));
+    v("lowercase", lowercase, "wordpiece: texts lose their capitals and accents, as BERT's uncased models; default: true");
+    v("extra_ids", extra_ids, "So many sentinels <extra_id_0>, <extra_id_1>, ..., behind which T5's training hides text",
+      config::at_least(0), config::at_most(10000));
   }
   /// Names of the settings that are given and belong to another type.
   std::vector<std::string> idle() const;
+  /// special_tokens, or those of the type, with the sentinels.
+  std::vector<std::string> all_special_tokens() const;
   void validate(config::Problems& problems) const;
 };
 

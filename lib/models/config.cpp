@@ -70,7 +70,10 @@ void adopt_vocabulary(ResolvedModel& model, int64_t vocab_size, int64_t bos, int
   };
   set("bos_token_id", bos >= 0 ? bos : eos);
   set("eos_token_id", eos);
+  const bool is_encoder_decoder = model.config.contains("decoder_start_token_id");
+  if (is_encoder_decoder && pad < 0) pad = eos;  // its decoder begins with padding, as T5's does
   set("pad_token_id", pad);
+  if (is_encoder_decoder) set("decoder_start_token_id", pad);
 }
 
 }  // namespace llmtk::models

@@ -283,23 +283,22 @@ void read_weights(nn::Model& model, const io::WeightFiles& weights, const std::s
   }
 }
 
-/// Puts the head that is asked for into the config. Returns whether it is another than the config's own.
-bool choose_head(io::Json& config, const Family& family, const std::optional<nn::EncoderHead>& head,
-                 const std::string& where) {
-  if (!head) return false;
+}  // namespace
+
+bool choose_head(io::Json& config, nn::EncoderHead head, const std::string& where) {
+  const Family& family = family_of(config, where);
   if (!family.encoder)
     throw Error(Exit::usage, {.what = "this command does not work with models of this kind",
                               .where = where,
                               .got = family.model_type,
                               .expected = nn::EncoderModel::kKind});
-  const io::Json wanted = io::Json::array({family.encoder->class_name(*head)});
+  const io::Json wanted = io::Json::array({family.encoder->class_name(head)});
   return std::exchange(config["architectures"], wanted) != wanted;
 }
 
-}  // namespace
-
-void load_weights(nn::Model& model, const io::WeightFiles& weights, const std::string& where, bool map) {
-  read_weights(model, weights, where, map, std::nullopt);
+void load_weights(nn::Model& model, const io::WeightFiles& weights, const std::string& where, bool map,
+                  const std::optional<uint64_t>& seed_of_head) {
+  read_weights(model, weights, where, map, seed_of_head);
 }
 
 std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const LoadOptions& options) {
@@ -308,7 +307,7 @@ std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const Loa
   const std::string where = (folder / "config.json").string();
   io::Json config = language_part(io::read_model_config(folder), where);
   const Family& family = family_of(config, where);
-  const bool another_head = choose_head(config, family, options.head, where);
+  const bool another_head = options.head && choose_head(config, *options.head, where);
   for (const auto& [key, value] : options.overrides.items()) config[key] = value;
   const io::WeightFiles weights(folder);
   const auto dtype = options.dtype ? *options.dtype : stored_dtype(config, weights, where);

@@ -77,9 +77,13 @@ template <class M = nn::CausalModel>
 std::shared_ptr<M> load(const std::string& path_or_name, const LoadOptions& options = {}) {
   return as<M>(load_model(path_or_name, options), path_or_name);
 }
-/// Fills a model's parameters from files, strictly, as load() does.
-/// map: as in LoadOptions.
-void load_weights(nn::Model& model, const io::WeightFiles& weights, const std::string& where, bool map = false);
+/// Puts the head that a task wants into an encoder's config.json. Returns whether it is another than the config's own.
+/// Throws Error(usage) where the model is no encoder.
+bool choose_head(io::Json& config, nn::EncoderHead head, const std::string& where);
+/// Fills a model's parameters from files, strictly, as load() does. map: as in LoadOptions. seed_of_head: for a head
+/// that another was chosen for (choose_head).
+void load_weights(nn::Model& model, const io::WeightFiles& weights, const std::string& where, bool map = false,
+                  const std::optional<uint64_t>& seed_of_head = std::nullopt);
 
 struct SaveOptions {
   uint64_t max_shard_bytes = uint64_t{50} << 30;

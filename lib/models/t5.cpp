@@ -212,18 +212,17 @@ struct DenseReluDense : torch::nn::Module {
     nn::Build wide = build;
     if (build.dtype == at::kHalf) wide.dtype = at::kFloat;  // see normed()
     wo = register_module("wo", std::make_shared<Linear>(c.d_ff, c.d_model, plain, wide));
-    wo_dtype = wide.dtype;
   }
 
   Tensor forward(const Tensor& x) {
     const Tensor inner = wi_1 ? nn::activate_gated(activation, wi->forward(x), wi_1->forward(x))
                               : nn::activate(activation, wi->forward(x));
-    return wo->forward(nn::dropout(inner, dropout_rate, is_training()).to(wo_dtype));
+    const Tensor y = nn::dropout(inner, dropout_rate, is_training());
+    return wo->forward(wo->weight.defined() ? y.to(wo->weight.scalar_type()) : y);
   }
 
   nn::Activation activation;
   double dropout_rate;
-  c10::ScalarType wo_dtype;
   std::shared_ptr<Linear> wi, wi_1, wo;
 };
 

@@ -6,12 +6,10 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "text/hf_tokenizer.h"
-#include "text/split.h"
+#include "text/merge_learner.h"
 
 namespace llmtk::text {
 
@@ -20,21 +18,6 @@ struct BpeTrainingOptions {
   uint64_t min_frequency = 2;                                   ///< pairs seen less often are not joined
   Pattern pattern = Pattern::gpt2;                              ///< gpt2, or gpt2_digits: each digit is a word
   std::vector<std::string> special_tokens = {"<|endoftext|>"};  ///< the first is the end of a text
-};
-
-/// How often each word (piece between the pre-tokenizer's cuts) stands in a corpus.
-class WordCounts {
- public:
-  void add(std::string_view text, const PreTokenizer& pre_tokenizer);
-  void add(const WordCounts& other);
-  const auto& words() const { return words_; }
-
- private:
-  struct Hash {
-    using is_transparent = void;
-    size_t operator()(std::string_view word) const { return std::hash<std::string_view>()(word); }
-  };
-  std::unordered_map<std::string, uint64_t, Hash, std::equal_to<>> words_;
 };
 
 /// Ids: the special tokens, the 256 bytes in the order of the characters that spell them, then one for each merge.

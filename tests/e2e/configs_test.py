@@ -15,6 +15,10 @@ ROOT = Path(os.environ["LLMTK_SOURCE"])
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
+# Tokenizers that encoders and encoder-decoders can be trained with.
+STAND_INS = {"bert": "type: wordpiece, vocab_size: 400", "t5": "vocab_size: 400, extra_ids: 100"}
+
+
 def dry_run(path, *overrides):
     """(exit code, the JSON answer), started as the config's first line says: in the repository's root."""
     first = path.read_text().split("\n", 1)[0]
@@ -46,7 +50,8 @@ def stand_in_text(folder):
 def check(path, folder):
     always = [f"trainer.output_dir={folder / 'output'}", f"data.cache_dir={folder / 'cache'}"]
     data = [f"data.train=[{{path: {folder / 'text.jsonl'}}}]", "data.validation=[]", "data.validation_fraction=0.05"]
-    tokenizer = ['tokenizer.name_or_path=""', "tokenizer.train={vocab_size: 400}"]
+    kind = next((kind for kind in STAND_INS if path.name.startswith(kind)), "")
+    tokenizer = ['tokenizer.name_or_path=""', f"tokenizer.train={{{STAND_INS.get(kind, 'vocab_size: 400')}}}"]
     for stands_in, overrides in (("nothing", []), ("the data", data), ("data and tokenizer", data + tokenizer)):
         code, answer = dry_run(path, *always, *overrides)
         if code == 0:

@@ -41,7 +41,9 @@ def test_train():
     _, err = tokenize("train", fields, "-o", FOLDER / "no", exit=3)
     assert f"{fields}:1" in err and "'text'" in err and "body" in err, err
     for flags, code, words in ((["--vocab-size", 10], 2, ["10", "257"]), (["--vocab-size", 0], 2, ["vocab-size"]),
-                               (["--type", "wordpiece"], 2, ["wordpiece", "sentencepiece-unigram"]),
+                               (["--type", "word"], 2, ["wordpiece", "sentencepiece-unigram"]),
+                               (["--type", "wordpiece", "--split-digits"], 2, ["--split-digits", "no effect"]),
+                               (["--no-lowercase"], 2, ["--lowercase", "no effect", "bpe"]),
                                (["--character-coverage", 0.9], 2, ["--character-coverage", "no effect", "bpe"]),
                                (["--input-sentence-size", 200], 2, ["--input-sentence-size", "no effect", "bpe"]),
                                (["--type", "sentencepiece-bpe", "--input-sentence-size", 100], 2, ["input-sentence-size", "101"]),

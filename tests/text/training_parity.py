@@ -1,4 +1,5 @@
 """`llmtk tokenize train`: byte-level BPE has the merges that Hugging Face's trainer finds, and its files open there;
+WordPiece has the tokens of its trainer, but for ties;
 SentencePiece models encode as the sentencepiece and transformers libraries do, and give texts back. With `real` as its argument on
 the texts of the folder that LLMTK_TEST_DATA names, otherwise on made-up ones."""
 
@@ -11,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 LLMTK = Path(os.environ["LLMTK_BIN"]) / "llmtk-tokenize"
 DATA = os.environ.get("LLMTK_TEST_DATA")
@@ -72,6 +73,39 @@ def check_bpe(folder, rows, texts, digits):
     print(f"bpe (digits apart: {digits}): {len(got['merges'])} merges as in the reference, {len(texts)} texts equal")
 
 
+def check_wordpiece(folder, rows, texts, size, lowercase):
+    """Among pairs equally frequent Hugging Face's trainer takes whichever its hash map gives first, so a few tokens and
+    cuts may differ."""
+    target = folder / f"wordpiece-{lowercase}"
+    for threads in ("1", "2"):
+        run("--json", "train", rows, "-o", target, "--type", "wordpiece", "--vocab-size", str(size), "--threads", threads,
+            "--overwrite", "--special-tokens", "<|user|>", *([] if lowercase else ["--no-lowercase"]))
+        written = (target / "tokenizer.json").read_text()
+        if threads == "1":
+            first = written
+    assert first == written, "the number of threads changed the result"
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|user|>"]
+    reference = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    reference.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    reference.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    reference.train_from_iterator(texts, trainers.WordPieceTrainer(
+        vocab_size=size, min_frequency=2, special_tokens=special, show_progress=False))
+    opened = Tokenizer.from_file(str(target / "tokenizer.json"))
+    got, expected = opened.get_vocab(), reference.get_vocab()
+    assert [got[token] for token in special] == list(range(len(special)))
+    share = len(got.keys() & expected.keys()) / len(expected)
+    assert share > 0.97 and len(got) == len(expected), (share, len(got), len(expected))
+    lengths = [sum(len(e.ids) for e in t.encode_batch(texts, add_special_tokens=False)) for t in (opened, reference)]
+    assert abs(lengths[0] - lengths[1]) < 0.003 * lengths[1], lengths
+
+    ids = [row["ids"] for row in run("--json", "encode", "-t", target, "-f", rows, "--add-special-tokens")]
+    auto = transformers.AutoTokenizer.from_pretrained(target)
+    assert auto.mask_token == "[MASK]" and ids == [auto(text)["input_ids"] for text in texts]
+    assert [line for line in (target / "vocab.txt").read_text().split("\n") if line] == sorted(got, key=got.get)
+    print(f"wordpiece (lowercase: {lowercase}): {share:.1%} of the reference's tokens, {lengths[0]} for {lengths[1]} ids")
+
+
 def check_pieces(folder, rows, texts, kind, *flags):
     target = folder / kind
     run("--json", "train", rows, "-o", target, "--type", kind, "--special-tokens", "<|user|>", "--overwrite", *flags)
@@ -123,6 +157,8 @@ def main():
         rows = write("rows.jsonl", texts)
         check_bpe(folder, rows, texts, False)
         check_bpe(folder, rows, texts, True)
+        check_wordpiece(folder, rows, texts, 9000 if is_real else 1500, True)
+        check_wordpiece(folder, rows, texts, 9000 if is_real else 1500, False)
         rows, size = write("shorter.jsonl", shorter), "4000" if is_real else "700"
         for kind in ("sentencepiece-bpe", "sentencepiece-unigram"):
             for flags in ([], ["--no-byte-fallback"]):
