@@ -103,7 +103,11 @@ void separate_documents(Example& example, int32_t end) {
 }
 
 RowLoader::RowLoader(std::vector<MixtureSource> sources, RowLoaderOptions options)
-    : sources_(std::move(sources)), options_(options), drawn_(sources_.size()), since_(sources_.size()) {
+    : sources_(std::move(sources)),
+      options_(options),
+      drawn_(sources_.size()),
+      since_(sources_.size()),
+      stretches_(sources_.size()) {
   LLMTK_CHECK(options.batch_size >= 1 && options.length >= 1 && options.world_size >= 1);
   LLMTK_CHECK(options.rank >= 0 && options.rank < options.world_size);
   double weights = 0;
@@ -169,11 +173,30 @@ bool RowLoader::draw(Draw& out) {
   const uint64_t rows = sources_[i].rows->rows();
   const uint64_t epoch = drawn_[i] / rows, at = drawn_[i] % rows;
   out.source = i;
-  out.row = options_.shuffle ? Permutation(rows, random_of(options_.seed, kOrder, i, epoch))(at) : at;
+  out.row = row_at(i, epoch, at);
   out.random = random_of(options_.seed, kTransform, i, drawn_[i]);
   ++drawn_[i];
   if (exhausted(i)) since_ = drawn_;
   return true;
+}
+
+// As HF's LengthGroupedSampler: min(rows / (4 * batch), 50) batches in a stretch, one at least.
+uint64_t RowLoader::row_at(size_t source, uint64_t epoch, uint64_t at) {
+  const uint64_t rows = sources_[source].rows->rows();
+  const auto row = [&, order = Permutation(rows, random_of(options_.seed, kOrder, source, epoch))](uint64_t place) {
+    return options_.shuffle ? order(place) : place;
+  };
+  if (!options_.group_by_length) return row(at);
+  const auto batch = static_cast<uint64_t>(options_.batch_size) * static_cast<uint64_t>(options_.world_size);
+  const uint64_t size = batch * std::clamp<uint64_t>(rows / (4 * batch), 1, 50), begin = at / size * size;
+  Stretch& stretch = stretches_[source];
+  if (stretch.rows.empty() || stretch.epoch != epoch || stretch.begin != begin) {
+    stretch = {epoch, begin, {}};
+    for (uint64_t i = begin; i < std::min(begin + size, rows); ++i) stretch.rows.push_back(row(i));
+    std::ranges::stable_sort(stretch.rows, std::greater{},
+                             [&](uint64_t each) { return sources_[source].rows->length(each); });
+  }
+  return stretch.rows[at - begin];
 }
 
 Example RowLoader::example(const Draw& draw) const {
@@ -190,9 +213,10 @@ Example RowLoader::example(const Draw& draw) const {
                    .hint = "the data was made with another tokenizer than the model's"});
     for (size_t t = 0; options_.labels_are_ids && t < out.labels.size(); ++t)
       if (out.labels[t] != kIgnore && (out.labels[t] < 0 || out.labels[t] >= options_.vocab_size))
-        throw Error(Exit::data, {.what = "label " + std::to_string(out.labels[t]) + " is outside the model's vocabulary",
-                                 .where = source.place(draw.row, t + 1),
-                                 .expected = "-100, or 0 to " + std::to_string(options_.vocab_size - 1)});
+        throw Error(Exit::data,
+                    {.what = "label " + std::to_string(out.labels[t]) + " is outside the model's vocabulary",
+                     .where = source.place(draw.row, t + 1),
+                     .expected = "-100, or 0 to " + std::to_string(options_.vocab_size - 1)});
   }
   if (options_.transform) options_.transform(out, draw.random);
   return out;
@@ -238,23 +262,27 @@ ordered_json RowLoader::state() const {
   for (const auto& source : sources_)
     sources.push_back(
         {{"identity", source.rows->identity()}, {"weight", source.weight}, {"max_epochs", source.max_epochs}});
-  return {{"version", 1},
-          {"seed", options_.seed},
-          {"shuffle", options_.shuffle},
-          {"max_length", options_.length},
-          {"sources", sources},
-          {"drawn", drawn_},
-          {"since", since_}};
+  ordered_json state = {{"version", 1},
+                        {"seed", options_.seed},
+                        {"shuffle", options_.shuffle},
+                        {"max_length", options_.length},
+                        {"sources", sources},
+                        {"drawn", drawn_},
+                        {"since", since_}};
+  // The stretches' size follows from the batch.
+  if (options_.group_by_length) state["group_by_length"] = options_.batch_size * options_.world_size;
+  return state;
 }
 
 void RowLoader::load_state(const ordered_json& saved) {
   const ordered_json own = state();
   try {
-    for (const char* key : {"version", "seed", "shuffle", "max_length", "sources"})
-      if (saved.at(key) != own.at(key))
+    for (const char* key : {"version", "seed", "shuffle", "max_length", "sources"}) saved.at(key);
+    for (const char* key : {"version", "seed", "shuffle", "max_length", "sources", "group_by_length"})
+      if (const auto there = saved.value(key, ordered_json()), here = own.value(key, ordered_json()); there != here)
         throw Error(Exit::data, {.what = std::string("the saved position belongs to other data: ") + key + " differs",
-                                 .got = own.at(key).dump(),
-                                 .expected = saved.at(key).dump(),
+                                 .got = here.dump(),
+                                 .expected = there.dump(),
                                  .hint = "go on with the data and settings that the run began with"});
     const auto drawn = saved.at("drawn").get<std::vector<uint64_t>>(),
                since = saved.at("since").get<std::vector<uint64_t>>();
@@ -265,6 +293,28 @@ void RowLoader::load_state(const ordered_json& saved) {
   } catch (const nlohmann::json::exception& e) {
     throw Error(Exit::data, {.what = std::string("the saved position is broken: ") + e.what()});
   }
+}
+
+MixtureSource join_sources(std::vector<MixtureSource> sources, const RowLoaderOptions& options) {
+  for (const auto& source : sources) RowLoader({{source.rows, 1, 0, source.name}}, {.length = options.length});
+  if (sources.size() == 1) return {sources[0].rows, 1, 0, sources[0].name};
+  std::vector<std::shared_ptr<RowSource>> parts;
+  for (auto& source : sources) parts.push_back(std::move(source.rows));
+  return {std::make_shared<JoinedRows>(std::move(parts)), 1, 0, "data"};
+}
+
+std::unique_ptr<BatchSource> make_loader(std::vector<MixtureSource> sources, const RowLoaderOptions& options,
+                                         int64_t prefetch) {
+  const bool weighted = std::ranges::any_of(sources, [](const auto& source) { return source.weight > 0; });
+  const bool limited = std::ranges::any_of(sources, [](const auto& source) { return source.max_epochs > 0; });
+  if (!weighted && limited) {
+    for (auto& source : sources) source.weight = static_cast<double>(source.rows->rows());
+  } else if (!weighted) {
+    sources = {join_sources(std::move(sources), options)};
+  }
+  std::unique_ptr<BatchSource> loader = std::make_unique<RowLoader>(std::move(sources), options);
+  if (prefetch > 0) loader = std::make_unique<PrefetchSource>(std::move(loader), static_cast<size_t>(prefetch));
+  return loader;
 }
 
 // --- PrefetchSource ---

@@ -26,6 +26,9 @@ struct RowLoaderOptions {
   int64_t batch_size = 1;  ///< B, rows of one rank
   int64_t length = 1024;   ///< the greatest length of a row of a source
   bool shuffle = true;     ///< within each source, anew in each epoch
+  /// After the shuffling each stretch of 50 batches (fewer where the source is small) gives its longest rows first, so
+  /// that a batch's rows are about as long as each other (HF's group_by_length).
+  bool group_by_length = false;
   uint64_t seed = 0;
   int64_t epochs = 1;  ///< 0: without end
   int rank = 0, world_size = 1;
@@ -64,6 +67,7 @@ class RowLoader : public BatchSource {
   };
   bool draw(Draw& out);
   Example example(const Draw& draw) const;
+  uint64_t row_at(size_t source, uint64_t epoch, uint64_t at);
   size_t choose();
   bool exhausted(size_t source) const;
 
@@ -72,7 +76,20 @@ class RowLoader : public BatchSource {
   uint64_t epoch_rows_ = 0;
   std::vector<uint64_t> drawn_;  // rows drawn of each source
   std::vector<uint64_t> since_;  // ... when the set of sources that are not exhausted last changed
+  /// The stretch that a source is drawn from now: its rows, the longest first.
+  struct Stretch {
+    uint64_t epoch = 0, begin = 0;
+    std::vector<uint64_t> rows;
+  };
+  std::vector<Stretch> stretches_;
 };
+
+/// A loader over sources as a config gives them. Where none has a weight, every row of an epoch is drawn once.
+/// prefetch: batches made ahead on a thread; 0: none.
+std::unique_ptr<BatchSource> make_loader(std::vector<MixtureSource> sources, const RowLoaderOptions& options,
+                                         int64_t prefetch);
+/// The sources as one without a weight. Throws Error(data) for any that has no rows.
+MixtureSource join_sources(std::vector<MixtureSource> sources, const RowLoaderOptions& options);
 
 /// Makes batches ahead on a thread of its own. state() is that of the last batch given out, not of those made ahead.
 class PrefetchSource : public BatchSource {

@@ -13,6 +13,7 @@
 namespace llmtk::data {
 
 using nlohmann::json;
+using nlohmann::ordered_json;
 
 namespace {
 
@@ -21,8 +22,9 @@ constexpr const char* kConvert = "is it another encoding? iconv -f GB18030 -t UT
 
 class Parser {
  public:
-  Parser(const Block& block, const SourceFile& file, const ReadOptions& options)
-      : block_(block), file_(file), options_(options) {}
+  /// rows: where whole rows go, in place of their text; may be null.
+  Parser(const Block& block, const SourceFile& file, const ReadOptions& options, std::vector<JsonRow>* rows = nullptr)
+      : block_(block), file_(file), options_(options), rows_(rows) {}
 
   ParsedBlock run() {
     std::string_view bytes = block_.bytes;
@@ -84,21 +86,33 @@ class Parser {
     return true;
   }
 
-  void add_row(std::string_view text, uint64_t line) {
-    std::string mended;
-    if (!check_utf8(text, mended, line)) return;
-    json row;
+  template <class Row>
+  bool parse_object(std::string_view text, uint64_t line, Row& row) {
     try {
-      row = json::parse(text);
+      row = Row::parse(text);
     } catch (const json::exception& e) {
       const std::string message = e.what();
       const size_t column = message.find("column ");
-      return bad(line, {.what = "not JSON: " + (column == kNone ? message : message.substr(column))});
+      bad(line, {.what = "not JSON: " + (column == kNone ? message : message.substr(column))});
+      return false;
     }
-    if (!row.is_object())
-      return bad(
-          line,
-          {.what = "not a JSON object", .got = row.type_name(), .expected = "{\"" + options_.text_field + "\": ...}"});
+    if (row.is_object()) return true;
+    bad(line, {.what = "not a JSON object",
+               .got = row.type_name(),
+               .expected = rows_ ? "{\"key\": value, ...}" : "{\"" + options_.text_field + "\": ...}"});
+    return false;
+  }
+
+  void add_row(std::string_view text, uint64_t line) {
+    std::string mended;
+    if (!check_utf8(text, mended, line)) return;
+    if (rows_) {
+      ordered_json row;
+      if (parse_object(text, line, row)) rows_->push_back({std::move(row), line});
+      return;
+    }
+    json row;
+    if (!parse_object(text, line, row)) return;
     const auto field = row.find(options_.text_field);
     if (field == row.end()) {
       std::string keys;
@@ -118,28 +132,34 @@ class Parser {
     }
   }
 
-  /// The place of the text's column, and how many there are.
-  std::pair<size_t, size_t> find_column(char delimiter) const {
-    const auto fail = [&](Error::Parts parts) {
-      parts.where = place(file_, 1);
-      return Error(Exit::data, std::move(parts));
-    };
+  std::vector<std::string> column_names(char delimiter) const {
     if (find_invalid_utf8(block_.header) != kNone)
-      throw fail({.what = "the first line, which names the columns, is not UTF-8", .hint = kConvert});
+      throw bad_header({.what = "the first line, which names the columns, is not UTF-8", .hint = kConvert});
     std::vector<std::string> columns;
     if (const std::string wrong = split_record(block_.header, delimiter, columns); !wrong.empty())
-      throw fail({.what = wrong, .expected = "a first line that names the columns"});
+      throw bad_header({.what = wrong, .expected = "a first line that names the columns"});
+    return columns;
+  }
+
+  Error bad_header(Error::Parts parts) const {
+    parts.where = place(file_, 1);
+    return Error(Exit::data, std::move(parts));
+  }
+
+  /// The place of the text's column.
+  size_t find_column(const std::vector<std::string>& columns) const {
     const auto found = std::ranges::find(columns, options_.text_field);
-    if (found != columns.end()) return {static_cast<size_t>(found - columns.begin()), columns.size()};
+    if (found != columns.end()) return static_cast<size_t>(found - columns.begin());
     std::string names;
     for (const auto& name : columns) names += (names.empty() ? "'" : ", '") + name + "'";
-    throw fail({.what = "no column is named '" + options_.text_field + "'",
-                .got = names,
-                .hint = "--text-field, in a config text_field, names the column that holds the text"});
+    throw bad_header({.what = "no column is named '" + options_.text_field + "'",
+                      .got = names,
+                      .hint = "--text-field, in a config text_field, names the column that holds the text"});
   }
 
   void parse_table(std::string_view bytes, char delimiter) {
-    const auto [column, columns] = find_column(delimiter);
+    const std::vector<std::string> columns = column_names(delimiter);
+    const size_t column = rows_ ? 0 : find_column(columns);
     uint64_t line = block_.begin.line;
     std::vector<std::string> fields;
     for (size_t i = 0; i < bytes.size();) {
@@ -153,10 +173,14 @@ class Parser {
       if (names || record == "\n" || record == "\r\n" || !check_utf8(record, mended, at)) continue;
       if (const std::string wrong = split_record(record, delimiter, fields); !wrong.empty()) {
         bad(at, {.what = wrong});
-      } else if (fields.size() != columns) {
+      } else if (fields.size() != columns.size()) {
         bad(at, {.what = "the number of fields",
                  .got = std::to_string(fields.size()),
-                 .expected = std::to_string(columns) + ", as in the first line"});
+                 .expected = std::to_string(columns.size()) + ", as in the first line"});
+      } else if (rows_) {
+        ordered_json row;
+        for (size_t c = 0; c < columns.size(); ++c) row[columns[c]] = std::move(fields[c]);
+        rows_->push_back({std::move(row), at});
       } else if (fields[column].empty() && !options_.keep_empty) {
         ++out_.empty;
       } else {
@@ -224,7 +248,8 @@ class Parser {
     }
     switch (options_.document) {
       case DocumentUnit::file:
-        if (!bytes.empty() || out_.continues || options_.keep_empty) out_.documents.push_back({std::string(bytes)});
+        if (!bytes.empty() || out_.continues || options_.keep_empty)
+          out_.documents.push_back({std::string(bytes), block_.begin.line});
         break;
       case DocumentUnit::line:
         split_lines(bytes);
@@ -237,10 +262,11 @@ class Parser {
 
   void split_lines(std::string_view bytes) {
     bool first = out_.continues;  // the rest of a long line may well be empty, and still ends its document
-    for (size_t i = 0; i < bytes.size() || first;) {
+    uint64_t line = block_.begin.line;
+    for (size_t i = 0; i < bytes.size() || first; ++line) {
       const size_t end = std::min(bytes.find('\n', i), bytes.size());
       const std::string_view text = bytes.substr(i, end - i);
-      if (first || options_.keep_empty || !is_blank(text)) out_.documents.push_back({std::string(text)});
+      if (first || options_.keep_empty || !is_blank(text)) out_.documents.push_back({std::string(text), line});
       first = false;
       i = end + 1;
     }
@@ -248,16 +274,17 @@ class Parser {
 
   void split_paragraphs(std::string_view bytes) {
     std::string paragraph;
+    uint64_t begin = block_.begin.line, number = begin;
     bool any = out_.continues;
     bool mid_line = block_.begin.mid_line;  // then the first line is the rest of one, and not blank as a whole
     const auto finish = [&] {
       if (!any) return;
       if (paragraph.ends_with('\n')) paragraph.pop_back();
-      out_.documents.push_back({std::move(paragraph)});
+      out_.documents.push_back({std::move(paragraph), begin});
       paragraph.clear();
       any = false;
     };
-    for (size_t i = 0; i < bytes.size();) {
+    for (size_t i = 0; i < bytes.size(); ++number) {
       const size_t newline = bytes.find('\n', i);
       const size_t end = newline == kNone ? bytes.size() : newline + 1;
       const std::string_view line = bytes.substr(i, end - i);
@@ -266,11 +293,12 @@ class Parser {
         finish();
         continue;
       }
+      if (!any) begin = number;
       paragraph += line;
       any = true;
     }
     if (out_.open && any) {
-      out_.documents.push_back({std::move(paragraph)});
+      out_.documents.push_back({std::move(paragraph), begin});
     } else {
       finish();
       // The block ended on a blank line after all; nothing of the open document stands in it.
@@ -281,6 +309,7 @@ class Parser {
   const Block& block_;
   const SourceFile& file_;
   const ReadOptions& options_;
+  std::vector<JsonRow>* rows_;
   ParsedBlock out_;
 };
 
@@ -288,6 +317,26 @@ class Parser {
 
 ParsedBlock parse_block(const Block& block, const SourceFile& file, const ReadOptions& options) {
   return Parser(block, file, options).run();
+}
+
+ParsedRows parse_rows(const Block& block, const SourceFile& file, const ReadOptions& options) {
+  ParsedRows out;
+  try {
+    ParsedBlock parsed = Parser(block, file, options, &out.rows).run();
+    out.skipped = parsed.skipped;
+    out.replaced = parsed.replaced;
+    out.complaints = std::move(parsed.complaints);
+    if (parsed.continues || parsed.open)
+      throw Error(Exit::data, {.what = "a text is too long for one row",
+                               .where = place(file, block.begin.line),
+                               .expected = "at most " + std::to_string(options.piece_bytes) + " bytes",
+                               .hint = "say what a row is by document: line or blank_line"});
+    for (Document& document : parsed.documents)
+      out.rows.push_back({{{"text", std::move(document.text)}}, document.line});
+  } catch (const Error&) {
+    out.error = std::current_exception();
+  }
+  return out;
 }
 
 }  // namespace llmtk::data

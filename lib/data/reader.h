@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -105,6 +107,7 @@ class BlockReader {
 
 struct Document {
   std::string text;
+  uint64_t line = 0;  ///< where it begins; of plain text alone
 };
 
 /// The documents of one block.
@@ -120,5 +123,23 @@ struct ParsedBlock {
 
 /// Pure; may run on any thread. Throws Error(data) naming file and line when the policy is stop.
 ParsedBlock parse_block(const Block& block, const SourceFile& file, const ReadOptions& options);
+
+/// A row with all its fields: an object of JSON lines or of a .json file; of a table, an object of texts by the
+/// columns' names; of plain text, {"text": ...} for each document.
+struct JsonRow {
+  nlohmann::ordered_json json;
+  uint64_t line = 0;
+};
+
+/// The rows of one block.
+struct ParsedRows {
+  std::vector<JsonRow> rows;
+  uint64_t skipped = 0, replaced = 0;   ///< as ParsedBlock's
+  std::vector<std::string> complaints;  ///< as ParsedBlock's
+  std::exception_ptr error;             ///< Error(data) of what stopped the reading behind the last of `rows`
+};
+
+/// As parse_block, with all fields; options.text_field is not looked at.
+ParsedRows parse_rows(const Block& block, const SourceFile& file, const ReadOptions& options);
 
 }  // namespace llmtk::data

@@ -103,6 +103,12 @@ HeldOut hold_out(const TokenShards& shards, double fraction, int64_t length) {
   return out;
 }
 
+uint64_t RowSource::length(uint64_t row) const {
+  Example example;
+  read(row, example);
+  return example.input_ids.size();
+}
+
 // --- TokenizedRows ---
 
 bool TokenizedRows::is_tokenized(const std::string& path) {
@@ -232,6 +238,11 @@ uint64_t JoinedRows::tokens() const {
 void JoinedRows::read(uint64_t row, Example& out) const {
   const size_t part = part_of(row);
   parts_[part]->read(row - starts_[part], out);
+}
+
+uint64_t JoinedRows::length(uint64_t row) const {
+  const size_t part = part_of(row);
+  return parts_[part]->length(row - starts_[part]);
 }
 
 std::string JoinedRows::place(uint64_t row, size_t offset) const {

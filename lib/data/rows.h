@@ -21,6 +21,8 @@ class RowSource {
   virtual uint64_t tokens() const = 0;  ///< ids in all rows together
   /// Makes `out` row `row`; what it held before is gone. Throws Error(data).
   virtual void read(uint64_t row, Example& out) const = 0;
+  /// Ids in row `row`.
+  virtual uint64_t length(uint64_t row) const;
   /// Where the id at `offset` of a row stands, for messages.
   virtual std::string place(uint64_t row, size_t offset) const = 0;
   /// The same for the same rows in the same order.
@@ -109,6 +111,7 @@ class JoinedRows : public RowSource {
   uint64_t rows() const override { return starts_.back(); }
   uint64_t tokens() const override;
   void read(uint64_t row, Example& out) const override;
+  uint64_t length(uint64_t row) const override;
   std::string place(uint64_t row, size_t offset) const override;
   std::string identity() const override;
 

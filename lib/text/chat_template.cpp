@@ -313,6 +313,12 @@ std::pair<SpecialTokenTexts, std::vector<TemplateSource>> read_gguf(const fs::pa
 
 }  // namespace
 
+bool holds_chat_template(const fs::path& model) {
+  const fs::path folder = fs::exists(model) ? model : io::find_model(model.string());
+  if (io::is_gguf_path(folder)) return !read_gguf(folder).second.empty();
+  return !find_template_sources(fs::is_regular_file(folder) ? folder.parent_path() : folder).empty();
+}
+
 ChatTemplate open_chat_template(const fs::path& model, const std::string& template_file, const Tokenizer* tokenizer) {
   fs::path folder = model.empty() || fs::exists(model) ? model : io::find_model(model.string());
   if (io::is_gguf_path(folder)) {

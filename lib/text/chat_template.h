@@ -41,8 +41,8 @@ using SpecialTokenTexts = std::map<std::string, std::string>;
 struct TemplateSource {
   std::string name, text, where;
 };
-/// The templates of a model folder: chat_template.jinja with additional_chat_templates/*.jinja, else chat_template.json,
-/// else what tokenizer_config.json says. Throws Error(file).
+/// The templates of a model folder: chat_template.jinja with additional_chat_templates/*.jinja, else
+/// chat_template.json, else what tokenizer_config.json says. Throws Error(file).
 std::vector<TemplateSource> find_template_sources(const std::filesystem::path& folder);
 
 /// A model's templates, most often one. One object serves all threads.
@@ -75,6 +75,8 @@ class ChatTemplate {
 /// The templates of a model folder; nullopt where there is none. `tokenizer`: where to look for special tokens that the
 /// folder's files do not name; may be null. Throws Error(file).
 std::optional<ChatTemplate> find_chat_template(const std::filesystem::path& folder, const Tokenizer* tokenizer);
+/// Whether such a model has one (a GGUF file, too).
+bool holds_chat_template(const std::filesystem::path& model);
 /// For a model (a folder, a file in one, or a name in the local Hugging Face cache): the template in `template_file`,
 /// else the model's own. Throws Error(file) where there is none.
 ChatTemplate open_chat_template(const std::filesystem::path& model, const std::string& template_file,

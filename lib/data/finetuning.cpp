@@ -1,0 +1,576 @@
+#include "data/finetuning.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <set>
+#include <thread>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "data/loader.h"
+#include "data/permutation.h"
+#include "data/row_reading.h"
+
+namespace llmtk::data {
+namespace {
+
+using Described = nlohmann::ordered_json;
+
+constexpr int64_t kMaxLength = 1024;
+constexpr size_t kMaxRowBytes = 8u << 20;  // far more tokens than any model sees
+constexpr size_t kPeekBytes = 64u << 10;
+
+enum class Part { train, validation };
+const char* name_of(Part part) { return part == Part::train ? "train" : "validation"; }
+
+const std::vector<Format>& formats_of(Objective objective) {
+  static const std::vector<Format> kOf[] = {{Format::messages, Format::sharegpt, Format::prompt_completion,
+                                             Format::alpaca, Format::input_output, Format::text},
+                                            {Format::text},
+                                            {Format::prompt_completion, Format::alpaca, Format::input_output},
+                                            {Format::classification},
+                                            {Format::tagging}};
+  return kOf[static_cast<size_t>(objective)];
+}
+
+[[noreturn]] void refuse_setting(const std::string& key, const std::string& because, const std::string& where = {}) {
+  throw Error(Exit::usage, {.what = key + " has no effect " + because, .where = where, .hint = "leave it out"});
+}
+
+/// What the rows of one source are before they are split into sets.
+struct OpenSource {
+  const FinetuneSourceConfig* config;
+  std::string format;
+  std::shared_ptr<RowSource> rows;
+  std::shared_ptr<EncodedRows> encoded;  ///< null where the rows were tokenized already
+  FinetuneStatistics read;               ///< what was skipped, dropped and untrained
+};
+
+class FinetuneOpener {
+ public:
+  FinetuneOpener(const FinetuneDataConfig& config, const FinetuneContext& context)
+      : config_(config), context_(context), objective_(context.objective) {}
+
+  FinetuningData run() {
+    check_settings();
+    out_.max_length = resolved_max_length();
+    std::vector<OpenSource> train, validation;
+    for (const auto& source : config_.train) train.push_back(open(source, Part::train));
+    fix_classes(train);
+    for (const auto& source : config_.validation) validation.push_back(open(source, Part::validation));
+    for (auto& source : validation)
+      if (source.encoded && classes_) source.encoded->set_classes(classes_->names().size());
+    if (!dialogues_used_) refuse_dialogue_settings("on rows that are no conversations");
+    if (classes_) out_.label_names = classes_->names();
+    if (objective_ == Objective::sequence_classification) out_.problem_type = to_string(task_.value());
+    make_sets(train, validation);
+    return std::move(out_);
+  }
+
+ private:
+  // --- settings ---
+
+  void check_settings() const {
+    const std::string because = "with the objective " + to_string(objective_);
+    const bool causal = objective_ == Objective::causal_lm;
+    if (config_.packing && !causal) refuse_setting("data.packing", because);
+    if (config_.truncation_side != "right" && !causal) refuse_setting("data.truncation_side", because);
+    if (!causal) refuse_dialogue_settings(because);
+    if (objective_ != Objective::seq2seq) {
+      if (config_.max_target_length > 0) refuse_setting("data.max_target_length", because);
+      if (!config_.source_prefix.empty()) refuse_setting("data.source_prefix", because);
+    }
+    if (objective_ != Objective::sequence_classification && config_.problem_type != "auto")
+      refuse_setting("data.problem_type", because);
+    if (context_.tokenizer && context_.loader.vocab_size > 0 &&
+        context_.tokenizer->vocab_size() > static_cast<size_t>(context_.loader.vocab_size))
+      throw Error(Exit::data, {.what = "the tokenizer has more tokens than the model's vocabulary",
+                               .where = context_.tokenizer_path,
+                               .got = std::to_string(context_.tokenizer->vocab_size()),
+                               .expected = "at most " + std::to_string(context_.loader.vocab_size),
+                               .hint = "take the model's own tokenizer"});
+  }
+
+  void refuse_dialogue_settings(const std::string& because) const {
+    if (config_.train_on != "answers") refuse_setting("data.train_on", because);
+    if (config_.chat_template != "auto") refuse_setting("data.chat_template", because);
+    if (!config_.chat_template_kwargs.empty()) refuse_setting("data.chat_template_kwargs", because);
+  }
+
+  int64_t resolved_max_length() const {
+    const int64_t most = context_.max_positions;
+    if (config_.max_length == 0) return most > 0 ? std::min(most, kMaxLength) : kMaxLength;
+    if (most > 0 && config_.max_length > most)
+      throw Error(Exit::usage, {.what = "data.max_length is more than the model can see",
+                                .got = std::to_string(config_.max_length),
+                                .expected = "at most " + std::to_string(most)});
+    return config_.max_length;
+  }
+
+  // --- sources ---
+
+  OpenSource open(const FinetuneSourceConfig& source, Part part) {
+    const auto files = find_text_files({source.path});
+    for (const auto& file : files) remember(file.path, part);
+    if (TokenizedRows::is_tokenized(source.path)) return open_tokenized(source);
+    if (!context_.tokenizer) throw Error(Exit::usage, {.what = "rows of text need a tokenizer", .where = source.path});
+    return open_rows(source, files);
+  }
+
+  OpenSource open_tokenized(const FinetuneSourceConfig& source) {
+    const FinetuneSourceConfig defaults;
+    const std::string kind = "on rows that are tokenized already";
+    if (source.format != defaults.format) refuse_setting("format", kind, source.path);
+    if (!source.columns.empty()) refuse_setting("columns", kind, source.path);
+    if (source.document != defaults.document) refuse_setting("document", kind, source.path);
+    if (objective_ == Objective::sequence_classification || objective_ == Objective::token_classification)
+      throw Error(Exit::data, {.what = "classification takes no rows that are tokenized already",
+                               .where = source.path,
+                               .expected = objective_ == Objective::token_classification ? R"({"tokens", "tags"})"
+                                                                                         : R"({"text", "label"})"});
+    const TokenizedLabels kind_of[] = {TokenizedLabels::shifted, TokenizedLabels::aligned, TokenizedLabels::separate};
+    OpenSource opened{.config = &source, .format = "input_ids"};
+    opened.rows = std::make_shared<TokenizedRows>(source.path, out_.max_length, kind_of[static_cast<int>(objective_)]);
+    const auto most = static_cast<uint64_t>(source.max_samples);
+    if (most > 0 && most < opened.rows->rows()) {
+      std::vector<uint64_t> first(most);
+      for (uint64_t row = 0; row < most; ++row) first[row] = row;
+      opened.rows = std::make_shared<ChosenRows>(opened.rows, std::move(first));
+    }
+    return opened;
+  }
+
+  ReadOptions read_options(const FinetuneSourceConfig& source, const std::vector<SourceFile>& files) const {
+    const bool plain = std::ranges::any_of(files, [](const auto& file) { return file.kind == FileKind::text; });
+    if (!plain && source.document != FinetuneSourceConfig().document)
+      refuse_setting("document", "on files that are no plain text", source.path);
+    return {.document = parse_document_unit(source.document),
+            .on_bad_line = parse_bad_line(config_.on_bad_line),
+            .max_line_bytes = kMaxRowBytes,
+            .block_bytes = 256u << 10,
+            .piece_bytes = kMaxRowBytes};
+  }
+
+  /// The first row of the source that can be read, for what its fields and labels look like.
+  JsonRow peek(const std::vector<SourceFile>& files, ReadOptions options, std::string& where) const {
+    options.block_bytes = kPeekBytes;
+    BlockReader reader(files, options);
+    for (Block block; reader.next(block);) {
+      ParsedRows parsed = parse_rows(block, files[block.begin.file], options);
+      if (parsed.rows.empty() && parsed.error) std::rethrow_exception(parsed.error);
+      if (parsed.rows.empty()) continue;
+      where = place(files[block.begin.file], parsed.rows[0].line);
+      return std::move(parsed.rows[0]);
+    }
+    throw Error(Exit::data, {.what = "no rows", .where = files.empty() ? "" : files[0].path.string()});
+  }
+
+  Format format_of(const FinetuneSourceConfig& source, const Fields& first) const {
+    const auto& possible = formats_of(objective_);
+    if (source.format == "auto") return possible.size() == 1 ? possible[0] : detect_format(first, possible);
+    const Format format = parse_format(source.format);
+    if (std::ranges::find(possible, format) != possible.end()) return format;
+    std::string expected;
+    for (const Format each : possible) expected += (expected.empty() ? "" : ", ") + to_string(each);
+    throw Error(Exit::usage, {.what = "format: the objective " + to_string(objective_) + " does not take such rows",
+                              .where = source.path,
+                              .got = source.format,
+                              .expected = expected});
+  }
+
+  static void check_columns(const FinetuneSourceConfig& source, Format format) {
+    const auto keys = keys_of(format);
+    std::string expected;
+    for (const auto& key : keys) expected += (expected.empty() ? "" : ", ") + key;
+    for (const auto& [key, name] : source.columns)
+      if (std::ranges::find(keys, key) == keys.end())
+        throw Error(Exit::usage, {.what = "columns: the format " + to_string(format) + " has no such key",
+                                  .where = source.path,
+                                  .got = "'" + key + "'",
+                                  .expected = expected});
+  }
+
+  static bool speaks(Format format) {
+    return format == Format::alpaca || format == Format::sharegpt || format == Format::messages;
+  }
+
+  OpenSource open_rows(const FinetuneSourceConfig& source, const std::vector<SourceFile>& files) {
+    const ReadOptions options = read_options(source, files);
+    std::string where;
+    const JsonRow first = peek(files, options, where);
+    const Fields fields(first.json, source.columns, where);
+    const Format format = format_of(source, fields);
+    check_columns(source, format);
+    const bool of_table = !files.empty() && delimiter_of(files[0].kind) != 0;
+    if (objective_ == Objective::causal_lm) prepare_dialogues(format, fields, source.path);
+    if (objective_ == Objective::sequence_classification && !task_) resolve_task(fields, of_table);
+    if (objective_ == Objective::token_classification && !collector_ && !classes_) start_classes(fields, "tags");
+
+    const RowEncoder encoder({.objective = objective_,
+                              .format = format,
+                              .columns = source.columns,
+                              .of_table = of_table,
+                              .train_on = train_on(),
+                              .max_length = static_cast<size_t>(out_.max_length),
+                              .max_target_length = static_cast<size_t>(
+                                  config_.max_target_length > 0 ? config_.max_target_length : out_.max_length),
+                              .truncation = config_.truncation,
+                              .cut_left = config_.truncation_side == "left",
+                              .source_prefix = config_.source_prefix,
+                              .token_types = context_.token_types},
+                             *context_.tokenizer, dialogues_ ? &*dialogues_ : nullptr);
+    OpenSource opened{.config = &source, .format = to_string(format)};
+    std::vector<std::string> names;
+    for (const auto& file : files) names.push_back(file.path.string());
+    opened.encoded = std::make_shared<EncodedRows>(label_kind(), names);
+    opened.rows = opened.encoded;
+    const auto work = [&](JsonRow& row, size_t file, const std::string& place) {
+      Draft draft = encoder.encode(row.json, place);
+      draft.row.file = static_cast<uint32_t>(file);
+      draft.row.line = row.line;
+      return draft;
+    };
+    uint64_t taken = 0;
+    const auto take = [&](Draft& draft) {
+      add(draft, names[draft.row.file] + ":" + std::to_string(draft.row.line), opened);
+      return source.max_samples == 0 || ++taken < static_cast<uint64_t>(source.max_samples);
+    };
+    const BadRows bad = read_rows<Draft>(files, options, threads(), work, take);
+    opened.read.skipped = bad.skipped;
+    if (bad.skipped + bad.replaced > 0)
+      log::warn(source.path + ": " + std::to_string(bad.skipped) + " bad rows left out, " +
+                std::to_string(bad.replaced) + " mended; the first: " + bad.complaints.at(0));
+    return opened;
+  }
+
+  int threads() const {
+    if (config_.preprocessing_num_workers > 0) return static_cast<int>(config_.preprocessing_num_workers);
+    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  }
+
+  LabelKind label_kind() const {
+    if (objective_ == Objective::causal_lm) return LabelKind::next;
+    return task_ == ClassificationTask::multi_label ? LabelKind::set : LabelKind::own;
+  }
+
+  TrainOn train_on() const {
+    return config_.train_on == "all"          ? TrainOn::all
+           : config_.train_on == "generation" ? TrainOn::generation
+                                              : TrainOn::answers;
+  }
+
+  // --- conversations ---
+
+  void prepare_dialogues(Format format, const Fields& first, const std::string& path) {
+    const bool chats = speaks(format) || (format == Format::prompt_completion && is_conversational(first));
+    const bool answers = format != Format::text;
+    if (chats && !template_opened_) open_template();
+    if (answers) dialogues_used_ = true;
+    const bool templated = chats && template_;
+    if (train_on() == TrainOn::generation && answers && !templated)
+      throw Error(Exit::usage, {.what = "data.train_on: generation wants rows that a chat template renders",
+                                .where = path,
+                                .got = chats ? "a model without one" : to_string(format),
+                                .hint = chats ? "give one by data.chat_template" : "train on answers, or on all"});
+    if (answers && !templated && context_.tokenizer->special_tokens().eos < 0)
+      throw Error(Exit::usage, {.what = "the tokenizer has no end-of-text token, so no answer would end",
+                                .where = context_.tokenizer_path});
+    std::map<std::string, text::ChatInput::Json> variables;
+    for (const auto& [name, value] : config_.chat_template_kwargs.items()) variables[name] = value;
+    dialogues_.emplace(*context_.tokenizer, template_ ? &*template_ : nullptr, train_on(), std::move(variables));
+  }
+
+  void open_template() {
+    template_opened_ = true;
+    if (config_.chat_template == "alpaca") return;
+    const bool own = config_.chat_template == "auto";
+    if (own && !text::holds_chat_template(context_.tokenizer_path)) {
+      log::info("no chat template beside the tokenizer: conversations take Alpaca's form (data.chat_template)");
+      return;
+    }
+    template_.emplace(
+        text::open_chat_template(context_.tokenizer_path, own ? "" : config_.chat_template, context_.tokenizer));
+  }
+
+  // --- labels ---
+
+  void resolve_task(const Fields& first, bool of_table) {
+    nlohmann::ordered_json label = first.need("label");
+    if (of_table && label.is_string())
+      if (auto number = nlohmann::ordered_json::parse(label.get<std::string>(), nullptr, false); number.is_number())
+        label = std::move(number);
+    const std::string given = config_.problem_type != "auto" ? config_.problem_type : context_.problem_type;
+    task_ = !given.empty()                     ? parse_problem_type(given)
+            : context_.label_names.size() == 1 ? ClassificationTask::regression
+                                               : task_of_label(label);
+    if (task_ != ClassificationTask::regression || !context_.label_names.empty()) return start_classes(first, "label");
+    std::vector<std::string> names;
+    for (size_t i = 0; i < (label.is_array() ? label.size() : 1); ++i) names.push_back("LABEL_" + std::to_string(i));
+    classes_.emplace(std::move(names), first.name_of("label"));
+  }
+
+  void start_classes(const Fields& first, const std::string& key) {
+    if (context_.label_names.empty())
+      collector_.emplace(first.name_of(key));
+    else
+      classes_.emplace(context_.label_names, first.name_of(key));
+  }
+
+  int32_t class_of(const nlohmann::ordered_json& label, const std::string& where) {
+    return collector_ ? collector_->add(label, where) : static_cast<int32_t>(classes_->one(label, where));
+  }
+
+  /// After the training rows: the classes of the validation rows are among theirs.
+  void fix_classes(std::vector<OpenSource>& sources) {
+    if (collector_) {
+      const auto map = collector_->map();
+      for (auto& source : sources) source.encoded->map_labels(map);
+      classes_.emplace(collector_->names(), collector_->key());
+      collector_.reset();
+      if (classes_->names().size() < 2 && task_ != ClassificationTask::multi_label)
+        throw Error(Exit::data, {.what = "all rows have the same label",
+                                 .where = config_.train[0].path,
+                                 .got = classes_->names().empty() ? "" : "'" + classes_->names()[0] + "'",
+                                 .expected = "two classes at least"});
+    }
+    for (auto& source : sources)
+      if (source.encoded && classes_) source.encoded->set_classes(classes_->names().size());
+  }
+
+  void label(Draft& draft, const std::string& where) {
+    EncodedRow& row = draft.row;
+    if (objective_ == Objective::token_classification) {
+      row.labels.assign(row.ids.size(), kIgnore);
+      for (size_t w = 0; w < draft.places.size(); ++w) {
+        const int32_t found = class_of(draft.label[w], where);
+        if (draft.places[w] >= 0) row.labels[static_cast<size_t>(draft.places[w])] = found;
+      }
+    } else if (task_ == ClassificationTask::regression) {
+      const auto numbers = classes_->quantities(draft.label, where);
+      row.values = numbers.is_array() ? numbers.get<std::vector<float>>() : std::vector{numbers.get<float>()};
+    } else if (task_ == ClassificationTask::single_label) {
+      row.labels = {class_of(draft.label, where)};
+    } else if (classes_) {
+      for (const size_t one : classes_->several(draft.label, where)) row.labels.push_back(static_cast<int32_t>(one));
+    } else {
+      if (!draft.label.is_array())
+        throw Error(Exit::data, {.what = "the label cannot be used",
+                                 .where = where,
+                                 .got = draft.label.dump(),
+                                 .expected = "a list of classes"});
+      for (const auto& one : draft.label) row.labels.push_back(collector_->add(one, where));
+    }
+  }
+
+  // --- rows to sets ---
+
+  void add(Draft& draft, const std::string& where, OpenSource& source) {
+    if (draft.dropped) {
+      ++source.read.dropped;
+      return;
+    }
+    if (objective_ == Objective::sequence_classification || objective_ == Objective::token_classification)
+      label(draft, where);
+    // A masked model's labels are made where a row is drawn.
+    if (objective_ != Objective::masked_lm && draft.row.num_trained(label_kind()) == 0) {
+      if (source.read.untrained++ == 0) first_untrained_ = where;
+      return;
+    }
+    source.encoded->add(draft.row);
+  }
+
+  /// Rows to hold out: one of each of so many equal stretches.
+  std::vector<uint64_t> held_out(uint64_t rows, size_t source) const {
+    const auto count =
+        static_cast<uint64_t>(std::clamp(std::llround(config_.validation_fraction * static_cast<double>(rows)), 1LL,
+                                         std::max(1LL, static_cast<long long>(rows) - 1)));
+    std::vector<uint64_t> chosen;
+    for (uint64_t i = 0; i < count; ++i) {
+      const uint64_t begin = i * rows / count, end = (i + 1) * rows / count;
+      chosen.push_back(begin + mix(mix(mix(context_.loader.seed) ^ source) ^ i) % (end - begin));
+    }
+    return chosen;
+  }
+
+  void make_sets(std::vector<OpenSource>& train, std::vector<OpenSource>& validation) {
+    std::vector<MixtureSource> sets[2];
+    for (size_t s = 0; s < train.size(); ++s) {
+      OpenSource& source = train[s];
+      if (config_.validation_fraction == 0) {
+        add_part(source, Part::train, {}, sets[0]);
+        continue;
+      }
+      require_rows(source, 2);
+      const auto out = held_out(source.rows->rows(), s);
+      std::vector<uint64_t> kept;
+      for (uint64_t row = 0; row < source.rows->rows(); ++row)
+        if (!std::ranges::binary_search(out, row)) kept.push_back(row);
+      add_part(source, Part::train, kept, sets[0]);
+      add_part(source, Part::validation, out, sets[1]);
+    }
+    for (OpenSource& source : validation) add_part(source, Part::validation, {}, sets[1]);
+    warn(out_.train_statistics, Part::train);
+    if (!sets[1].empty()) warn(out_.validation_statistics, Part::validation);
+    out_.description = {{"sources", description_}, {"max_length", out_.max_length}, {"packing", config_.packing}};
+    if (!out_.label_names.empty()) out_.description["label_names"] = out_.label_names;
+    make_loaders(std::move(sets[0]), std::move(sets[1]));
+  }
+
+  void require_rows(const OpenSource& source, uint64_t least) const {
+    if (source.rows->rows() >= least) return;
+    const bool untrained = source.read.untrained > 0;
+    throw Error(
+        Exit::data,
+        {.what = untrained ? "no row has anything to train on" : "there are not enough rows",
+         .where = source.config->path,
+         .got = untrained ? std::to_string(source.read.untrained) + " rows without, the first at " + first_untrained_
+                          : std::to_string(source.rows->rows()) + " rows, " + std::to_string(source.read.dropped) +
+                                " dropped as too long, " + std::to_string(source.read.skipped) + " skipped as bad",
+         .expected = std::to_string(least) + " or more",
+         .hint = untrained ? "are the answers cut off by data.max_length, or does the template mark nothing?" : ""});
+  }
+
+  /// chosen: the rows of the source that belong to the part; empty: all.
+  void add_part(OpenSource& source, Part part, const std::vector<uint64_t>& chosen, std::vector<MixtureSource>& out) {
+    require_rows(source, 1);
+    auto rows = source.rows;
+    if (!chosen.empty()) rows = std::make_shared<ChosenRows>(source.rows, chosen);
+    FinetuneStatistics own;
+    if (part == Part::train || config_.validation_fraction == 0) own = source.read;
+    Example example;
+    for (uint64_t i = 0; i < rows->rows(); ++i) {
+      rows->read(i, example);
+      count(example, own);
+      if (source.encoded) count_notes(source.encoded->notes(chosen.empty() ? i : chosen[i]), own);
+    }
+    description_.push_back({{"path", source.config->path},
+                            {"role", name_of(part)},
+                            {"format", source.format},
+                            {"rows", own.rows},
+                            {"tokens", own.tokens},
+                            {"trained_tokens", own.trained_tokens},
+                            {"identity", rows->identity()}});
+    add_up(own, part == Part::train ? out_.train_statistics : out_.validation_statistics);
+    if (config_.packing && part == Part::train)
+      rows = std::make_shared<PackedRows>(rows, static_cast<uint64_t>(out_.max_length));
+    const bool mixed = part == Part::train;
+    out.push_back({std::move(rows), mixed ? source.config->weight : 0, mixed ? source.config->max_epochs : 0,
+                   source.config->path});
+  }
+
+  static void count(const Example& example, FinetuneStatistics& own) {
+    ++own.rows;
+    own.tokens += example.input_ids.size();
+    own.trained_tokens += example.labels.size() + example.values.size() -
+                          static_cast<uint64_t>(std::ranges::count(example.labels, kIgnore));
+    own.longest = std::max<uint64_t>(own.longest, example.input_ids.size());
+  }
+
+  static void count_notes(const EncodedRow& notes, FinetuneStatistics& own) {
+    own.cut += notes.cut > 0;
+    own.cut_tokens += notes.cut;
+    own.answers_cut += notes.answer_cut;
+    own.doubled_bos += notes.doubled_bos;
+    own.untrained_eos += notes.untrained_eos;
+    own.words_cut += notes.words_cut;
+  }
+
+  static void add_up(const FinetuneStatistics& own, FinetuneStatistics& all) {
+    all.rows += own.rows;
+    all.tokens += own.tokens;
+    all.trained_tokens += own.trained_tokens;
+    all.longest = std::max(all.longest, own.longest);
+    all.skipped += own.skipped;
+    all.dropped += own.dropped;
+    all.cut += own.cut;
+    all.cut_tokens += own.cut_tokens;
+    all.answers_cut += own.answers_cut;
+    all.untrained += own.untrained;
+    all.doubled_bos += own.doubled_bos;
+    all.untrained_eos += own.untrained_eos;
+    all.words_cut += own.words_cut;
+  }
+
+  void warn(const FinetuneStatistics& found, Part part) const {
+    const auto say = [&](uint64_t rows, const std::string& what) {
+      if (rows > 0)
+        log::warn(std::string(name_of(part)) + ": " + std::to_string(rows) + " of " +
+                  std::to_string(found.rows + found.dropped + found.untrained) + " rows " + what);
+    };
+    const std::string limit = "longer than data.max_length " + std::to_string(out_.max_length);
+    say(found.cut, "are " + limit + " and were cut (" + std::to_string(found.cut_tokens) + " tokens)");
+    say(found.answers_cut, "lost the end of what they are trained on: the model does not learn to end there");
+    say(found.dropped, "are " + limit + " and were left out");
+    say(found.untrained, "have nothing to train on and were left out; the first: " + first_untrained_);
+    say(found.doubled_bos, "begin with two bos tokens: the template or the text writes one already");
+    say(found.untrained_eos, "train no end of text (" + end_token() +
+                                 "): generation would not stop there. Does the template end answers otherwise?");
+    if (found.words_cut > 0)
+      log::warn(std::string(name_of(part)) + ": " + std::to_string(found.words_cut) +
+                " words do not count: they were cut away, or have no token of their own");
+  }
+
+  std::string end_token() const {
+    const auto end = context_.tokenizer ? context_.tokenizer->special_tokens().eos : -1;
+    return end < 0 ? "none" : context_.tokenizer->id_to_token(end);
+  }
+
+  void make_loaders(std::vector<MixtureSource> train, std::vector<MixtureSource> validation) {
+    RowLoaderOptions options{.batch_size = context_.loader.batch_size,
+                             .length = out_.max_length,
+                             .shuffle = config_.shuffle,
+                             .group_by_length = config_.group_by_length,
+                             .seed = context_.loader.seed,
+                             .epochs = context_.loader.epochs,
+                             .rank = context_.loader.rank,
+                             .world_size = context_.loader.world_size,
+                             .vocab_size = context_.loader.vocab_size,
+                             .labels_are_ids = classes_ == std::nullopt,
+                             .transform = context_.transform};
+    out_.train_rows = join_sources(train, options).rows;
+    out_.train = make_loader(std::move(train), options, config_.dataloader_prefetch_factor);
+    options.batch_size = context_.loader.eval_batch_size;
+    options.shuffle = options.group_by_length = false;
+    options.epochs = 1;
+    if (validation.empty()) return;
+    out_.validation_rows = join_sources(validation, options).rows;
+    out_.validation = make_loader(std::move(validation), options, config_.dataloader_prefetch_factor);
+  }
+
+  /// What is trained on must not be evaluated on.
+  void remember(const fs::path& path, Part part) {
+    std::error_code error;
+    const fs::path canonical = fs::canonical(path, error);
+    const std::string key = (error ? path : canonical).string();
+    if (part == Part::train) {
+      trained_on_.insert(key);
+    } else if (trained_on_.contains(key)) {
+      throw Error(Exit::data, {.what = "the validation data is part of the training data",
+                               .where = path.string(),
+                               .hint = "use data.validation_fraction to hold a part of it out"});
+    }
+  }
+
+  const FinetuneDataConfig& config_;
+  const FinetuneContext& context_;
+  Objective objective_;
+  FinetuningData out_;
+  std::set<std::string> trained_on_;
+  std::optional<text::ChatTemplate> template_;
+  std::optional<DialogueEncoder> dialogues_;
+  bool template_opened_ = false, dialogues_used_ = false;
+  std::optional<ClassificationTask> task_;
+  std::optional<ClassCollector> collector_;  // until the training rows are read, where the data says the classes
+  std::optional<Classes> classes_;
+  std::string first_untrained_;
+  Described description_ = Described::array();
+};
+
+}  // namespace
+
+FinetuningData open_finetuning_data(const FinetuneDataConfig& config, const FinetuneContext& context) {
+  return FinetuneOpener(config, context).run();
+}
+
+}  // namespace llmtk::data
