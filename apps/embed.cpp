@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "data/encoder_input.h"
 #include "embed_input.h"
 #include "embed_output.h"
 #include "io/model_folder.h"
@@ -133,7 +134,7 @@ class Cutter {
   }
 
   std::vector<text::TokenId> ids(const InputText& input, const std::string& prefix, bool& truncated) const {
-    auto [encoding, cut] = encoder_input(
+    auto [encoding, cut] = data::encoder_input(
         *open_.tokenizer, encode_text(*open_.tokenizer, prefix + input.text, /*add_special_tokens=*/false, input.where),
         /*pair=*/nullptr, /*add_special_tokens=*/true, longest_);
     auto& ids = encoding.ids;

@@ -37,24 +37,6 @@ void check_ids(const OpenEncoder& open, const std::vector<text::TokenId>& ids, c
                                .hint = "this tokenizer does not belong to this model"});
 }
 
-EncoderInput encoder_input(const text::Tokenizer& tokenizer, std::vector<text::TokenId> text,
-                           std::vector<text::TokenId>* pair, bool add_special_tokens, size_t most) {
-  EncoderInput input{.encoding = tokenizer.post_process(text, pair, add_special_tokens)};
-  input.truncated = input.encoding.ids.size() > most;
-  if (!input.truncated) return input;
-  const size_t special = input.encoding.ids.size() - text.size() - (pair ? pair->size() : 0);
-  const size_t room = most - std::min(special, most);
-  if (!pair) {
-    text.resize(room);
-  } else {
-    auto &shorter = text.size() <= pair->size() ? text : *pair, &longer = &shorter == &text ? *pair : text;
-    shorter.resize(std::min(shorter.size(), room / 2));
-    longer.resize(room - shorter.size());
-  }
-  input.encoding = tokenizer.post_process(text, pair, add_special_tokens);
-  return input;
-}
-
 EncoderBatch encoder_batch(std::span<const std::vector<text::TokenId>* const> rows, const OpenEncoder& open) {
   size_t longest = 0;
   for (const auto* row : rows) longest = std::max(longest, row->size());

@@ -26,17 +26,6 @@ OpenEncoder open_encoder(const ModelOptions& options, const std::filesystem::pat
 /// Throws Error(data) naming `where` for an id that the model does not know.
 void check_ids(const OpenEncoder& open, const std::vector<text::TokenId>& ids, const std::string& where);
 
-/// A text, or two, as an encoder reads them.
-struct EncoderInput {
-  text::Encoding encoding;
-  bool truncated = false;
-};
-/// Puts the tokenizer's special tokens around and between the tokens of a text and, where it is not null, a second one.
-/// What is longer than `most` then is cut as transformers' tokenizer(truncation=True, max_length=most) cuts it: special
-/// tokens stay, the texts lose their ends, of two the longer one first.
-EncoderInput encoder_input(const text::Tokenizer& tokenizer, std::vector<text::TokenId> text,
-                           std::vector<text::TokenId>* pair, bool add_special_tokens, size_t most);
-
 /// Rows of ids beside each other, padded on the right.
 struct EncoderBatch {
   at::Tensor input_ids;       ///< [B, T] int64

@@ -13,11 +13,11 @@
 #include "core/utf8.h"
 #include "eval/classify_input.h"
 #include "eval/eval.h"
-#include "eval/metrics.h"
 #include "eval/results.h"
 #include "inspect/inspect.h"
 #include "inspect/table.h"
 #include "io/model_folder.h"
+#include "metrics/classification.h"
 
 namespace llmtk {
 namespace {
@@ -145,20 +145,20 @@ int run_classify(ClassifyOptions& options, bool json) {
   const Task task = task_of(open, options);
   const auto names = open.model->label_names();
   const auto examples = read_examples(task, open, options, names);
-  const auto metrics = make_metrics(task, names);
+  const auto counted = metrics::make_classification_metrics(task, names);
   Results results(options.eval.output, describe_run("classify", options.eval, folder, {options.file}),
-                  [&](const Json& result) { metrics->add(result); });
+                  [&](const Json& result) { counted->add(result); });
   in_blocks(results, examples.size(), kBlock * static_cast<size_t>(options.eval.batch_size), "row",
             [&](size_t begin, size_t end) {
               const auto logits =
                   logits_of(open, std::span(examples).subspan(begin, end - begin), options.eval.batch_size);
               for (size_t i = begin; i < end; ++i) {
                 const Json result = answer_of(task, i, examples[i], logits[i - begin], options.threshold.value_or(0.5));
-                metrics->add(result);
+                counted->add(result);
                 results.add(result);
               }
             });
-  json ? print_json(metrics->summary()) : print_text(metrics->summary());
+  json ? print_json(counted->summary()) : print_text(counted->summary());
   return 0;
 }
 

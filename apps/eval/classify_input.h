@@ -5,19 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "data/labels.h"
 #include "eval/options.h"
 #include "eval/rows.h"
 #include "open_encoder.h"
 
 namespace llmtk {
 
-/// What a classification head was trained for.
-enum class Task {
-  single_label,  ///< one class of several
-  multi_label,   ///< any number of them
-  regression,    ///< numbers
-  tokens,        ///< a class for each word
-};
+using Task = data::ClassificationTask;
 
 struct ClassifyOptions {
   EvalOptions eval;

@@ -17,6 +17,7 @@ SEES = {
     "dist": "",
     "text": "io",
     "data": "config text",
+    "metrics": "data",
     "nn": "kernels",
     "models": "config io kernels nn",  # kernels: a family fuses what no other has (rotary tables of its own)
     "peft": "config io kernels nn",

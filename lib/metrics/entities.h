@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace llmtk {
+namespace llmtk::metrics {
 
 /// Words [begin, end) of a text.
 struct Entity {
@@ -22,4 +22,4 @@ bool is_chunk_tag(const std::string& tag);
 /// IOE and IOBES, and under other letters for BMES (M is I) and BILOU (L is E, U is S).
 std::vector<Entity> entities(const std::vector<std::string>& tags);
 
-}  // namespace llmtk
+}  // namespace llmtk::metrics

@@ -1,8 +1,8 @@
-#include "eval/entities.h"
+#include "metrics/entities.h"
 
 #include <string_view>
 
-namespace llmtk {
+namespace llmtk::metrics {
 namespace {
 
 struct Tag {
@@ -67,4 +67,4 @@ std::vector<Entity> entities(const std::vector<std::string>& tags) {
   return found;
 }
 
-}  // namespace llmtk
+}  // namespace llmtk::metrics

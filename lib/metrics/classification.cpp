@@ -1,13 +1,13 @@
-#include "eval/metrics.h"
+#include "metrics/classification.h"
 
 #include <algorithm>
 #include <cmath>
 #include <map>
 #include <numeric>
 
-#include "eval/entities.h"
+#include "metrics/entities.h"
 
-namespace llmtk {
+namespace llmtk::metrics {
 namespace {
 
 double share(double part, double whole) { return whole > 0 ? part / whole : 0.0; }
@@ -28,7 +28,7 @@ struct Counts {
 };
 
 /// How often class i (rows) was taken for class j (columns).
-class Confusion final : public Metrics {
+class Confusion final : public ClassificationMetrics {
  public:
   explicit Confusion(std::vector<std::string> names)
       : names_(std::move(names)), counts_(names_.size(), std::vector<int64_t>(names_.size())) {}
@@ -73,7 +73,7 @@ class Confusion final : public Metrics {
   std::vector<std::vector<int64_t>> counts_;
 };
 
-class SeveralLabels final : public Metrics {
+class SeveralLabels final : public ClassificationMetrics {
  public:
   explicit SeveralLabels(std::vector<std::string> names) : names_(std::move(names)), counts_(names_.size()) {}
 
@@ -146,7 +146,7 @@ std::vector<double> ranks(const std::vector<double>& values) {
   return found;
 }
 
-class Regression final : public Metrics {
+class Regression final : public ClassificationMetrics {
  public:
   explicit Regression(std::vector<std::string> names) : names_(std::move(names)), values_(names_.size()) {}
 
@@ -207,7 +207,7 @@ class Regression final : public Metrics {
   std::vector<Values> values_;
 };
 
-class Words final : public Metrics {
+class Words final : public ClassificationMetrics {
  public:
   explicit Words(const std::vector<std::string>& names)
       : names_(names), spell_entities_(std::ranges::any_of(names, is_chunk_tag)), confusion_(names) {}
@@ -267,18 +267,20 @@ class Words final : public Metrics {
 
 }  // namespace
 
-std::unique_ptr<Metrics> make_metrics(Task task, const std::vector<std::string>& names) {
+std::unique_ptr<ClassificationMetrics> make_classification_metrics(data::ClassificationTask task,
+                                                                   const std::vector<std::string>& names) {
+  using data::ClassificationTask;
   switch (task) {
-    case Task::single_label:
+    case ClassificationTask::single_label:
       return std::make_unique<Confusion>(names);
-    case Task::multi_label:
+    case ClassificationTask::multi_label:
       return std::make_unique<SeveralLabels>(names);
-    case Task::regression:
+    case ClassificationTask::regression:
       return std::make_unique<Regression>(names);
-    case Task::tokens:
+    case ClassificationTask::tokens:
       break;
   }
   return std::make_unique<Words>(names);
 }
 
-}  // namespace llmtk
+}  // namespace llmtk::metrics
