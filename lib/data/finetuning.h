@@ -15,6 +15,7 @@
 #include "data/batch.h"
 #include "data/encoded_rows.h"
 #include "data/labels.h"
+#include "data/noise.h"
 #include "data/pretraining.h"
 #include "text/tokenizer.h"
 
@@ -76,6 +77,7 @@ struct FinetuneDataConfig {
   nlohmann::ordered_json chat_template_kwargs = nlohmann::ordered_json::object();
   std::string source_prefix;
   std::string problem_type = "auto";
+  std::optional<MaskedLmConfig> masked_lm;
   bool shuffle = true;
   std::string on_bad_line = "stop";
   int64_t preprocessing_num_workers = 0;
@@ -109,6 +111,7 @@ struct FinetuneDataConfig {
     v("problem_type", problem_type,
       "sequence_classification: what the labels are; auto: what they look like, or what the model was trained for",
       config::one_of({"auto", "single_label_classification", "multi_label_classification", "regression"}));
+    v("masked_lm", masked_lm, "masked_lm: what is hidden of a row");
     v("shuffle", shuffle, "Draw the rows of each epoch in another order");
     v("on_bad_line", on_bad_line, "A row that is not UTF-8, not JSON, or not as its format wants it",
       config::one_of({"stop", "skip", "replace"}));

@@ -139,7 +139,9 @@ void remove_weights(const fs::path& folder) {
 }  // namespace
 
 bool holds_model(const fs::path& folder) {
-  return fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
+  for (const char* name : {"model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"})
+    if (fs::exists(folder / name)) return true;
+  return false;
 }
 
 bool holds_run(const fs::path& output_dir) {

@@ -64,7 +64,7 @@ void abandon_checkpoints(const fs::path& output_dir, int64_t step);
 /// Deletes what was moved aside: the run that took another way has come to its end.
 void remove_abandoned(const fs::path& output_dir);
 
-/// Whether a folder holds a model's weights.
+/// Whether a folder holds the weights of a model or an adapter.
 bool holds_model(const fs::path& folder);
 
 /// Whether a run has begun in this folder.

@@ -90,15 +90,22 @@ at::Tensor seq2seq_loss(nn::Seq2SeqModel& model, const data::Batch& batch, doubl
   return model.cross_entropy(hidden.flatten(0, 1), labels.flatten(), scale, data::kIgnore);
 }
 
-at::Tensor sequence_classification_loss(nn::EncoderModel& model, const data::Batch& batch, double scale,
-                                        ProblemType problem) {
+at::Tensor class_logits(nn::EncoderModel& model, const data::Batch& batch) {
   const auto [hidden, mask] = encode(model, batch);
-  const at::Tensor logits = model.logits(hidden, mask);  // [B, K]
+  return model.logits(hidden, mask);
+}
+
+at::Tensor token_classification_loss(const at::Tensor& logits, const data::Batch& batch, double scale) {
+  return summed_cross_entropy(logits.flatten(0, 1), labels_of(batch, logits.device()).flatten(), scale);
+}
+
+at::Tensor sequence_classification_loss(const at::Tensor& logits, const data::Batch& batch, double scale,
+                                        ProblemType problem) {
   if (problem == ProblemType::single_label_classification)
-    return summed_cross_entropy(logits, labels_of(batch, model.device()).squeeze(1), scale);
+    return summed_cross_entropy(logits, labels_of(batch, logits.device()).squeeze(1), scale);
   LLMTK_CHECK(batch.num_values() == logits.size(1), "values for ", batch.num_values(), " labels, the head has ",
               logits.size(1));
-  const at::Tensor values = on_device(batch.values, batch.rows, model.device());  // [B, K]
+  const at::Tensor values = on_device(batch.values, batch.rows, logits.device());  // [B, K]
   const at::Tensor asked = values.isnan().logical_not();
   const at::Tensor wanted = values.nan_to_num();
   const at::Tensor losses = problem == ProblemType::regression

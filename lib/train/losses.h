@@ -31,8 +31,14 @@ enum class ProblemType {
   multi_label_classification,   ///< of each class, the cross-entropy of the sigmoid
   regression,                   ///< of each number, the squared error
 };
-/// As HF's ForSequenceClassificationLoss.
-at::Tensor sequence_classification_loss(nn::EncoderModel& model, const data::Batch& batch, double scale,
+/// As HF's ForSequenceClassificationLoss. logits: [B, labels] of class_logits().
+at::Tensor sequence_classification_loss(const at::Tensor& logits, const data::Batch& batch, double scale,
                                         ProblemType problem);
+
+/// What an encoder's classification head says of a batch: [B, labels] of texts, [B, T, labels] of tokens.
+at::Tensor class_logits(nn::EncoderModel& model, const data::Batch& batch);
+
+/// token_classification_loss() of logits [B, T, labels] that are there already.
+at::Tensor token_classification_loss(const at::Tensor& logits, const data::Batch& batch, double scale);
 
 }  // namespace llmtk::train

@@ -2,6 +2,7 @@
 // What a training loop tells about itself. No LibTorch here.
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 
 namespace llmtk::train {
 
@@ -22,6 +23,7 @@ struct EvalReport {
   double loss = 0, perplexity = 0;
   int64_t target_tokens = 0;
   bool best = false;
+  nlohmann::ordered_json metrics;  ///< {name: number}, what an Evaluator says; null: nothing
 };
 
 /// Who is told how it goes: progress line, metrics file, charts. Every call comes from the training thread.

@@ -33,7 +33,8 @@ class AdamW final : public Optimizer {
                          .exp_avg = slots_[0].second[i],
                          .exp_avg_sq = slots_[1].second[i],
                          .extra = extra_[i],
-                         .weight_decay = parameters_[i].weight_decay});
+                         .weight_decay = parameters_[i].weight_decay,
+                         .lr_scale = parameters_[i].learning_rate_factor});
     }
     kernels::adamw_step(tensors, {.lr = learning_rate,
                                   .beta1 = config_.adam_beta1,
@@ -63,7 +64,8 @@ class Sgd final : public Optimizer {
                          .grad = gradients[i],
                          .momentum = slots_.empty() ? at::Tensor() : slots_[0].second[i],
                          .extra = extra_[i],
-                         .weight_decay = parameters_[i].weight_decay});
+                         .weight_decay = parameters_[i].weight_decay,
+                         .lr_scale = parameters_[i].learning_rate_factor});
     }
     kernels::sgd_step(tensors, {.lr = learning_rate, .momentum = config_.momentum, .grad_scale = gradient_scale});
   }
@@ -126,24 +128,26 @@ void Optimizer::load_state(const io::NamedTensors& saved, const std::string& whe
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, const torch::nn::Module& module,
-                                          c10::ScalarType dtype) {
+                                          std::optional<c10::ScalarType> dtype, const LearningRates& learning_rates) {
   const torch::autograd::AutoGradMode no_grad(false);
   std::vector<Parameter> parameters = trainable_parameters(module, config.weight_decay);
   if (parameters.empty())
     throw Error(Exit::usage, {.what = "nothing to train: every parameter of the model is frozen"});
+  for (Parameter& parameter : parameters)
+    if (const auto found = learning_rates.find(parameter.name); found != learning_rates.end())
+      parameter.learning_rate_factor = found->second / config.learning_rate;
   std::vector<at::Tensor> extra(parameters.size());
-  if (dtype == at::kBFloat16) {
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      at::Tensor& tensor = parameters[i].tensor;
-      // One at a time, so that no second copy of the whole model ever stands in memory. A model read from bfloat16
-      // files has masters whose low bits are zero.
-      auto [weight, low] = kernels::split_master(tensor.to(at::kFloat).contiguous());
-      tensor.set_data(weight);
-      extra[i] = low;
-    }
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    at::Tensor& tensor = parameters[i].tensor;
+    if (dtype.value_or(tensor.scalar_type()) != at::kBFloat16) continue;
+    // One at a time, so that no second copy of the whole model ever stands in memory. A model read from bfloat16
+    // files has masters whose low bits are zero.
+    auto [weight, low] = kernels::split_master(tensor.to(at::kFloat).contiguous());
+    tensor.set_data(weight);
+    extra[i] = low;
   }
   for (at::Tensor parameter : module.parameters())
-    if (parameter.scalar_type() != dtype) parameter.set_data(parameter.to(dtype));
+    if (dtype && parameter.scalar_type() != *dtype) parameter.set_data(parameter.to(*dtype));
   std::unique_ptr<Optimizer> optimizer;
   if (config.type == "adamw") optimizer = std::make_unique<AdamW>(config, std::move(parameters));
   if (config.type == "sgd") optimizer = std::make_unique<Sgd>(config, std::move(parameters));

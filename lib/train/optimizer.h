@@ -4,7 +4,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,14 +45,21 @@ class Optimizer {
   std::vector<std::pair<std::string, std::vector<at::Tensor>>> slots_;
   int64_t updates_ = 0;
 
-  friend std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig&, const torch::nn::Module&, c10::ScalarType);
+  friend std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig&, const torch::nn::Module&,
+                                                   std::optional<c10::ScalarType>,
+                                                   const std::map<std::string, double>&);
 };
+
+/// Parameters that learn at another rate than the run's: for each name its own. Absent ones follow the run.
+using LearningRates = std::map<std::string, double>;
 
 /// The optimizer that `config` asks for over the trainable parameters of `module`, whose parameters become `dtype`
 /// here: with bfloat16, float32 parameters are split into weights and masters' low bits, so no bit of the start is
-/// lost.
+/// lost. Without a dtype each stays what it is (an adapter's float32 over a bfloat16 base); trainable bfloat16 ones
+/// have masters then, too.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, const torch::nn::Module& module,
-                                          c10::ScalarType dtype);
+                                          std::optional<c10::ScalarType> dtype,
+                                          const LearningRates& learning_rates = {});
 
 /// Bytes that training takes per parameter, by kind; for estimates before a run.
 struct MemoryPerParameter {

@@ -13,6 +13,7 @@ struct Parameter {
   std::string name;   ///< as in the model's files
   at::Tensor tensor;  ///< shares its storage with the module
   double weight_decay = 0;
+  double learning_rate_factor = 1;  ///< multiplies the run's learning rate
 };
 
 /// The parameters of `module` that want gradients, each once (tied ones under their first name), in the module's order.

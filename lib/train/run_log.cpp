@@ -24,15 +24,15 @@ std::string print(const char* format, double value) {
 }
 
 /// Where TensorBoard shows a key; null: nowhere.
-const char* tag_of(const std::string& key) {
+/// Empty: no chart.
+std::string tag_of(const std::string& key) {
   if (key == "loss") return "train/loss";
   if (key == "learning_rate") return "train/learning_rate";
   if (key == "grad_norm") return "train/grad_norm";
   if (key == "tokens_per_second") return "speed/tokens_per_second";
   if (key == "share_of_peak") return "speed/share_of_peak";
-  if (key == "eval_loss") return "eval/loss";
-  if (key == "eval_perplexity") return "eval/perplexity";
-  return nullptr;
+  if (key.starts_with("eval_") && key != "eval_target_tokens") return "eval/" + key.substr(5);
+  return {};
 }
 
 }  // namespace
@@ -84,13 +84,20 @@ void RunLog::logged(const StepReport& report) {
 }
 
 void RunLog::evaluated(const EvalReport& report) {
-  log::info("step " + std::to_string(report.step) + ": evaluation loss " + print("%.4f", report.loss) +
-            ", perplexity " + print("%.2f", report.perplexity) + (report.best ? ", the best so far" : ""));
-  add({{"step", report.step},
-       {"eval_loss", report.loss},
-       {"eval_perplexity", report.perplexity},
-       {"eval_target_tokens", report.target_tokens},
-       {"best", report.best}});
+  std::string text = "step " + std::to_string(report.step) + ": evaluation loss " + print("%.4f", report.loss);
+  Row row = {{"step", report.step}, {"eval_loss", report.loss}};
+  if (report.perplexity > 0) {
+    text += ", perplexity " + print("%.2f", report.perplexity);
+    row["eval_perplexity"] = report.perplexity;
+  }
+  for (const auto& [name, value] : report.metrics.items()) {
+    if (value.is_number_float()) text += ", " + name + " " + print("%.4f", value.get<double>());
+    row["eval_" + name] = value;
+  }
+  log::info(text + (report.best ? ", the best so far" : ""));
+  row["eval_target_tokens"] = report.target_tokens;
+  row["best"] = report.best;
+  add(std::move(row));
 }
 
 void RunLog::sampled(int64_t step, const std::string& prompt, const std::string& text) {
@@ -113,7 +120,7 @@ void RunLog::to_tensorboard(const Row& row) {
   const auto step = row["step"].get<int64_t>();
   const double time = row.value("time", 0.0);
   for (const auto& [key, value] : row.items())
-    if (const char* tag = tag_of(key); tag && value.is_number() && std::isfinite(value.get<double>()))
+    if (const std::string tag = tag_of(key); !tag.empty() && value.is_number() && std::isfinite(value.get<double>()))
       events_->scalar(tag, step, value.get<double>(), time);
   if (row.contains("sample") && row["sample"].is_string())
     events_->text("sample/" + row.value("prompt", ""), step, row["sample"].get_ref<const std::string&>(), time);

@@ -59,8 +59,10 @@ constexpr std::array<std::string_view, 11> kFree = {"trainer.output_dir",
 constexpr std::array<std::string_view, 1> kFreeSections = {"samples."};
 
 /// Another model, other data: the checkpoint does not fit.
-constexpr std::array<std::string_view, 3> kRefusedSections = {"model.", "tokenizer.", "data."};
-constexpr std::array<std::string_view, 4> kRefused = {"optimizer.type", "trainer.dtype", "trainer.seed",
+constexpr std::array<std::string_view, 12> kRefusedSections = {
+    "model.", "tokenizer.", "data.", "lora.", "quantization.", "adapter.", "prefix_tuning.", "p_tuning_v2.",
+    "prompt_tuning.", "ia3.", "parameters.", "masked_lm."};
+constexpr std::array<std::string_view, 5> kRefused = {"objective", "optimizer.type", "trainer.dtype", "trainer.seed",
                                                       "trainer.per_device_train_batch_size"};
 
 /// Data that was moved is the same data: its checksums are compared.

@@ -81,7 +81,9 @@ Trainer::Trainer(const TrainerConfig& trainer, const OptimizerConfig& optimizer,
     ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);  // cuBLAS reads it at its first product
     at::globalContext().setDeterministicAlgorithms(true, false);
   }
-  optimizer_ = make_optimizer(optimizer, *task_.module, parse_dtype(config_.dtype));
+  optimizer_ = make_optimizer(optimizer, *task_.module,
+                              task_.converts ? std::optional(parse_dtype(config_.dtype)) : std::nullopt,
+                              task_.learning_rates);
   gradients_ = std::make_unique<Gradients>(optimizer_->parameters(), config_.gradient_accumulation_steps > 1);
   device_ = optimizer_->parameters().front().tensor.device();
   if (task_.eval) eval_start_ = task_.eval->state();
@@ -260,13 +262,14 @@ bool Trainer::evaluate(const StopSignals& signals) {
   const torch::autograd::AutoGradMode no_grad(false);
   task_.eval->load_state(eval_start_);
   task_.module->eval();
+  if (task_.evaluator) task_.evaluator->begin();
   double sum = 0;
   int64_t targets = 0;
   data::Batch batch;
   bool stopped = false;
   while (!(stopped = wants_stop(signals)) && task_.eval->next(batch)) {
     if (batch.targets == 0) continue;
-    at::Tensor loss = task_.loss(batch, 1.0);
+    at::Tensor loss = task_.evaluator ? task_.evaluator->loss(batch) : task_.loss(batch, 1.0);
     task_.parallel->sum(loss);
     sum += loss.item<double>();
     targets += task_.parallel->sum(batch.targets);
@@ -276,6 +279,7 @@ bool Trainer::evaluate(const StopSignals& signals) {
   if (targets == 0)
     throw Error(Exit::data,
                 {.what = "the evaluation data has no token to predict", .hint = "give more of it, or none"});
+  eval_metrics_ = task_.evaluator ? task_.evaluator->metrics() : Json();
   note_evaluation(sum / static_cast<double>(targets), targets);
   return true;
 }
@@ -291,7 +295,14 @@ void Trainer::note_evaluation(double loss, int64_t targets) {
     state_.best_step = state_.step;
   }
   state_.evaluations_without_gain = gain ? 0 : state_.evaluations_without_gain + 1;
-  if (task_.observer) task_.observer->evaluated({state_.step, loss, std::exp(loss), targets, lowest});
+  const bool has_perplexity = !task_.evaluator || task_.evaluator->has_perplexity();
+  if (task_.observer)
+    task_.observer->evaluated({.step = state_.step,
+                               .loss = loss,
+                               .perplexity = has_perplexity ? std::exp(loss) : 0,
+                               .target_tokens = targets,
+                               .best = lowest,
+                               .metrics = eval_metrics_});
   if (config_.early_stopping_patience > 0 && state_.evaluations_without_gain >= config_.early_stopping_patience) {
     log::info(detail::concat("step ", state_.step, ": stopping early, ", state_.evaluations_without_gain,
                              " evaluations without a lower loss",
@@ -312,12 +323,19 @@ void Trainer::sample() {
   task_.module->train();
 }
 
+uint64_t Trainer::bytes_of_model() const {
+  if (task_.saves_all) return bytes_of(task_.module->parameters());
+  uint64_t bytes = 0;
+  for (const auto& parameter : optimizer_->parameters()) bytes += parameter.tensor.nbytes();
+  return bytes;
+}
+
 void Trainer::save() {
   if (task_.observer) task_.observer->sync();
   if (task_.parallel->is_main()) {
     const io::NamedTensors optimizer = optimizer_->state();
     CheckpointWriter writer(config_.output_dir, state_.step,
-                            bytes_of(task_.module->parameters()) + bytes_of(optimizer) + kSmallFiles);
+                            bytes_of_model() + bytes_of(optimizer) + kSmallFiles);
     task_.save_model(writer.folder());
     io::save_tensors(writer.folder() / kOptimizerFile, optimizer);
     io::save_tensors(writer.folder() / kRandomFile, random_state(device_));
@@ -362,7 +380,7 @@ void Trainer::save_final() {
                              *state_.best_eval_loss));
   }
   if (task_.parallel->is_main()) {
-    FolderUpdate update(config_.output_dir, bytes_of(task_.module->parameters()) + kSmallFiles);
+    FolderUpdate update(config_.output_dir, bytes_of_model() + kSmallFiles);
     task_.save_model(update.folder());
     update.commit();
     remove_abandoned(config_.output_dir);
@@ -380,6 +398,7 @@ RunResult Trainer::result(RunResult::End end, int signal) const {
                    .last_loss = state_.last_loss,
                    .eval_loss = state_.last_eval_loss,
                    .best_eval_loss = state_.best_eval_loss,
+                   .eval_metrics = eval_metrics_,
                    .nonfinite_steps = state_.nonfinite_steps,
                    .signal = signal};
   const auto all = list_checkpoints(config_.output_dir);

@@ -28,6 +28,19 @@ namespace llmtk::train {
 /// scale * (sum of the losses of the batch's target tokens): a scalar, float32. In an evaluation grad mode is off.
 using LossFunction = std::function<at::Tensor(const data::Batch& batch, double scale)>;
 
+/// How a model is judged on the evaluation data where its loss does not say all.
+class Evaluator {
+ public:
+  virtual ~Evaluator() = default;
+  virtual void begin() = 0;
+  /// As LossFunction with scale 1; takes down what the metrics need of the batch.
+  virtual at::Tensor loss(const data::Batch& batch) = 0;
+  /// {name: number}, of the batches since begin().
+  virtual nlohmann::ordered_json metrics() = 0;
+  /// Whether exp(loss) is a perplexity.
+  virtual bool has_perplexity() const { return true; }
+};
+
 /// Gives the config of a checkpoint the defaults of keys that it was saved without.
 using AddDefaults = std::function<void(nlohmann::ordered_json& config)>;
 
@@ -35,13 +48,17 @@ using AddDefaults = std::function<void(nlohmann::ordered_json& config)>;
 struct Task {
   std::shared_ptr<torch::nn::Module> module;
   LossFunction loss;
+  Evaluator* evaluator = nullptr;  ///< may be null: the loss alone is reported
   data::BatchSource* train = nullptr;
   data::BatchSource* eval = nullptr;  ///< may be null
   dist::Parallel* parallel = nullptr;
   Observer* observer = nullptr;                       ///< may be null
-  std::function<void(const fs::path&)> save_model;    ///< writes the model folder: config, weights, tokenizer
+  std::function<void(const fs::path&)> save_model;    ///< writes the model's or adapter's folder
   std::function<void(const fs::path&)> load_weights;  ///< reads the weights that save_model wrote, strictly
   std::function<void(int64_t step)> sample;           ///< may be empty; the model is in evaluation mode, grad mode off
+  bool saves_all = true;               ///< save_model writes every parameter; false: those that are trained
+  bool converts = true;                ///< parameters become trainer.dtype; false: each stays what it is
+  LearningRates learning_rates;        ///< of parameters with one of their own
   nlohmann::ordered_json run_config;           ///< the resolved config, kept in checkpoints and compared on resume
   AddDefaults add_defaults;                    ///< may be empty
   double flops_per_token = 0, peak_flops = 0;  ///< for the share of the peak; 0: not reported
@@ -53,6 +70,7 @@ struct RunResult {
   int64_t tokens = 0, target_tokens = 0;
   double seconds = 0;
   std::optional<double> last_loss, eval_loss, best_eval_loss;
+  nlohmann::ordered_json eval_metrics;  ///< of the last evaluation of this process; null: none
   int64_t nonfinite_steps = 0;
   std::string checkpoint;  ///< the newest
   int signal = 0;          ///< interrupted by it
@@ -98,6 +116,7 @@ class Trainer {
   bool fetch(std::vector<data::Batch>& batches);
   void note_nonfinite(double loss, double norm);
   void report(double loss, double learning_rate, double norm, double seconds, int64_t tokens);
+  uint64_t bytes_of_model() const;
   bool evaluate(const StopSignals& signals);
   void note_evaluation(double loss, int64_t targets);
   void sample();
@@ -116,7 +135,7 @@ class Trainer {
   std::unique_ptr<Gradients> gradients_;
   c10::Device device_;
   LoopState state_;
-  nlohmann::ordered_json eval_start_;
+  nlohmann::ordered_json eval_start_, eval_metrics_;
   bool data_ended_ = false;
   int64_t saved_step_ = -1;
   // Since the last log line of this process.

@@ -1,0 +1,354 @@
+#include "finetuning.h"
+
+#include "core/device.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "data/noise.h"
+#include "evaluators.h"
+#include "generate/generate.h"
+#include "io/model_folder.h"
+#include "io/tensors.h"
+#include "models/registry.h"
+#include "text/tokenizer.h"
+#include "train/losses.h"
+#include "train/parameters.h"
+
+namespace llmtk {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using data::Batch;
+using data::Objective;
+
+/// The head of an encoder that an objective trains.
+nn::EncoderHead head_of(Objective objective) {
+  if (objective == Objective::sequence_classification) return nn::EncoderHead::sequence_classification;
+  if (objective == Objective::token_classification) return nn::EncoderHead::token_classification;
+  return nn::EncoderHead::masked_lm;
+}
+
+bool is_classification(Objective objective) {
+  return objective == Objective::sequence_classification || objective == Objective::token_classification;
+}
+
+train::ProblemType problem_of(const std::string& name) {
+  switch (data::parse_problem_type(name)) {
+    case data::ClassificationTask::regression:
+      return train::ProblemType::regression;
+    case data::ClassificationTask::multi_label:
+      return train::ProblemType::multi_label_classification;
+    default:
+      return train::ProblemType::single_label_classification;
+  }
+}
+
+class Finetuning final : public TrainingCommand {
+ public:
+  Finetuning(FinetuneSections config, FinetuneConfigAsText text, config::Places places, std::unique_ptr<Method> method)
+      : config_(std::move(config)), text_(std::move(text)), places_(std::move(places)), method_(std::move(method)) {}
+
+  void prepare() override;
+  Json plan() override;
+  Json run() override;
+
+ private:
+  void resolve_model();
+  void choose_objective();
+  void open_tokenizer();
+  void open_data();
+  void name_classes();
+  void check_samples();
+  std::shared_ptr<nn::Model> make(c10::ScalarType dtype, c10::Device device) const;
+  RunShape shape() const;
+  Json resolved() const;
+  void make_model();
+  train::LossFunction loss() const;
+  std::unique_ptr<train::Evaluator> evaluator(const train::LossFunction& loss) const;
+  void save(const fs::path& folder) const;
+
+  FinetuneSections config_;
+  FinetuneConfigAsText text_;
+  config::Places places_;
+  std::unique_ptr<Method> method_;
+  c10::Device device_ = c10::kCPU;
+  train::Start start_;
+  std::unique_ptr<text::Tokenizer> tokenizer_;
+  models::ResolvedModel model_config_;
+  Objective objective_ = Objective::causal_lm;
+  bool another_head_ = false;         // than the weights are of
+  std::shared_ptr<nn::Model> shape_;  // on the meta device: every size, no memory
+  data::FinetuningData data_;
+  generate::GenerationConfig samples_, answers_;
+  std::shared_ptr<nn::Model> model_;
+  std::unique_ptr<dist::Parallel> parallel_ = dist::single_process();
+};
+
+void Finetuning::prepare() {
+  device_ = resolve_device(config_.trainer.device);
+  start_ = train::find_start(config_.trainer);
+  resolve_model();
+  choose_objective();
+  open_tokenizer();
+  check_samples();
+  open_data();
+  name_classes();
+  shape_ = make(at::kFloat, c10::kMeta);
+  method_->apply(*shape_, static_cast<uint64_t>(config_.trainer.seed));
+}
+
+std::shared_ptr<nn::Model> Finetuning::make(c10::ScalarType dtype, c10::Device device) const {
+  return models::make_model(model_config_.config, model_config_.where, {dtype, device, &model_config_.typed_keys});
+}
+
+void Finetuning::resolve_model() {
+  model_config_ = models::resolve_model(config_.model, places_);
+  std::error_code none;
+  if (model_config_.weights && fs::equivalent(*model_config_.weights, config_.trainer.output_dir, none))
+    throw Error(Exit::usage, {.what = "trainer.output_dir is the folder of the model that is fine-tuned",
+                              .where = config_.trainer.output_dir,
+                              .hint = "give the run another folder"});
+  if (!model_config_.weights && !method_->is_full())
+    throw Error(Exit::usage, {.what = "an adapter needs a base with weights",
+                              .where = places_.of("model"),
+                              .hint = "name one in model.name_or_path"});
+}
+
+void Finetuning::choose_objective() {
+  io::Json config = model_config_.config;
+  if (!config.contains("vocab_size")) config["vocab_size"] = 1;  // the tokenizer will say
+  shape_ = models::make_model(config, model_config_.where, {at::kFloat, c10::kMeta, &model_config_.typed_keys});
+  const auto* encoder = dynamic_cast<const nn::EncoderModel*>(shape_.get());
+  const bool is_seq2seq = dynamic_cast<const nn::Seq2SeqModel*>(shape_.get()) != nullptr;
+  if (config_.objective != "auto") {
+    objective_ = data::parse_objective(config_.objective);
+  } else if (!encoder) {
+    objective_ = is_seq2seq ? Objective::seq2seq : Objective::causal_lm;
+  } else {
+    if (encoder->head() == nn::EncoderHead::none)
+      throw Error(Exit::usage, {.what = "which objective? The model has no head that would say",
+                                .where = model_config_.where,
+                                .hint = "set objective to sequence_classification, token_classification or masked_lm"});
+    objective_ = encoder->head() == nn::EncoderHead::masked_lm ? Objective::masked_lm
+                 : encoder->head() == nn::EncoderHead::sequence_classification ? Objective::sequence_classification
+                                                                              : Objective::token_classification;
+  }
+  const char* wanted = objective_ == Objective::causal_lm ? nn::CausalModel::kKind
+                       : objective_ == Objective::seq2seq ? nn::Seq2SeqModel::kKind
+                                                          : nn::EncoderModel::kKind;
+  if (shape_->kind() != wanted)
+    throw Error(Exit::usage, {.what = "objective " + data::to_string(objective_) + " needs another kind of model",
+                              .where = places_.of("objective"),
+                              .got = model_config_.config.value("model_type", "") + ", " + shape_->kind(),
+                              .expected = wanted});
+  if (encoder) another_head_ = models::choose_head(model_config_.config, head_of(objective_), model_config_.where);
+}
+
+void Finetuning::open_tokenizer() {
+  if (config_.tokenizer.name_or_path.empty()) return;
+  tokenizer_ = text::load_tokenizer(config_.tokenizer.name_or_path);
+  const auto special = tokenizer_->special_tokens();
+  const auto size = static_cast<int64_t>(tokenizer_->vocab_size());
+  models::adopt_vocabulary(model_config_, size, special.bos, special.eos, special.pad);
+  if (const int64_t vocab_size = model_config_.config.value("vocab_size", int64_t{0}); size > vocab_size)
+    throw Error(Exit::usage, {.what = "the tokenizer has more tokens than the model's vocab_size",
+                              .where = places_.of("model"),
+                              .got = std::to_string(size),
+                              .expected = "at most " + std::to_string(vocab_size)});
+}
+
+void Finetuning::check_samples() {
+  generate::GenerationConfig special;
+  if (tokenizer_ && (objective_ == Objective::causal_lm || objective_ == Objective::seq2seq)) {
+    std::vector<std::string> of_other_tasks;
+    special = generate::config_from_hf(model_config_.config, model_config_.where, of_other_tasks);
+    generate::adopt_special_tokens(special, *tokenizer_);
+  }
+  answers_.bos_token_id = special.bos_token_id;
+  answers_.eos_token_ids = special.eos_token_ids;
+  answers_.max_new_tokens = config_.evaluation.generation_max_length;
+  answers_.num_beams = config_.evaluation.generation_num_beams;
+  answers_.do_sample = false;
+  if (config_.evaluation.predict_with_generate && (is_classification(objective_) || objective_ == Objective::masked_lm))
+    throw Error(Exit::usage, {.what = "an encoder writes no answers",
+                              .where = places_.of("evaluation.predict_with_generate"),
+                              .hint = "leave it out"});
+  if (config_.samples.prompts.empty()) return;
+  if (is_classification(objective_) || objective_ == Objective::masked_lm)
+    throw Error(Exit::usage,
+                {.what = "an encoder goes on with no text", .where = places_.of("samples.prompts"), .hint = "leave it out"});
+  samples_ = generation_config(config_.samples, static_cast<uint64_t>(config_.trainer.seed));
+  samples_.bos_token_id = special.bos_token_id;
+  samples_.eos_token_ids = special.eos_token_ids;
+  generate::check_prompts(*shape_, *tokenizer_, config_.samples.prompts, samples_);
+}
+
+void Finetuning::open_data() {
+  const auto& config = model_config_.config;
+  const auto* encoder = dynamic_cast<const nn::EncoderModel*>(shape_.get());
+  data::FinetuneContext context{
+      .loader = {.batch_size = config_.trainer.per_device_train_batch_size,
+                 .eval_batch_size = config_.trainer.per_device_eval_batch_size,
+                 .epochs = config_.trainer.max_steps > 0 ? 0 : config_.trainer.num_train_epochs,
+                 .seed = static_cast<uint64_t>(config_.trainer.seed),
+                 .rank = parallel_->rank(),
+                 .world_size = parallel_->world_size(),
+                 .vocab_size = config.value("vocab_size", int64_t{0})},
+      .objective = objective_,
+      .tokenizer = tokenizer_.get(),
+      .tokenizer_path = config_.tokenizer.name_or_path,
+      .max_positions = objective_ == Objective::seq2seq ? 0 : shape_->max_positions(),
+      .token_types = config.value("type_vocab_size", int64_t{1}) > 1};
+  if (is_classification(objective_) && !another_head_ && config.contains("id2label") && encoder) {
+    context.label_names = encoder->label_names();
+    context.problem_type = config.contains("problem_type") && config["problem_type"].is_string()
+                               ? config["problem_type"].get<std::string>()
+                               : "";
+  }
+  if (objective_ == Objective::masked_lm && tokenizer_)
+    context.transform = data::TokenMasker(config_.data.masked_lm.value_or(data::MaskedLmConfig()), *tokenizer_,
+                                          config_.tokenizer.name_or_path);
+  else if (config_.data.masked_lm)
+    throw Error(Exit::usage, {.what = "data.masked_lm has no effect with objective " + data::to_string(objective_),
+                              .where = places_.of("data.masked_lm"),
+                              .hint = "leave it out"});
+  data_ = data::open_finetuning_data(config_.data, context);
+}
+
+/// What the classes are called goes into config.json.
+void Finetuning::name_classes() {
+  if (!is_classification(objective_)) return;
+  io::Json &config = model_config_.config, names = io::Json::object(), ids = io::Json::object();
+  for (size_t i = 0; i < data_.label_names.size(); ++i) {
+    names[std::to_string(i)] = data_.label_names[i];
+    ids[data_.label_names[i]] = i;
+  }
+  config.erase("num_labels");
+  config["id2label"] = names;
+  config["label2id"] = ids;
+  if (objective_ == Objective::sequence_classification) config["problem_type"] = data_.problem_type;
+}
+
+Json Finetuning::resolved() const {
+  Json json = text_.json;
+  json["model"] = {{"config", model_config_.config}};
+  json["data"]["opened"] = data_.description;
+  return json;
+}
+
+RunShape Finetuning::shape() const {
+  return {.trainer = config_.trainer,
+          .optimizer = config_.optimizer,
+          .scheduler = config_.scheduler,
+          .device = device_,
+          .model = *shape_,
+          .train = *data_.train,
+          .max_length = data_.max_length,
+          .saves_all = method_->is_full()};
+}
+
+Json Finetuning::plan() {
+  if (start_.checkpoint) train::read_trainer_state(*start_.checkpoint, resolved(), text_.add_defaults);
+  const Needs needs = needs_of(shape());
+  train::warn_of_length(config_.trainer, config_.scheduler, needs.steps);
+  check_needs(shape(), needs);
+  Json plan = describe(shape(), needs);
+  plan["objective"] = data::to_string(objective_);
+  if (!data_.problem_type.empty()) plan["problem_type"] = data_.problem_type;
+  if (!data_.label_names.empty()) plan["labels"] = data_.label_names;
+  plan["train"] = data_.train_statistics.json();
+  plan["validation"] = data_.validation ? data_.validation_statistics.json() : Json();
+  if (start_.checkpoint) plan["resume_from"] = start_.checkpoint->path.string();
+  return plan;
+}
+
+void Finetuning::make_model() {
+  const auto seed = static_cast<uint64_t>(config_.trainer.seed);
+  model_ = make(method_->is_full() ? at::kFloat : parse_dtype(config_.trainer.dtype), device_);
+  if (model_config_.weights)
+    models::load_weights(*model_, io::WeightFiles(*model_config_.weights), model_config_.weights->string(),
+                         /*map=*/false, another_head_ ? std::optional(seed) : std::nullopt);
+  else
+    model_->initialize(seed);
+  method_->apply(*model_, seed);
+  model_->set_gradient_checkpointing(config_.trainer.gradient_checkpointing);
+  parallel_->broadcast_parameters(model_->parameters());
+}
+
+train::LossFunction Finetuning::loss() const {
+  if (objective_ == Objective::causal_lm)
+    return [model = models::as<nn::CausalModel>(model_, "model")](const Batch& batch, double scale) {
+      return train::causal_lm_loss(*model, batch, scale);
+    };
+  if (objective_ == Objective::seq2seq)
+    return [model = models::as<nn::Seq2SeqModel>(model_, "model")](const Batch& batch, double scale) {
+      return train::seq2seq_loss(*model, batch, scale);
+    };
+  const auto encoder = models::as<nn::EncoderModel>(model_, "model");
+  if (objective_ == Objective::sequence_classification)
+    return [encoder, problem = problem_of(data_.problem_type)](const Batch& batch, double scale) {
+      return train::sequence_classification_loss(train::class_logits(*encoder, batch), batch, scale, problem);
+    };
+  return [encoder](const Batch& batch, double scale) { return train::masked_lm_loss(*encoder, batch, scale); };
+}
+
+std::unique_ptr<train::Evaluator> Finetuning::evaluator(const train::LossFunction& loss) const {
+  if (objective_ == Objective::sequence_classification)
+    return make_text_class_evaluator(models::as<nn::EncoderModel>(model_, "model"), problem_of(data_.problem_type),
+                                     data_.label_names);
+  if (objective_ == Objective::token_classification)
+    return make_token_class_evaluator(models::as<nn::EncoderModel>(model_, "model"), data_.label_names);
+  if (config_.evaluation.predict_with_generate) return make_writing_evaluator(*model_, *tokenizer_, loss, answers_);
+  return nullptr;
+}
+
+void Finetuning::save(const fs::path& folder) const {
+  method_->save(folder, model_config_.weights.value_or(fs::path()));
+  if (tokenizer_ && method_->is_full()) tokenizer_->save(folder);
+}
+
+Json Finetuning::run() {
+  check_needs(shape(), needs_of(shape()));
+  make_model();
+  const auto trained = static_cast<double>(train::count_parameters(*model_, true));
+  log::info(format_count(trained) + " of " + format_count(static_cast<double>(model_->num_parameters())) +
+            " parameters are trained, on " + std::to_string(data_.train_statistics.rows) + " rows of " +
+            format_count(static_cast<double>(data_.train_statistics.tokens)) + " tokens, on " + device_.str() + " in " +
+            config_.trainer.dtype);
+  const train::LossFunction loss = this->loss();
+  const auto evaluator = this->evaluator(loss);
+  RunParts parts{.trainer = config_.trainer,
+                 .optimizer = config_.optimizer,
+                 .scheduler = config_.scheduler,
+                 .task = {.module = model_,
+                          .loss = loss,
+                          .evaluator = evaluator.get(),
+                          .train = data_.train.get(),
+                          .eval = data_.validation.get(),
+                          .parallel = parallel_.get(),
+                          .save_model = [this](const fs::path& folder) { save(folder); },
+                          .load_weights = [this](const fs::path& folder) { method_->load(folder); },
+                          .saves_all = method_->is_full(),
+                          .converts = method_->is_full(),
+                          .learning_rates = method_->learning_rates(config_.optimizer.learning_rate),
+                          .run_config = resolved(),
+                          .add_defaults = text_.add_defaults},
+                 .resolved_yaml = provenance(data_.description, device_) + text_.yaml};
+  if (!config_.samples.prompts.empty())
+    parts.sample = [this](int64_t step, train::RunLog& log) {
+      const auto& prompts = config_.samples.prompts;
+      const auto texts = generate::sample_texts(*model_, *tokenizer_, prompts, samples_);
+      for (size_t i = 0; i < texts.size(); ++i) log.sampled(step, prompts[i], texts[i]);
+    };
+  return run_trainer(std::move(parts), start_, exit_code_);
+}
+
+}  // namespace
+
+std::unique_ptr<TrainingCommand> make_finetuning(FinetuneSections sections, FinetuneConfigAsText text,
+                                                 config::Places places, std::unique_ptr<Method> method) {
+  return std::make_unique<Finetuning>(std::move(sections), std::move(text), std::move(places), std::move(method));
+}
+
+}  // namespace llmtk
