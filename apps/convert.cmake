@@ -1,3 +1,3 @@
 llmtk_command(convert TORCH UNITY
-  SOURCES convert.cpp open_model.cpp
+  SOURCES convert.cpp
   DEPENDS llmtk::models llmtk::text llmtk::core_torch)

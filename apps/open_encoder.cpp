@@ -20,9 +20,11 @@ OpenEncoder open_encoder(const ModelOptions& options, const std::filesystem::pat
   if (options.dtype != "auto") load.dtype = parse_dtype(options.dtype);
   setup_runtime(options.threads);
   load.device = resolve_device(options.device);
+  expect_adapters(load, weights, options.adapters);
   OpenEncoder open{.folder = weights};
   auto tokenizer = std::async(std::launch::async, [&] { return open_tokenizer(options, weights); });
   open.model = models::load<nn::EncoderModel>(weights.string(), load);
+  add_adapters(*open.model, options.adapters);
   open.tokenizer = tokenizer.get();
   return open;
 }

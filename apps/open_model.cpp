@@ -1,6 +1,8 @@
 #include "open_model.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <future>
 
 #include "core/device.h"
@@ -9,6 +11,8 @@
 #include "core/utf8.h"
 #include "io/model_folder.h"
 #include "models/registry.h"
+#include "peft/adapter.h"
+#include "peft/adapter_folder.h"
 
 namespace llmtk {
 
@@ -22,6 +26,55 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--threads", options.threads, "Compute threads on the CPU; 0: as many as the process may use")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
+  app.add_option("--adapter", options.adapters,
+                 "Folder of a LoRA adapter, as PEFT saves it, or FOLDER=WEIGHT; given several times, what they add is "
+                 "summed")
+      ->allow_extra_args(false);
+}
+
+namespace {
+
+peft::AdapterSource parse_adapter(const std::string& spec) {
+  const size_t equals = spec.rfind('=');
+  if (equals == std::string::npos || std::filesystem::exists(spec)) return {.folder = spec};
+  peft::AdapterSource source{.folder = spec.substr(0, equals)};
+  const char *begin = spec.data() + equals + 1, *end = spec.data() + spec.size();
+  const auto [stop, error] = std::from_chars(begin, end, source.weight);
+  if (error != std::errc() || stop != end || !std::isfinite(source.weight))
+    throw Error(Exit::usage, {.what = "an adapter's weight is no number",
+                              .where = "--adapter",
+                              .got = "'" + spec + "'",
+                              .expected = "FOLDER or FOLDER=WEIGHT"});
+  return source;
+}
+
+}  // namespace
+
+std::filesystem::path adapter_folder(const std::string& spec) { return parse_adapter(spec).folder; }
+
+void expect_adapters(models::LoadOptions& load, const std::filesystem::path& base,
+                     const std::vector<std::string>& specs) {
+  for (const std::string& spec : specs) {
+    const peft::AdapterTask task = peft::read_adapter_task(adapter_folder(spec));
+    if (task.num_labels == 0 || load.head) continue;
+    if (task.task_type == "SEQ_CLS") load.head = nn::EncoderHead::sequence_classification;
+    if (task.task_type == "TOKEN_CLS") load.head = nn::EncoderHead::token_classification;
+    if (!load.head) continue;
+    io::Json labels = task.id2label;
+    if (labels.is_null()) labels = io::read_model_config(base).value("id2label", io::Json());
+    if (!labels.is_object() || labels.size() != static_cast<size_t>(task.num_labels)) {
+      labels = io::Json::object();
+      for (int64_t i = 0; i < task.num_labels; ++i) labels[std::to_string(i)] = "LABEL_" + std::to_string(i);
+    }
+    load.overrides["id2label"] = labels;
+    load.overrides["num_labels"] = task.num_labels;
+  }
+}
+
+void add_adapters(nn::Model& model, const std::vector<std::string>& specs) {
+  std::vector<peft::AdapterSource> sources;
+  for (const std::string& spec : specs) sources.push_back(parse_adapter(spec));
+  peft::load_adapters(model, sources);
 }
 
 std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options,
@@ -35,8 +88,10 @@ OpenModel open_model(const ModelOptions& options) {
   OpenModel open{.folder = io::find_model(options.model)};
   setup_runtime(options.threads);
   load.device = resolve_device(options.device);
+  expect_adapters(load, open.folder, options.adapters);
   auto tokenizer = std::async(std::launch::async, [&] { return open_tokenizer(options, open.folder); });
   open.model = models::load_model(open.folder.string(), load);
+  add_adapters(*open.model, options.adapters);
   open.tokenizer = tokenizer.get();
   return open;
 }

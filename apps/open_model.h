@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "models/registry.h"
 #include "nn/model.h"
 #include "text/tokenizer.h"
 
@@ -18,9 +19,10 @@ struct ModelOptions {
   std::string device = "auto";
   std::string dtype = "auto";
   int threads = 0;
+  std::vector<std::string> adapters;  ///< DIR, or DIR=WEIGHT
 };
 
-/// Adds MODEL (or --model), --tokenizer, --device, --dtype and --threads.
+/// Adds MODEL (or --model), --tokenizer, --device, --dtype, --threads and --adapter.
 void add_model_options(CLI::App& app, ModelOptions& options);
 
 struct OpenModel {
@@ -31,6 +33,14 @@ struct OpenModel {
 
 /// Sets the process up for computing, then reads weights and tokenizer side by side. Throws Error(file, usage).
 OpenModel open_model(const ModelOptions& options);
+
+/// Where an adapter of `specs` brings the head of a classifier, the base is opened with that head.
+void expect_adapters(models::LoadOptions& load, const std::filesystem::path& base,
+                     const std::vector<std::string>& specs);
+/// Puts the adapters of `specs` (DIR, or DIR=WEIGHT) on the model. Throws Error(file, usage).
+void add_adapters(nn::Model& model, const std::vector<std::string>& specs);
+/// The folder of DIR or DIR=WEIGHT.
+std::filesystem::path adapter_folder(const std::string& spec);
 
 /// The tokenizer alone.
 std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options, const std::filesystem::path& model_folder);

@@ -15,6 +15,7 @@
 #include "inspect/table.h"
 #include "io/json.h"
 #include "io/model_folder.h"
+#include "peft/adapter_folder.h"
 
 namespace llmtk {
 namespace {
@@ -58,13 +59,17 @@ Json describe_run(const char* command, const EvalOptions& options, const fs::pat
   if (options.output.empty()) return {};
   Json files = Json::object();
   for (const std::string& input : inputs) files[fs::path(input).filename().string()] = checksum_file(input);
-  return {{"eval", command},
-          {"model", describe_model(model_folder)},
-          {"tokenizer", describe_tokenizer(options.model, model_folder)},
-          {"inputs", std::move(files)},
-          {"device", resolve_device(options.model.device).is_cpu() ? "cpu" : "cuda"},
-          {"dtype", options.model.dtype},
-          {"settings", options.settings.json()}};
+  Json run = {{"eval", command},
+              {"model", describe_model(model_folder)},
+              {"tokenizer", describe_tokenizer(options.model, model_folder)},
+              {"inputs", std::move(files)},
+              {"device", resolve_device(options.model.device).is_cpu() ? "cpu" : "cuda"},
+              {"dtype", options.model.dtype},
+              {"settings", options.settings.json()}};
+  for (const std::string& adapter : options.model.adapters)
+    run["adapters"].push_back({{"weighted", adapter},
+                               {"files", checksums(adapter_folder(adapter), {peft::kConfigFile, peft::kTensorsFile})}});
+  return run;
 }
 
 namespace {

@@ -144,23 +144,26 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
   }
 };
 
-/// The plain way: what there is no kernel for, and a GPU, whose generator is fast.
-Tensor plain(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& a, const Tensor& b, double scale,
-             double p) {
+}  // namespace
+
+namespace reference {
+
+Tensor lora_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& a, const Tensor& b,
+                   double scale, double p) {
   const Tensor masked = p > 0 ? at::dropout(x, p, true) : x;
   const Tensor h = kernels::linear(masked, a.to(x.scalar_type())).mul(scale);
   const Tensor branch = kernels::linear(h, b.to(x.scalar_type()));
   return weight.defined() ? kernels::linear(x, weight, bias) + branch : branch;
 }
 
-}  // namespace
+}  // namespace reference
 
 Tensor lora_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& a, const Tensor& b,
                    double scale, double dropout) {
   // Without gradients row by row, so that a row's product does not depend on the rows beside it.
   const bool learns = wants_gradient(x, weight, bias, a, b);
   const bool fused = x.is_cpu() && use_fused(x) && x.numel() > 0 && (learns || dropout > 0);
-  if (!fused) return plain(x, weight, bias, a, b, scale, dropout);
+  if (!fused) return reference::lora_linear(x, weight, bias, a, b, scale, dropout);
   return LoraLinear::apply(x, a, b, optional(weight), optional(bias), scale, dropout);
 }
 

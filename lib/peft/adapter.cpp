@@ -102,6 +102,7 @@ std::shared_ptr<Lora> add_lora(nn::Model& model, const NamedModule& at, const Lo
     return make(branch_of<LoraLinear>(*layer, at.path));
   }
   auto& table = dynamic_cast<nn::Embedding&>(*at.module);
+  refuse_shared_table(model, at.path);
   options.in = table.weight.size(0);
   options.out = table.weight.size(1);
   return make(branch_of<LoraEmbedding>(table, at.path));

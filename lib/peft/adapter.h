@@ -69,6 +69,15 @@ void load_adapter_weights(Adapter& adapter, const fs::path& folder);
 /// Puts the adapter of a folder on the model, which it does not train. Several may be loaded under different names.
 Adapter load_adapter(nn::Model& model, const fs::path& folder, const std::string& name = "default", double weight = 1);
 
+/// A folder, and how much its adapter counts.
+struct AdapterSource {
+  fs::path folder;
+  double weight = 1;
+};
+/// Puts several adapters on the model, named adapter_1, adapter_2, ... Throws Error(usage) for two that hold the same
+/// parameters of the model itself, and for one of PiSSA whose start is still to be taken out of the base beside others.
+std::vector<Adapter> load_adapters(nn::Model& model, const std::vector<AdapterSource>& sources);
+
 /// Multiplies all branches into the matrices (new memory) and removes them. A head that is tied to a table only one of
 /// which has a branch gets a matrix of its own first, so that the merged model computes what the adapter did. Returns
 /// the names under which such matrices are now stored. Throws Error(usage) for a quantized layer.

@@ -34,6 +34,19 @@ std::string peft_type(const io::Json& config, const std::string& where) {
   return reader.string("peft_type");
 }
 
+AdapterTask read_adapter_task(const fs::path& folder) {
+  const AdapterFolder files = read_adapter_folder(folder);
+  io::ObjectReader reader(files.config, (folder / kConfigFile).string());
+  AdapterTask task{.task_type = reader.string_or("task_type", "")};
+  for (const auto& [key, tensor] : files.tensors)
+    if (key.ends_with("classifier.weight") || key.ends_with("classifier.out_proj.weight") ||
+        key.ends_with("score.weight"))
+      task.num_labels = tensor.size(0);
+  if (const fs::path config = folder / "config.json"; fs::exists(config))
+    task.id2label = io::read_json(config).value("id2label", io::Json());
+  return task;
+}
+
 void write_adapter_folder(const fs::path& folder, const io::Json& config, io::NamedTensors tensors) {
   fs::create_directories(folder);
   std::ranges::sort(tensors, {}, &io::NamedTensors::value_type::first);

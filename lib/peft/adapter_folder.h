@@ -1,6 +1,7 @@
 #pragma once
 // PEFT's folder: adapter_config.json beside adapter_model.safetensors. What the config says belongs to each method.
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -28,6 +29,13 @@ bool is_adapter_folder(const std::filesystem::path& folder);
 AdapterFolder read_adapter_folder(const std::filesystem::path& folder);
 /// peft_type of a config: "LORA", "PREFIX_TUNING", ... Throws Error(file) naming `where`.
 std::string peft_type(const io::Json& config, const std::string& where);
+/// What a classifier's adapter says of the model that it belongs to.
+struct AdapterTask {
+  std::string task_type;   ///< "SEQ_CLS", "TOKEN_CLS", ...; empty: not said
+  int64_t num_labels = 0;  ///< rows of the classifier among the tensors; 0: none
+  io::Json id2label;       ///< of a config.json beside the adapter; null: none
+};
+AdapterTask read_adapter_task(const std::filesystem::path& folder);
 /// Writes both files, the tensors sorted by key; the folder is made where it is not there.
 void write_adapter_folder(const std::filesystem::path& folder, const io::Json& config, io::NamedTensors tensors);
 

@@ -56,7 +56,14 @@ Tensor Lora::row_lengths(const BaseMatrix& base) const {
 
 void Lora::reset_magnitude(const BaseMatrix& base) {
   const at::NoGradGuard no_grad;
+  values_changed();
   magnitude.copy_(row_lengths(base));
+  values_changed();
+}
+
+void Lora::values_changed() {
+  lengths_ = Tensor();
+  squares_of_ = nullptr;
 }
 
 BaseMatrix base_matrix(const nn::Linear& layer) {

@@ -47,6 +47,8 @@ class Lora : public torch::nn::Module {
 
   /// DoRA's start: magnitude = |W + scaling * B A|.
   void reset_magnitude(const BaseMatrix& base);
+  /// To be called when A, B or the layer's matrix got other values: what was computed of them is forgotten.
+  void values_changed();
 
   const Options& options() const { return options_; }
   bool is_dora() const { return options_.dora; }

@@ -72,7 +72,8 @@ Tensor trained_half(const Tensor& both, const Tensor& start, int64_t dim, double
 
 void fill_target(const LoraTarget& target, Tensors& left, const std::string& where) {
   const Keys keys = keys_of(target);
-  const Lora& lora = *target.lora;
+  Lora& lora = *target.lora;
+  lora.values_changed();
   Tensor a = take(left, keys.A, where), b = take(left, keys.B, where);
   if (lora.has_start() && a.sizes() != lora.A.sizes()) {
     a = trained_half(a, lora.start_A, 0, 1, keys.A, where);
@@ -168,6 +169,26 @@ Adapter load_adapter(nn::Model& model, const fs::path& folder, const std::string
   adapter.set_weight(weight);
   for (Tensor parameter : model.parameters()) parameter.requires_grad_(false);
   return adapter;
+}
+
+std::vector<Adapter> load_adapters(nn::Model& model, const std::vector<AdapterSource>& sources) {
+  std::vector<Adapter> adapters;
+  std::map<std::string, std::string> holders;  // of the model's own parameters
+  for (const AdapterSource& source : sources) {
+    const std::string folder = source.folder.string();
+    adapters.push_back(load_adapter(model, source.folder, "adapter_" + std::to_string(adapters.size() + 1), source.weight));
+    if (sources.size() > 1 && adapters.back().config().is_pissa())
+      throw Error(Exit::usage, {.what = "an adapter of PiSSA changes the base that the others were made for",
+                                .where = folder,
+                                .hint = "save it in peft with path_initial_model_for_weight_conversion"});
+    for (const std::string& own : adapters.back().own_parameters())
+      if (const auto [holder, fresh] = holders.emplace(own, folder); !fresh)
+        throw Error(Exit::usage, {.what = "two adapters hold the same parameter of the model itself",
+                                  .where = folder,
+                                  .got = own,
+                                  .expected = "it in " + holder->second + " alone"});
+  }
+  return adapters;
 }
 
 }  // namespace llmtk::peft

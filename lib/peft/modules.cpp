@@ -91,14 +91,19 @@ namespace {
 std::vector<std::string> take_modules(nn::Model& model, const std::vector<std::string>& names,
                                       const std::vector<std::string>& required) {
   const auto modules = base_modules(model);
+  const auto heads = saved_module_names(model, {});  // of other families too
   for (const std::string& name : required)
-    if (std::ranges::none_of(modules, [&](const NamedModule& one) { return one.path.ends_with(name); }))
+    if (std::ranges::find(heads, name) == heads.end() &&
+        std::ranges::none_of(modules, [&](const NamedModule& one) { return one.path.ends_with(name); }))
       refuse_unknown(model, name);
   std::vector<std::string> taken;
   for (const auto& [path, module] : modules) {
     if (std::ranges::none_of(names, [&](const std::string& name) { return path.ends_with(name); })) continue;
     for (const auto& below : module->modules()) {
-      if (const auto* table = dynamic_cast<nn::Embedding*>(below.get())) untie_from(model, table->weight);
+      if (const auto* table = dynamic_cast<nn::Embedding*>(below.get())) {
+        refuse_shared_table(model, path);
+        untie_from(model, table->weight);
+      }
       if (const auto* head = dynamic_cast<nn::Linear*>(below.get()); head && head->is_tied())
         untie_from(model, head->weight);
     }
@@ -107,6 +112,13 @@ std::vector<std::string> take_modules(nn::Model& model, const std::vector<std::s
   std::ranges::sort(taken);
   taken.erase(std::unique(taken.begin(), taken.end()), taken.end());
   return taken;
+}
+
+void refuse_shared_table(const nn::Model& model, const std::string& path) {
+  if (!dynamic_cast<const nn::Seq2SeqModel*>(&model)) return;
+  throw Error(Exit::usage, {.what = "encoder and decoder share this token table, and peft would change it for neither",
+                            .where = path,
+                            .expected = "matrices: q, k, v, o, wi, wo, lm_head"});
 }
 
 void untie_from(nn::Model& model, const at::Tensor& table) {

@@ -36,6 +36,9 @@ std::vector<std::string> saved_module_names(const nn::Model& model, std::vector<
 std::vector<std::string> take_modules(nn::Model& model, const std::vector<std::string>& names,
                                       const std::vector<std::string>& required);
 
+/// Throws Error(usage) for the table of an encoder-decoder: in peft encoder and decoder keep the old one.
+void refuse_shared_table(const nn::Model& model, const std::string& path);
+
 /// Ends a tie between the table `table` and a head, either of which may be about to change alone: the head gets a copy.
 /// Throws Error(usage) where the family has no such models.
 void untie_from(nn::Model& model, const at::Tensor& table);

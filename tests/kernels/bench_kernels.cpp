@@ -20,6 +20,7 @@
 #include "kernels/backend.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/linear.h"
+#include "kernels/lora.h"
 #include "kernels/norm.h"
 #include "kernels/optimizer.h"
 #include "kernels/rotary.h"
@@ -195,6 +196,22 @@ void products(at::ScalarType dtype, const std::string& suffix) {
       [](const Tensors& t) { return Tensors{at::linear(t[0], t[1])}; }, {x, weight});
 }
 
+void low_rank(at::ScalarType dtype, const std::string& suffix) {
+  const at::Tensor x = leaf({2 * options.rows, 576}, dtype);
+  const at::Tensor weight = leaf({576, 576}, dtype).detach();
+  const at::Tensor a = leaf({8, 576}, at::kFloat), b = leaf({576, 8}, at::kFloat);
+  for (const double p : {0.0, 0.1})
+    compare(
+        std::string(p > 0 ? "lora_linear, dropout" : "lora_linear") + suffix,
+        [=](const Tensors& t) { return Tensors{kernels::lora_linear(t[0], weight, {}, t[1], t[2], 4, p)}; },
+        [=](const Tensors& t) {  // as peft has it: the branch in float32
+          const at::Tensor y = kernels::linear(t[0], weight), wide = t[0].to(at::kFloat);
+          const at::Tensor seen = p > 0 ? at::dropout(wide, p, true) : wide;
+          return Tensors{(y + at::linear(at::linear(seen, t[1]), t[2]) * 4).to(t[0].scalar_type())};
+        },
+        {x, a, b});
+}
+
 int run(int argc, char** argv) {
   int threads = 0;
   for (int i = 1; i < argc; ++i) {
@@ -229,6 +246,7 @@ int run(int argc, char** argv) {
     rotaries(dtype, suffix);
     losses(dtype, suffix);
     optimizers(dtype == at::kBFloat16, suffix);
+    low_rank(dtype, suffix);
     products(dtype, suffix);
   }
   return 0;

@@ -53,10 +53,12 @@ void check_half_precision(const std::filesystem::path& folder, const std::map<st
   }
 }
 
-/// 20 steps of AdamW with the settings of the reference scripts.
+/// 20 steps of AdamW with the settings of the reference scripts, of what is trained.
 inline void train_20_steps(nn::Model& model, const std::function<at::Tensor()>& loss) {
   std::vector<kernels::AdamWTensor> state;
-  for (const at::Tensor& parameter : model.parameters())
+  std::vector<at::Tensor> parameters = model.parameters();
+  std::erase_if(parameters, [](const at::Tensor& parameter) { return !parameter.requires_grad(); });
+  for (const at::Tensor& parameter : parameters)
     state.push_back({.param = parameter.detach(),
                      .exp_avg = at::zeros_like(parameter),
                      .exp_avg_sq = at::zeros_like(parameter),
@@ -64,7 +66,6 @@ inline void train_20_steps(nn::Model& model, const std::function<at::Tensor()>& 
   for (int64_t step = 1; step <= 20; ++step) {
     zero_grad(model);
     loss().backward();
-    const auto parameters = model.parameters();
     for (size_t i = 0; i < state.size(); ++i) state[i].grad = parameters[i].grad().contiguous();
     kernels::adamw_step(state, {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-6, .step = step});
   }

@@ -3,6 +3,7 @@
 #include "peft/lora.h"
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 
 #include "core/error.h"
 #include "kernels/backend.h"
@@ -52,9 +53,10 @@ TEST_CASE("a fresh adapter changes nothing, whatever its kind, and depends on th
       const auto model = small_gpt2(), again = small_gpt2(), other = small_gpt2();
       const auto adapter = peft::apply(*model, config, 1);
       CHECK(difference(logits_of(*model), base) < kTolerance);
-      CHECK(peft::apply(*again, config, 1).targets()[0].lora->A.equal(adapter.targets()[0].lora->A));
+      const auto same = peft::apply(*again, config, 1), another = peft::apply(*other, config, 2);
+      CHECK(same.targets()[0].lora->A.equal(adapter.targets()[0].lora->A));
       if (std::string_view(init) != "pissa")
-        CHECK(!peft::apply(*other, config, 2).targets()[0].lora->A.equal(adapter.targets()[0].lora->A));
+        CHECK(!another.targets()[0].lora->A.equal(adapter.targets()[0].lora->A));
     }
   LoraConfig both;
   both.init_lora_weights = "false";
@@ -63,16 +65,21 @@ TEST_CASE("a fresh adapter changes nothing, whatever its kind, and depends on th
   CHECK(difference(logits_of(*model), base) > 1e-3);
 }
 
-TEST_CASE("the iterated SVD finds the largest singular values") {
+TEST_CASE("the iterated SVD takes as much out of a matrix as the exact one") {
   const at::NoGradGuard no_grad;
-  LoraConfig exact, iterated;
-  exact.init_lora_weights = "pissa";
-  iterated.init_lora_weights = "pissa_niter_20";
-  exact.r = iterated.r = 3;
-  const auto a = small_gpt2(), b = small_gpt2();
-  const auto first = peft::apply(*a, exact, 1), second = peft::apply(*b, iterated, 1);
-  for (size_t i = 0; i < first.targets().size(); ++i)
-    CHECK(difference(second.targets()[i].lora->update(), first.targets()[i].lora->update()) < 1e-2);
+  const auto taken = [](const char* init) {  // the norm of B A in each layer
+    LoraConfig config;
+    config.init_lora_weights = init;
+    config.r = 3;
+    const auto model = small_gpt2();
+    const auto adapter = peft::apply(*model, config, 1);
+    std::vector<Tensor> norms;
+    for (const auto& target : adapter.targets()) norms.push_back(target.lora->update().norm());
+    return at::stack(norms);
+  };
+  const Tensor exact = taken("pissa");
+  CHECK(difference(taken("pissa_niter_16"), exact) < 5e-3);
+  CHECK(difference(taken("pissa_niter_0"), exact) > 2e-2);
 }
 
 /// y, and the gradients of x, weight, bias, A and B for a gradient of ones times 1, 2, 3, ...

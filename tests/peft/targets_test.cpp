@@ -40,7 +40,8 @@ LoraConfig with_targets(io::Json targets) {
 std::vector<std::string> paths(const LoraConfig& config) {
   const auto model = tiny();
   std::vector<std::string> found;
-  for (const auto& target : peft::apply(*model, config, 1).targets()) found.push_back(target.path);
+  const auto adapter = peft::apply(*model, config, 1);
+  for (const auto& target : adapter.targets()) found.push_back(target.path);
   return found;
 }
 
