@@ -62,7 +62,8 @@ at::Tensor Linear::base_weight() const {
 }
 
 at::Tensor Linear::effective_weight() const {
-  return branch_ ? base_weight() + branch_->weight_delta(*this) : base_weight();
+  const at::Tensor base = base_weight();
+  return branch_ ? (base + branch_->weight_delta(*this)).to(base.scalar_type()) : base;
 }
 
 bool Linear::is_tied() const { return !storage_ && !named_parameters(/*recurse=*/false).contains("weight"); }

@@ -147,7 +147,7 @@ def test_a_head_comes_with_its_adapter():
     with torch.no_grad():
         expected = reference(**inputs).logits
     target = FOLDER / "tagger.safetensors"
-    run("inspect", "logits", base, "--adapter", adapter, "--prompt", "the quick fox", "--full", "--output", target)
+    run("inspect", "logits", base, "--adapter", adapter, "--prompt", "the quick fox", "--output", target)
     assert close(load_file(target)["logits"].view_as(expected), expected)
     merge("--adapter", adapter, "--output", FOLDER / "merged-tagger")
     merged = opened.from_pretrained(FOLDER / "merged-tagger")

@@ -79,7 +79,8 @@ void both_ways(const Operation& operation, const Tensors& leaves, const Tensors&
 void compare(const std::string& name, const Operation& fused, const Operation& plain, const Tensors& leaves) {
   Tensors gradients;
   for (const at::Tensor& y : fused(leaves)) gradients.push_back(at::ones_like(y));
-  race(name, [&] { both_ways(fused, leaves, gradients); }, [&] { both_ways(plain, leaves, gradients); });
+  race(
+      name, [&] { both_ways(fused, leaves, gradients); }, [&] { both_ways(plain, leaves, gradients); });
 }
 
 at::Tensor leaf(at::IntArrayRef shape, at::ScalarType dtype) {
@@ -123,10 +124,9 @@ void norms(at::ScalarType dtype, const std::string& suffix) {
 void activations(at::ScalarType dtype, const std::string& suffix) {
   const at::Tensor x = leaf({options.rows, 3072}, dtype), up = leaf({options.rows, 3072}, dtype);
   for (const bool tanh : {false, true})
-    compare(
-        (tanh ? "gelu, tanh" : "gelu") + suffix,
-        [=](const Tensors& t) { return Tensors{kernels::gelu(t[0], tanh)}; },
-        [=](const Tensors& t) { return Tensors{at::gelu(t[0], tanh ? "tanh" : "none")}; }, {x});
+    compare((tanh ? "gelu, tanh" : "gelu") + suffix,
+            [=](const Tensors& t) { return Tensors{kernels::gelu(t[0], tanh)}; },
+            [=](const Tensors& t) { return Tensors{at::gelu(t[0], tanh ? "tanh" : "none")}; }, {x});
   compare(
       "swiglu" + suffix, [](const Tensors& t) { return Tensors{kernels::swiglu(t[0], t[1])}; },
       [](const Tensors& t) { return Tensors{at::silu(t[0]) * t[1]}; }, {x, up});
@@ -149,7 +149,10 @@ void rotaries(at::ScalarType dtype, const std::string& suffix) {
         const auto [a, b] = kernels::rotary(heads(t[0]), heads(t[1]), cos, sin);
         return Tensors{a, b};
       },
-      [=](const Tensors& t) { return Tensors{plain(t[0]), plain(t[1])}; }, {q, k});
+      [=](const Tensors& t) {
+        return Tensors{plain(t[0]), plain(t[1])};
+      },
+      {q, k});
 }
 
 void losses(at::ScalarType dtype, const std::string& suffix) {
@@ -230,7 +233,8 @@ int run(int argc, char** argv) {
     } else {
       std::puts(
           "Usage: bench_kernels [--device cpu|cuda] [--only WORD] [--rows N] [--seconds S] [--threads N]\n\n"
-          "Forward and backward of each fused kernel against plain ATen, in turns; the best times in milliseconds, how many\n"
+          "Forward and backward of each fused kernel against plain ATen, in turns; the best times in milliseconds, how "
+          "many\n"
           "times faster the fused one is.");
       return word == "--help" || word == "-h" ? 0 : 2;
     }

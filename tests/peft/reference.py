@@ -45,7 +45,7 @@ T5 = (T5ForConditionalGeneration, T5Config(vocab_size=V, d_model=48, d_kv=12, d_
                                            dropout_rate=0.0, decoder_start_token_id=0))
 CAUSAL, S2S, SEQ, TOKEN = "CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS"
 CASES = {
-    "gpt2": (GPT2, dict(task_type=CAUSAL, r=4, lora_alpha=16)),
+    "gpt2": (GPT2, dict(task_type=CAUSAL, r=4, lora_alpha=6)),
     "gpt2_dora": (GPT2, dict(task_type=CAUSAL, r=4, target_modules=["c_attn", "mlp.c_proj"], use_dora=True)),
     "gpt2_table": (GPT2, dict(task_type=CAUSAL, r=4, target_modules=["wte", "c_fc"])),
     "llama": (LLAMA, dict(task_type=CAUSAL)),

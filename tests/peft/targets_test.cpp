@@ -2,7 +2,9 @@
 
 #include "peft/targets.h"
 
+#include "io/tensors.h"
 #include "models/registry.h"
+#include "nn/seq2seq_model.h"
 #include "peft/adapter.h"
 #include "peft/adapter_folder.h"
 #include "peft/modules.h"
@@ -145,10 +147,58 @@ TEST_CASE("what belongs to another model is refused") {
   CHECK(says(error_of([&] { peft::load_adapter(*other, folder / "q"); }),
              "layers.2.self_attn.q_proj.lora_A.weight' is missing"));
   CHECK(says(error_of([&] { peft::load_adapter(*other, folder / "none"); }), "no adapter there"));
-  peft::load_adapter(*tiny(), folder / "q", "a");
   const auto twice = tiny();
   peft::load_adapter(*twice, folder / "q", "a");
   CHECK(says(error_of([&] { peft::load_adapter(*twice, folder / "q", "a"); }), "of this name is on the model already"));
+}
+
+TEST_CASE("adapters that cannot stand beside each other are refused") {
+  test::TemporaryFolder folder;
+  LoraConfig config = with_targets({"q_proj"});
+  config.modules_to_save = {"norm"};
+  const auto model = tiny(), other = tiny();
+  peft::save_adapter(peft::apply(*model, config, 1), folder / "norm", "");
+  const auto loads = [&](std::vector<peft::AdapterSource> sources) {
+    const auto fresh = tiny();
+    return error_of([&] { peft::load_adapters(*fresh, sources); });
+  };
+  CHECK(loads({{folder / "norm"}}).empty());
+  CHECK(says(loads({{folder / "norm"}, {folder / "norm"}}), "hold the same parameter of the model itself"));
+  CHECK(says(loads({{folder / "norm", 0.5}}), "cannot be weighted"));
+
+  config = with_targets({"q_proj"});
+  config.init_lora_weights = "pissa";
+  config.r = 2;
+  const auto adapter = peft::apply(*other, config, 1);
+  peft::save_adapter(adapter, folder / "converted", "");
+  CHECK(loads({{folder / "norm"}, {folder / "converted"}}).empty());
+  io::NamedTensors tensors;  // as peft writes it without path_initial_model_for_weight_conversion
+  for (const auto& target : adapter.targets()) {
+    tensors.emplace_back(peft::kKeyPrefix + target.path + ".lora_A.weight", target.lora->A);
+    tensors.emplace_back(peft::kKeyPrefix + target.path + ".lora_B.weight", target.lora->B);
+  }
+  peft::write_adapter_folder(folder / "pissa", peft::to_adapter_config(adapter.config(), {}), tensors);
+  CHECK(loads({{folder / "pissa"}}).empty());
+  CHECK(says(loads({{folder / "norm"}, {folder / "pissa"}}), "changes the base that the others were made for"));
+}
+
+TEST_CASE("what peft would not change is refused: a table that encoder and decoder share, BERT's tied head") {
+  const io::Json t5 = {{"model_type", "t5"}, {"vocab_size", 13}, {"d_model", 8},   {"d_kv", 4},
+                       {"d_ff", 8},          {"num_layers", 1},  {"num_heads", 2}, {"decoder_start_token_id", 0}};
+  const auto seq2seq = models::create<nn::Seq2SeqModel>(t5, {}, 1);
+  CHECK(says(error_of([&] { peft::apply(*seq2seq, with_targets({"shared"}), 1); }), "share this token table"));
+  io::Json bert = models::preset("bert-base-uncased");
+  for (const auto& [key, value] : std::map<std::string, int64_t>{{"vocab_size", 13},
+                                                                 {"hidden_size", 8},
+                                                                 {"intermediate_size", 8},
+                                                                 {"num_hidden_layers", 1},
+                                                                 {"num_attention_heads", 2}})
+    bert[key] = value;
+  bert["architectures"] = {"BertForMaskedLM"};
+  const auto encoder = models::create<nn::EncoderModel>(bert, {}, 1);
+  LoraConfig config = with_targets({"query"});
+  config.modules_to_save = {"word_embeddings"};
+  CHECK(says(error_of([&] { peft::apply(*encoder, config, 1); }), "always its token table"));
 }
 
 }  // namespace
