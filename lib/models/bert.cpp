@@ -82,7 +82,7 @@ class Bert final : public BertBase {
     return {{"cls.predictions.decoder.weight", word_table()}, {"cls.predictions.decoder.bias", predictions_->bias}};
   }
 
-  int64_t max_positions() const override { return config_.max_position_embeddings; }
+  int64_t num_positions() const override { return config_.max_position_embeddings; }
 
  private:
   Tensor default_positions(const Tensor& input_ids, const Tensor& real) const override {

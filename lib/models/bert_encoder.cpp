@@ -1,5 +1,8 @@
 #include "models/bert_encoder.h"
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/nonzero.h>
@@ -184,10 +187,14 @@ BertEmbeddings::BertEmbeddings(const BertConfig& c, int64_t position_padding, co
   LayerNorm = register_module("LayerNorm", std::make_shared<nn::LayerNorm>(c.hidden_size, c.layer_norm_eps, build));
 }
 
-Tensor BertEmbeddings::forward(const Tensor& input_ids, const Tensor& position_ids, const Tensor& token_type_ids) {
-  const Tensor types = token_type_ids.defined() ? token_type_ids : at::zeros({1, 1}, input_ids.options());
-  const Tensor sum = word_embeddings->forward(input_ids) + token_type_embeddings->forward(types) +
-                     position_embeddings->forward(position_ids);  // [B, T, H]
+Tensor BertEmbeddings::forward(const Tensor& input_ids, const Tensor& position_ids, const Tensor& token_type_ids,
+                               const Tensor& virtual_embeddings) {
+  Tensor types = token_type_ids.defined() ? token_type_ids : at::zeros({1, 1}, input_ids.options());
+  if (token_type_ids.defined() && virtual_embeddings.defined())
+    types = at::constant_pad_nd(types, {virtual_embeddings.size(0), 0}, 0);
+  const Tensor tokens = nn::put_before(virtual_embeddings, word_embeddings->forward(input_ids));
+  const Tensor sum =
+      tokens + token_type_embeddings->forward(types) + position_embeddings->forward(position_ids);  // [B, T, H]
   return nn::dropout(LayerNorm->forward(sum), hidden_dropout_prob, is_training());
 }
 
@@ -214,20 +221,41 @@ BertBase::BertBase(BertConfig config, const EncoderNames& names, bool pooler, in
 }
 
 Tensor BertBase::forward(const Tensor& input_ids, const nn::EncoderContext& context) {
-  const EncoderLayerContext shared = nn::make_encoder_context(input_ids, context, max_positions());
-  const Tensor positions =
-      context.position_ids.defined() ? context.position_ids : default_positions(input_ids, shared.real);
-  Tensor x = embeddings_->forward(input_ids, positions, context.token_type_ids);  // [B, T, H]
-  for (const auto& layer : *layers_) {
-    if (context.hidden_states) context.hidden_states->push_back(x);
-    x = nn::run_encoder_layer(*layer, x, shared, gradient_checkpointing_);
+  const EncoderLayerContext shared = nn::make_encoder_context(input_ids, context, max_positions(), virtual_inputs());
+  const bool keep = config_.head == EncoderHead::sequence_classification;
+  const auto seen = [&](const Tensor& x) {
+    return keep || shared.before.read() == 0 ? x : x.narrow(1, shared.before.read(), input_ids.size(1));
+  };
+  Tensor x = embeddings_->forward(input_ids, positions(input_ids, context, shared), context.token_type_ids,
+                                  shared.before.embeddings);  // [B, T, H]
+  for (size_t i = 0; i < layers_->size(); ++i) {
+    if (context.hidden_states) context.hidden_states->push_back(seen(x));
+    x = nn::run_encoder_layer(*(*layers_)[i], static_cast<int64_t>(i), x, shared, gradient_checkpointing_);
   }
-  if (context.hidden_states) context.hidden_states->push_back(x);
-  return x;
+  if (context.hidden_states) context.hidden_states->push_back(seen(x));
+  return seen(x);
+}
+
+/// [B or 1, T], virtual tokens that are embedded included.
+Tensor BertBase::positions(const Tensor& input_ids, const nn::EncoderContext& context,
+                           const EncoderLayerContext& shared) const {
+  const Tensor text = context.position_ids.defined() ? context.position_ids : default_positions(input_ids, shared.real);
+  const int64_t virtual_tokens = shared.before.length();
+  if (virtual_tokens == 0) return text;
+  const Tensor behind = text + virtual_tokens;
+  if (shared.before.read() == 0) return behind;
+  const int64_t first = config_.max_position_embeddings - num_positions();  // rows before it are no place in a text
+  const Tensor before = at::arange(first, first + virtual_tokens, text.options()).unsqueeze(0);
+  return at::cat({before.expand({text.size(0), -1}), behind}, 1);
 }
 
 Tensor BertBase::pooled(const Tensor& hidden, const Tensor& attention_mask) {
-  return pooler_ ? pooler_->forward(nn::first_token(hidden, attention_mask)).tanh() : Tensor();  // [B, H]
+  return pooler_ ? pooler_->forward(first_token(hidden, attention_mask)).tanh() : Tensor();  // [B, H]
+}
+
+Tensor BertBase::first_token(const Tensor& hidden, const Tensor& attention_mask) const {
+  const bool embedded = attention_mask.defined() && hidden.size(1) > attention_mask.size(1);  // virtual tokens
+  return nn::first_token(hidden, embedded ? Tensor() : attention_mask);
 }
 
 Tensor BertBase::logits(const Tensor& hidden, const Tensor& attention_mask) {

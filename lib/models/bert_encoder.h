@@ -87,8 +87,10 @@ struct BertLayer : torch::nn::Module {
 
 struct BertEmbeddings : torch::nn::Module {
   BertEmbeddings(const BertConfig& c, int64_t position_padding, const nn::Build& build);
-  /// position_ids: [B or 1, T]; token_type_ids: [B, T] or undefined. Returns [B, T, H].
-  at::Tensor forward(const at::Tensor& input_ids, const at::Tensor& position_ids, const at::Tensor& token_type_ids);
+  /// position_ids: [B or 1, P + T]; token_type_ids: [B, T] or undefined; virtual_embeddings: [P, H] or undefined. Returns
+  /// [B, P + T, H].
+  at::Tensor forward(const at::Tensor& input_ids, const at::Tensor& position_ids, const at::Tensor& token_type_ids,
+                     const at::Tensor& virtual_embeddings);
 
   double hidden_dropout_prob;
   std::shared_ptr<nn::Embedding> word_embeddings, position_embeddings, token_type_embeddings;
@@ -113,6 +115,10 @@ class BertBase : public nn::EncoderModel {
   void remove_pooler() override;
 
   int64_t vocab_size() const override { return config_.vocab_size; }
+  nn::KeyValueShape key_value_shape() const override {
+    return {config_.num_hidden_layers, config_.num_attention_heads, config_.hidden_size / config_.num_attention_heads};
+  }
+  at::Tensor embed(const at::Tensor& ids) override { return embeddings_->word_embeddings->forward(ids); }
   int64_t num_layers() const override { return config_.num_hidden_layers; }
   void set_gradient_checkpointing(bool on) override { gradient_checkpointing_ = on; }
   double training_flops_per_token(int64_t sequence_length) const override;
@@ -128,12 +134,17 @@ class BertBase : public nn::EncoderModel {
   virtual nn::Linear& masked_lm_decoder() = 0;
   /// Of the head that classifies texts: [B, T, H] -> [B, labels].
   virtual at::Tensor sequence_logits(const at::Tensor& hidden, const at::Tensor& attention_mask) = 0;
+  /// [B, T, H] -> [B, H]: each row's first token, a virtual one where those are embedded.
+  at::Tensor first_token(const at::Tensor& hidden, const at::Tensor& attention_mask) const;
   const at::Tensor& word_table() const { return embeddings_->word_embeddings->weight; }
   at::Tensor head_dropout(const at::Tensor& x) const;  ///< classifier_dropout
 
   BertConfig config_;
 
  private:
+  at::Tensor positions(const at::Tensor& input_ids, const nn::EncoderContext& context,
+                       const nn::EncoderLayerContext& shared) const;
+
   const EncoderNames& names_;
   int64_t position_padding_;
   bool gradient_checkpointing_ = false;

@@ -144,7 +144,7 @@ struct Decoder : torch::nn::Module {
     rotary.prepare(context);
     LayerContext windowed = nn::within_window(context, sliding_window);
     if (local_rotary) local_rotary->prepare(windowed);
-    Residual x{embed(input_ids), {}};  // [B, T, H]
+    Residual x{nn::put_before(context.virtual_embeddings, embed(input_ids)), {}};  // [B, T, H]
     for (const auto& block : *layers) {
       if (hidden_states) hidden_states->push_back(x.sum());
       x = nn::run_layer(*block, x, block->is_sliding ? windowed : context, gradient_checkpointing);
@@ -188,9 +188,8 @@ class Gemma final : public nn::CausalModel {
     }
   }
 
-  std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {
-    return std::make_unique<nn::KVCache>(config_.num_hidden_layers, batch, config_.num_key_value_heads, max_length,
-                                         config_.head_dim, Build{dtype(), device()});
+  nn::KeyValueShape key_value_shape() const override {
+    return {config_.num_hidden_layers, config_.num_key_value_heads, config_.head_dim};
   }
 
   double training_flops_per_token(int64_t sequence_length) const override {
@@ -203,7 +202,8 @@ class Gemma final : public nn::CausalModel {
   Linear& lm_head() override { return *lm_head_; }
   double final_logit_softcapping() const override { return config_.final_logit_softcapping; }
   int64_t vocab_size() const override { return config_.vocab_size; }
-  int64_t max_positions() const override { return config_.max_position_embeddings; }
+  Tensor embed(const Tensor& ids) override { return model_->embed(ids); }
+  int64_t num_positions() const override { return config_.max_position_embeddings; }
   bool depends_on_length() const override {
     return config_.rope.depends_on_length() || (config_.local_rope && config_.local_rope->depends_on_length());
   }

@@ -117,7 +117,7 @@ struct Transformer : torch::nn::Module {
   }
 
   Tensor forward(const Tensor& input_ids, const LayerContext& context, std::vector<Tensor>* hidden_states) {
-    const Tensor embedded = wte->forward(input_ids) + wpe->forward(context.position_ids);  // [B, T, H]
+    const Tensor embedded = nn::put_before(context.virtual_embeddings, wte->forward(input_ids)) + wpe->forward(context.position_ids);  // [B, T, H]
     Residual x{nn::dropout(embedded, embd_pdrop, is_training()), {}};
     for (const auto& block : *h) {
       if (hidden_states) hidden_states->push_back(x.sum());
@@ -151,9 +151,8 @@ class GPT2 final : public nn::CausalModel {
                         [=](std::string_view name) { return name.ends_with("c_proj.weight") ? residual : deviation; });
   }
 
-  std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {
-    return std::make_unique<nn::KVCache>(config_.n_layer, batch, config_.n_head, max_length,
-                                         config_.n_embd / config_.n_head, Build{dtype(), device()});
+  nn::KeyValueShape key_value_shape() const override {
+    return {config_.n_layer, config_.n_head, config_.n_embd / config_.n_head};
   }
 
   double training_flops_per_token(int64_t sequence_length) const override {
@@ -163,7 +162,8 @@ class GPT2 final : public nn::CausalModel {
 
   Linear& lm_head() override { return *lm_head_; }
   int64_t vocab_size() const override { return config_.vocab_size; }
-  int64_t max_positions() const override { return config_.n_positions; }
+  Tensor embed(const Tensor& ids) override { return transformer_->wte->forward(ids); }
+  int64_t num_positions() const override { return config_.n_positions; }
   int64_t num_layers() const override { return config_.n_layer; }
   void set_gradient_checkpointing(bool on) override { transformer_->gradient_checkpointing = on; }
 

@@ -142,7 +142,8 @@ struct Decoder : torch::nn::Module {
 
   Tensor forward(const Tensor& input_ids, LayerContext& context, std::vector<Tensor>* hidden_states) {
     rotary.prepare(context);
-    Residual x{nn::dropout(embed_in->forward(input_ids), hidden_dropout, is_training()), {}};  // [B, T, H]
+    const Tensor embedded = nn::put_before(context.virtual_embeddings, embed_in->forward(input_ids));
+    Residual x{nn::dropout(embedded, hidden_dropout, is_training()), {}};  // [B, T, H]
     for (const auto& block : *layers) {
       if (hidden_states) hidden_states->push_back(x.sum());
       x = nn::run_layer(*block, x, context, gradient_checkpointing);
@@ -171,9 +172,8 @@ class GPTNeoX final : public nn::CausalModel {
   /// Normal with initializer_range, biases 0, norms 1 (PreTrainedModel._init_weights).
   void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.initializer_range); }
 
-  std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {
-    return std::make_unique<nn::KVCache>(config_.num_hidden_layers, batch, config_.num_attention_heads, max_length,
-                                         config_.head_dim(), Build{dtype(), device()});
+  nn::KeyValueShape key_value_shape() const override {
+    return {config_.num_hidden_layers, config_.num_attention_heads, config_.head_dim()};
   }
 
   double training_flops_per_token(int64_t sequence_length) const override {
@@ -189,7 +189,8 @@ class GPTNeoX final : public nn::CausalModel {
 
   Linear& lm_head() override { return *embed_out_; }
   int64_t vocab_size() const override { return config_.vocab_size; }
-  int64_t max_positions() const override { return config_.max_position_embeddings; }
+  Tensor embed(const Tensor& ids) override { return gpt_neox_->embed_in->forward(ids); }
+  int64_t num_positions() const override { return config_.max_position_embeddings; }
   bool depends_on_length() const override { return config_.rope.depends_on_length(); }
   int64_t num_layers() const override { return config_.num_hidden_layers; }
   void set_gradient_checkpointing(bool on) override { gpt_neox_->gradient_checkpointing = on; }

@@ -147,7 +147,7 @@ struct Decoder : torch::nn::Module {
   Tensor forward(const Tensor& input_ids, LayerContext& context, std::vector<Tensor>* hidden_states) {
     rotary.prepare(context);
     const LayerContext windowed = nn::within_window(context, sliding_window);
-    Residual x{embed_tokens->forward(input_ids), {}};  // [B, T, H]
+    Residual x{nn::put_before(context.virtual_embeddings, embed_tokens->forward(input_ids)), {}};  // [B, T, H]
     for (size_t i = 0; i < layers->size(); ++i) {
       if (hidden_states) hidden_states->push_back(x.sum());
       x = nn::run_layer(*(*layers)[i], x, is_sliding[i] ? windowed : context, gradient_checkpointing);
@@ -183,9 +183,8 @@ class Llama final : public nn::CausalModel {
   /// Normal with initializer_range, biases 0, norms 1 (LlamaPreTrainedModel._init_weights).
   void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.initializer_range); }
 
-  std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {
-    return std::make_unique<nn::KVCache>(config_.num_hidden_layers, batch, config_.num_key_value_heads, max_length,
-                                         config_.head_dim, Build{dtype(), device()});
+  nn::KeyValueShape key_value_shape() const override {
+    return {config_.num_hidden_layers, config_.num_key_value_heads, config_.head_dim};
   }
 
   double training_flops_per_token(int64_t sequence_length) const override {
@@ -197,7 +196,8 @@ class Llama final : public nn::CausalModel {
 
   Linear& lm_head() override { return *lm_head_; }
   int64_t vocab_size() const override { return config_.vocab_size; }
-  int64_t max_positions() const override { return longest(config_); }
+  Tensor embed(const Tensor& ids) override { return model_->embed_tokens->forward(ids); }
+  int64_t num_positions() const override { return longest(config_); }
   bool depends_on_length() const override { return config_.rope.depends_on_length(); }
   int64_t num_layers() const override { return config_.num_hidden_layers; }
   void set_gradient_checkpointing(bool on) override { model_->gradient_checkpointing = on; }

@@ -122,7 +122,7 @@ struct Transformer : torch::nn::Module {
   }
 
   Tensor forward(const Tensor& input_ids, const LayerContext& context, std::vector<Tensor>* hidden_states) {
-    const Tensor embedded = tokens_embed->forward(input_ids) + positions_embed->forward(context.position_ids);
+    const Tensor embedded = nn::put_before(context.virtual_embeddings, tokens_embed->forward(input_ids)) + positions_embed->forward(context.position_ids);
     Residual x{nn::dropout(embedded, embd_pdrop, is_training()), {}};  // [B, T, H]
     for (const auto& block : *h) {
       if (hidden_states) hidden_states->push_back(x.stream);
@@ -149,9 +149,8 @@ class OpenAIGPT final : public nn::CausalModel {
   /// Normal with initializer_range throughout (section 4.1 of the paper).
   void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.initializer_range); }
 
-  std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {
-    return std::make_unique<nn::KVCache>(config_.n_layer, batch, config_.n_head, max_length,
-                                         config_.n_embd / config_.n_head, Build{dtype(), device()});
+  nn::KeyValueShape key_value_shape() const override {
+    return {config_.n_layer, config_.n_head, config_.n_embd / config_.n_head};
   }
 
   double training_flops_per_token(int64_t sequence_length) const override {
@@ -161,7 +160,8 @@ class OpenAIGPT final : public nn::CausalModel {
 
   Linear& lm_head() override { return *lm_head_; }
   int64_t vocab_size() const override { return config_.vocab_size; }
-  int64_t max_positions() const override { return config_.n_positions; }
+  Tensor embed(const Tensor& ids) override { return transformer_->tokens_embed->forward(ids); }
+  int64_t num_positions() const override { return config_.n_positions; }
   int64_t num_layers() const override { return config_.n_layer; }
   void set_gradient_checkpointing(bool on) override { transformer_->gradient_checkpointing = on; }
 

@@ -137,7 +137,7 @@ struct Decoder : torch::nn::Module {
   }
 
   Tensor forward(const Tensor& input_ids, const LayerContext& context, std::vector<Tensor>* hidden_states) {
-    const Tensor tokens = embed_tokens->forward(input_ids);                                    // [B, T, E]
+    const Tensor tokens = nn::put_before(context.virtual_embeddings, embed_tokens->forward(input_ids));  // [B, T, E]
     const Tensor positions = embed_positions->forward(context.position_ids + kFirstPosition);  // [B or 1, T, H]
     Residual x{(project_in ? project_in->forward(tokens) : tokens) + positions, {}};           // [B, T, H]
     for (const auto& block : *layers) {
@@ -176,9 +176,8 @@ class OPT final : public nn::CausalModel {
   /// Normal with init_std, biases 0, norms 1 (OPTPreTrainedModel._init_weights).
   void initialize(uint64_t seed) override { nn::init_parameters(*this, seed, config_.init_std); }
 
-  std::unique_ptr<nn::KVCache> make_cache(int64_t batch, int64_t max_length) override {
-    return std::make_unique<nn::KVCache>(config_.num_hidden_layers, batch, config_.num_attention_heads, max_length,
-                                         config_.hidden_size / config_.num_attention_heads, Build{dtype(), device()});
+  nn::KeyValueShape key_value_shape() const override {
+    return {config_.num_hidden_layers, config_.num_attention_heads, config_.hidden_size / config_.num_attention_heads};
   }
 
   double training_flops_per_token(int64_t sequence_length) const override {
@@ -189,7 +188,8 @@ class OPT final : public nn::CausalModel {
 
   Linear& lm_head() override { return *lm_head_; }
   int64_t vocab_size() const override { return config_.vocab_size; }
-  int64_t max_positions() const override { return config_.max_position_embeddings; }
+  Tensor embed(const Tensor& ids) override { return decoder_->embed_tokens->forward(ids); }
+  int64_t num_positions() const override { return config_.max_position_embeddings; }
   int64_t num_layers() const override { return config_.num_hidden_layers; }
   void set_gradient_checkpointing(bool on) override { decoder_->gradient_checkpointing = on; }
 

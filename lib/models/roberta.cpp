@@ -78,7 +78,7 @@ class Roberta final : public BertBase {
   }
 
   /// The first pad_token_id + 1 rows of the table stand for no place in a text.
-  int64_t max_positions() const override { return config_.max_position_embeddings - config_.pad_token_id - 1; }
+  int64_t num_positions() const override { return config_.max_position_embeddings - config_.pad_token_id - 1; }
 
  private:
   Tensor default_positions(const Tensor& input_ids, const Tensor& real) const override {
@@ -89,7 +89,7 @@ class Roberta final : public BertBase {
   Tensor masked_lm_transform(const Tensor& hidden) override { return lm_head_->transform(hidden); }
   Linear& masked_lm_decoder() override { return *lm_head_->decoder; }
   Tensor sequence_logits(const Tensor& hidden, const Tensor& attention_mask) override {
-    return classifier_->forward(nn::first_token(hidden, attention_mask));
+    return classifier_->forward(first_token(hidden, attention_mask));
   }
 
   std::shared_ptr<LMHead> lm_head_;

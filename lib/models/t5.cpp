@@ -1,5 +1,6 @@
 #include "models/t5.h"
 
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
@@ -78,15 +79,16 @@ Tensor hide(const Tensor& bias, const Tensor& visible) {
   return bias.masked_fill(visible.logical_not(), -std::numeric_limits<double>::infinity());
 }
 
-/// The real tokens of a mask [B, S] as [B, 1, 1, S]; undefined where nothing is padding.
-Tensor real_keys(const Tensor& mask, int64_t batch, int64_t length, c10::Device device) {
+/// The real tokens of a mask [B, length] as [B, 1, 1, keys], with virtual ones before them where there are more keys;
+/// undefined where nothing is padding.
+Tensor real_keys(const Tensor& mask, int64_t batch, int64_t length, int64_t keys, c10::Device device) {
   if (!mask.defined()) return {};
   LLMTK_CHECK(mask.sizes() == at::IntArrayRef({batch, length}), "the mask is ", mask.sizes(), " for ", batch,
               " rows of ", length);
   const Tensor real = mask.to(device, at::kBool);
   // On a GPU looking would wait for it; there the mask is simply used.
   if (real.is_cpu() && real.all().item<bool>()) return {};
-  return real.unsqueeze(1).unsqueeze(1);
+  return at::constant_pad_nd(real, {keys - length, 0}, true).unsqueeze(1).unsqueeze(1);
 }
 
 /// softmax(q k^T + bias) v. q: [B, N, T, D]; k, v: [B, N, S, D]; bias: a number for each score, or a bool, true where a
@@ -114,6 +116,7 @@ struct StackContext {
   Tensor bias;            // [1 or B, N, T, keys], -inf where a query does not see a key
   Tensor encoder_hidden;  // [B, S, H]; undefined in the encoder, and where the cache holds what is needed of it
   Tensor encoder_mask;    // bool [B, 1, 1, S], or undefined
+  Tensor virtual_keys_values;  // as nn::VirtualInputs has them; in the decoder alone
   nn::Seq2SeqCache* cache = nullptr;
   std::vector<Tensor>* attentions = nullptr;
   std::vector<Tensor>* cross_attentions = nullptr;
@@ -165,6 +168,7 @@ struct SelfAttentionLayer : torch::nn::Module {
     const Tensor y = normed(*layer_norm, x);
     KeysValues seen = attention->keys_values(y);
     if (context.cache) seen = context.cache->tokens().append(layer, seen.first, seen.second);
+    nn::put_before(context.virtual_keys_values, layer, seen.first, seen.second);
     return nn::dropout(attention->forward(y, seen, context.bias, context.attentions), dropout_rate, is_training());
   }
 
@@ -291,14 +295,15 @@ struct Stack : torch::nn::Module {
   Residual run(Block& one, const Residual& x, const StackContext& context) const {
     if (!gradient_checkpointing || !is_training() || context.cache || context.attentions || context.cross_attentions)
       return one.forward(x, context);
-    const auto outputs = nn::checkpoint(one, {x.sum(), context.bias, context.encoder_hidden},
-                                        [&one, context](const nn::Tensors& inputs) -> nn::Tensors {
-                                          StackContext again = context;
-                                          again.bias = inputs[1];
-                                          again.encoder_hidden = inputs[2];
-                                          const Residual y = one.forward({inputs[0], {}}, again);
-                                          return {y.stream, y.update};
-                                        });
+    const nn::Tensors kept = {x.sum(), context.bias, context.encoder_hidden, context.virtual_keys_values};
+    const auto outputs = nn::checkpoint(one, kept, [&one, context](const nn::Tensors& inputs) -> nn::Tensors {
+      StackContext again = context;
+      again.bias = inputs[1];
+      again.encoder_hidden = inputs[2];
+      again.virtual_keys_values = inputs[3];
+      const Residual y = one.forward({inputs[0], {}}, again);
+      return {y.stream, y.update};
+    });
     return {outputs[0], outputs[1]};
   }
 
@@ -320,20 +325,31 @@ class T5 final : public nn::Seq2SeqModel {
   Tensor encode(const Tensor& input_ids, const nn::EncoderContext& context) override {
     LLMTK_CHECK(input_ids.dim() == 2, "input_ids is ", input_ids.sizes(), ", expected [B, S]");
     LLMTK_CHECK(!context.token_type_ids.defined() && !context.position_ids.defined(), "T5 embeds tokens alone");
-    const int64_t S = input_ids.size(1);
+    const Tensor embeddings = virtual_inputs().embeddings;
+    const Tensor x = nn::put_before(embeddings, shared_->forward(input_ids));  // [B, P + S, H]
+    const int64_t S = x.size(1);
     StackContext stack{.bias = encoder_->position_bias(S, S, 0), .attentions = context.attentions};
-    const Tensor real = real_keys(context.attention_mask, input_ids.size(0), S, input_ids.device());
+    const Tensor real =
+        real_keys(context.attention_mask, input_ids.size(0), input_ids.size(1), S, input_ids.device());
     if (real.defined()) stack.bias = hide(stack.bias, real);  // [B, N, S, S]
-    return encoder_->forward(shared_->forward(input_ids), stack, context.hidden_states);
+    return encoder_->forward(x, stack, context.hidden_states);
   }
 
   Tensor decode(const Tensor& decoder_input_ids, const nn::DecoderContext& context) override {
     nn::Seq2SeqCache* cache = context.cache;
     nn::KVCache* tokens = cache ? &cache->tokens() : nullptr;
+    nn::VirtualInputs before = virtual_inputs();
+    const int64_t embedded = before.read();
+    before.embeddings.reset();  // the encoder reads them
+    if (tokens && before.keys_values.defined()) {
+      if (tokens->virtual_length() == 0) tokens->put_virtual(before.keys_values);
+      before.keys_values.reset();
+    }
     const auto own = nn::make_layer_context(
-        decoder_input_ids, {.cache = tokens, .attention_mask = context.attention_mask}, max_positions());
+        decoder_input_ids, {.cache = tokens, .attention_mask = context.attention_mask}, max_positions(), before);
     const int64_t T = own.length, keys = own.past + T;
     StackContext stack{.bias = decoder_->position_bias(T, keys, own.past),
+                       .virtual_keys_values = before.keys_values,
                        .cache = cache,
                        .attentions = context.attentions,
                        .cross_attentions = context.cross_attentions};
@@ -341,7 +357,7 @@ class T5 final : public nn::Seq2SeqModel {
       stack.bias = hide(stack.bias, own.mask);
     else if (T > 1)
       stack.bias = hide(stack.bias, at::ones({T, keys}, decoder_input_ids.options().dtype(at::kBool)).tril(own.past));
-    read_encoder(context, decoder_input_ids, stack);
+    read_encoder(context, decoder_input_ids, embedded, stack);
     const Tensor y = decoder_->forward(shared_->forward(decoder_input_ids), stack, context.hidden_states);
     if (tokens) tokens->advance(T);
     return config_.scale_decoder_outputs ? y * std::pow(static_cast<double>(config_.d_model), -0.5) : y;
@@ -366,9 +382,8 @@ class T5 final : public nn::Seq2SeqModel {
     }
   }
 
-  std::unique_ptr<nn::Seq2SeqCache> make_cache(int64_t batch, int64_t max_length) override {
-    return std::make_unique<nn::Seq2SeqCache>(config_.num_decoder_layers, batch, config_.num_heads, max_length,
-                                              config_.d_kv, nn::Build{dtype(), device()});
+  nn::KeyValueShape key_value_shape() const override {
+    return {config_.num_decoder_layers, config_.num_heads, config_.d_kv};
   }
 
   int64_t decoder_start_token_id() const override {
@@ -411,7 +426,8 @@ class T5 final : public nn::Seq2SeqModel {
 
   Linear& lm_head() override { return *lm_head_; }
   int64_t vocab_size() const override { return config_.vocab_size; }
-  int64_t max_positions() const override { return std::numeric_limits<int64_t>::max(); }
+  Tensor embed(const Tensor& ids) override { return shared_->forward(ids); }
+  int64_t num_positions() const override { return std::numeric_limits<int64_t>::max(); }
   int64_t num_layers() const override { return config_.num_layers; }
   void set_gradient_checkpointing(bool on) override {
     encoder_->gradient_checkpointing = decoder_->gradient_checkpointing = on;
@@ -428,7 +444,8 @@ class T5 final : public nn::Seq2SeqModel {
   }
 
  private:
-  static void read_encoder(const nn::DecoderContext& context, const Tensor& ids, StackContext& stack) {
+  /// embedded: virtual tokens before those of the text, which its mask does not know.
+  static void read_encoder(const nn::DecoderContext& context, const Tensor& ids, int64_t embedded, StackContext& stack) {
     nn::Seq2SeqCache* cache = stack.cache;
     if (cache && cache->holds_encoder()) {
       stack.encoder_mask = cache->encoder_mask();
@@ -438,7 +455,11 @@ class T5 final : public nn::Seq2SeqModel {
     LLMTK_CHECK(hidden.defined() && hidden.dim() == 3 && hidden.size(0) == ids.size(0), "encoder_hidden is ",
                 hidden.defined() ? hidden.sizes() : at::IntArrayRef(), ", decoder_input_ids is ", ids.sizes());
     stack.encoder_hidden = hidden;
-    stack.encoder_mask = real_keys(context.encoder_attention_mask, hidden.size(0), hidden.size(1), hidden.device());
+    const Tensor& mask = context.encoder_attention_mask;
+    const int64_t text = mask.defined() && mask.dim() == 2 ? mask.size(1) : hidden.size(1);
+    LLMTK_CHECK(text == hidden.size(1) || text == hidden.size(1) - embedded, "encoder_attention_mask is ", mask.sizes(),
+                ", encoder_hidden is ", hidden.sizes());
+    stack.encoder_mask = real_keys(mask, hidden.size(0), text, hidden.size(1), hidden.device());
     if (cache) cache->encoder_mask() = stack.encoder_mask;
   }
 

@@ -49,51 +49,72 @@ at::Tensor packing_mask(const at::Tensor& position_ids) {
   return same.logical_and(causal_mask(0, length, position_ids.device()));
 }
 
-}  // namespace
+/// A mask among tokens, [B, 1, T, T], where P virtual tokens stand before each row, the last `read` of which are queries too:
+/// [B, 1, read + T, P + T].
+at::Tensor behind_virtual(const at::Tensor& mask, int64_t virtual_tokens, int64_t read) {
+  if (!mask.defined() || virtual_tokens == 0) return mask;
+  const at::Tensor seen = at::constant_pad_nd(mask, {virtual_tokens, 0}, true);  // [B, 1, T, P + T]
+  if (read == 0) return seen;
+  const at::Tensor own = causal_mask(0, virtual_tokens + mask.size(2), mask.device()).narrow(2, 0, read);
+  return at::cat({own.expand({mask.size(0), -1, -1, -1}), seen}, 2);
+}
 
-LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContext& context, int64_t max_positions) {
-  LLMTK_CHECK(input_ids.dim() == 2, "input_ids is ", input_ids.sizes(), ", expected [B, T]");
-  const int64_t batch = input_ids.size(0), length = input_ids.size(1);
-  const int64_t past = context.cache ? context.cache->length() : 0, total = past + length;
-  int64_t longest = total;
+/// Throws Error(usage) when a row has more tokens than max_positions.
+void check_length(int64_t tokens, const at::Tensor& attention_mask, int64_t max_positions) {
+  if (tokens <= max_positions) return;
   // Columns that are padding take no position.
-  if (total > max_positions && context.attention_mask.defined())
-    longest = context.attention_mask.sum(1).max().item<int64_t>();
+  const int64_t longest = attention_mask.defined() ? attention_mask.sum(1).max().item<int64_t>() : tokens;
   if (longest > max_positions)
     throw Error(Exit::usage, {.what = "the sequence is longer than the model can see",
                               .got = std::to_string(longest) + " tokens",
                               .expected = "at most " + std::to_string(max_positions),
                               .hint = "shorten the text or the number of new tokens"});
+}
+
+}  // namespace
+
+LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContext& context, int64_t max_positions,
+                                const VirtualInputs& before) {
+  LLMTK_CHECK(input_ids.dim() == 2, "input_ids is ", input_ids.sizes(), ", expected [B, T]");
+  const KVCache* cache = context.cache;
+  const int64_t batch = input_ids.size(0), text = (cache ? cache->length() : 0) + input_ids.size(1);
+  const int64_t virtual_tokens = (cache ? cache->virtual_length() : 0) + before.length(), read = before.read();
+  const int64_t total = virtual_tokens + text, length = read + input_ids.size(1), past = total - length;
+  check_length(text, context.attention_mask, max_positions);
   LayerContext made{.cache = context.cache,
                     .past = past,
                     .length = length,
-                    .sequence_length = context.sequence_length,
+                    .sequence_length = context.sequence_length > 0 ? virtual_tokens + context.sequence_length : 0,
+                    .virtual_embeddings = before.embeddings,
+                    .virtual_keys_values = before.keys_values,
                     .attentions = context.attentions,
                     .attention_layer = context.attention_layer};
 
   at::Tensor real = context.attention_mask;
   if (real.defined()) {
-    LLMTK_CHECK(real.size(0) == batch && real.size(1) == total, "attention_mask is ", real.sizes(), ", expected [",
-                batch, ", ", total, "]");
+    LLMTK_CHECK(real.size(0) == batch && real.size(1) == text, "attention_mask is ", real.sizes(), ", expected [",
+                batch, ", ", text, "]");
     real = real.to(input_ids.device(), c10::kBool);
     // On a GPU looking would wait for it; there the mask is simply used.
     if (real.is_cpu() && real.all().item<bool>()) real.reset();
+    if (real.defined() && virtual_tokens > 0) real = at::constant_pad_nd(real, {virtual_tokens, 0}, true);
   }
 
+  const at::Tensor counted = at::arange(past, total, input_ids.options().dtype(c10::kLong)).unsqueeze(0);  // [1, T]
+  made.default_positions = !context.position_ids.defined() && !real.defined();
   if (context.position_ids.defined()) {
     made.position_ids = context.position_ids;
-    made.default_positions = false;
-  } else if (real.defined()) {
-    made.position_ids = (real.cumsum(1) - 1).clamp_min(0).narrow(1, past, length);  // [B, T]
-    made.default_positions = false;
+    if (virtual_tokens > 0) made.position_ids = made.position_ids + virtual_tokens;
+    if (read > 0)
+      made.position_ids = at::cat({counted.narrow(1, 0, read).expand({made.position_ids.size(0), -1}), made.position_ids}, 1);
   } else {
-    made.position_ids = at::arange(past, total, input_ids.options().dtype(c10::kLong)).unsqueeze(0);  // [1, T]
+    made.position_ids = real.defined() ? (real.cumsum(1) - 1).clamp_min(0).narrow(1, past, length) : counted;
   }
 
   if (real.defined()) {
     made.mask = padding_mask(real, past, length);
-  } else if (context.position_ids.defined() && !context.cache && !context.attention_mask.defined()) {
-    made.mask = packing_mask(context.position_ids);
+  } else if (context.position_ids.defined() && !cache && !context.attention_mask.defined()) {
+    made.mask = behind_virtual(packing_mask(context.position_ids), virtual_tokens, read);
   }
   if (!made.mask.defined() && past > 0 && length > 1) made.mask = causal_mask(past, length, input_ids.device());
   return made;
@@ -188,6 +209,7 @@ at::Tensor softcapped_attention(const at::Tensor& q, const at::Tensor& k, const 
 at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const LayerContext& context, int64_t layer,
                             const AttentionOptions& options) {
   if (context.cache) std::tie(k, v) = context.cache->append(layer, k, v);  // [B, K, past + T, D]
+  put_before(context.virtual_keys_values, layer, k, v);                    // the same
   if (const int64_t unseen = context.first_key; unseen > 0) {
     k = k.narrow(2, unseen, k.size(2) - unseen);  // [B, K, S, D]
     v = v.narrow(2, unseen, v.size(2) - unseen);

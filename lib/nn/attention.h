@@ -15,8 +15,8 @@ namespace llmtk::nn {
 /// Made once per forward pass, read by every layer.
 struct LayerContext {
   KVCache* cache = nullptr;
-  int64_t past = 0;    ///< tokens in the cache
-  int64_t length = 0;  ///< T, new tokens
+  int64_t past = 0;    ///< tokens whose keys and values are there already: virtual ones, those in the cache
+  int64_t length = 0;  ///< T, new tokens; virtual ones that are read in this pass are among them
   int64_t sequence_length = 0;  ///< at least that of the text that this pass is a piece of; 0: it is all
   bool default_positions = true;
   at::Tensor position_ids;  ///< [B, T] or [1, T] int64
@@ -24,6 +24,8 @@ struct LayerContext {
   int64_t first_key = 0;    ///< the keys before it are out of every query's window
   at::Tensor mask;          ///< bool [B or 1, 1, T, S], S = past + T - first_key, true where a query sees a key;
                             ///< undefined: plain causal
+  at::Tensor virtual_embeddings;   ///< as VirtualInputs has them
+  at::Tensor virtual_keys_values;  ///< the same
   at::Tensor cos, sin;      ///< rotary families only, see nn/rotary.h
   std::vector<at::Tensor>* attentions = nullptr;
   std::optional<int64_t> attention_layer;
@@ -32,8 +34,10 @@ struct LayerContext {
 /// Positions: context.position_ids; else counted over the real tokens of context.attention_mask (so padding on the left
 /// changes nothing); else past, past + 1, ... Rows packed from several texts (position_ids that restart, no attention
 /// mask, no cache) get a mask that keeps the texts apart, as transformers infers it.
-/// Throws Error(usage) when past + T exceeds max_positions.
-LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContext& context, int64_t max_positions);
+/// Virtual tokens, those in the cache and those given, stand before every row: they take the first positions, which the
+/// context's do not count, and are seen by all. Throws Error(usage) when a text exceeds max_positions.
+LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContext& context, int64_t max_positions,
+                                const VirtualInputs& before = {});
 
 /// The context of layers that see a sliding window: each query the last `window` tokens, itself included, as HF's
 /// create_sliding_window_causal_mask. The context as it is where the window holds all tokens there are, or is 0.
@@ -59,8 +63,11 @@ template <class Block>
 Residual run_layer(Block& block, const Residual& x, const LayerContext& context, bool checkpointing) {
   if (!checkpointing || context.cache || context.attentions || !block.is_training()) return block.forward(x, context);
   // One tensor is kept per layer, so what waits is added first.
-  const auto outputs = checkpoint(block, {x.sum()}, [&block, context](const Tensors& inputs) -> Tensors {
-    const Residual y = block.forward({inputs[0], {}}, context);
+  const Tensors inputs = {x.sum(), context.virtual_keys_values};
+  const auto outputs = checkpoint(block, inputs, [&block, context](const Tensors& inputs) -> Tensors {
+    LayerContext same = context;
+    same.virtual_keys_values = inputs[1];
+    const Residual y = block.forward({inputs[0], {}}, same);
     return y.update.defined() ? Tensors{y.stream, y.update} : Tensors{y.stream};
   });
   return {outputs[0], outputs.size() > 1 ? outputs[1] : at::Tensor()};

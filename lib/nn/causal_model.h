@@ -56,8 +56,9 @@ class CausalModel : public Model {
                            int64_t ignore_index = -100);
   /// log p(target) without holding the logits: [N] float32, 0 where the target is ignore_index. Not differentiable.
   at::Tensor log_prob(const at::Tensor& hidden, const at::Tensor& targets, int64_t ignore_index = -100);
-  /// A cache for `batch` sequences of at most `max_length` tokens, in the model's dtype and on its device.
-  virtual std::unique_ptr<KVCache> make_cache(int64_t batch, int64_t max_length) = 0;
+  /// A cache for `batch` sequences of at most `max_length` tokens, in the model's dtype and on its device. Virtual tokens
+  /// have room beside them, and are put there by the first pass.
+  std::unique_ptr<KVCache> make_cache(int64_t batch, int64_t max_length) const;
 
   std::map<std::string, at::Tensor> tied_names() override;
 
@@ -65,6 +66,9 @@ class CausalModel : public Model {
   /// The family's part of forward(): embeddings, layers, final norm. hidden_states: as in ForwardContext.
   virtual at::Tensor run_layers(const at::Tensor& input_ids, LayerContext& context,
                                 std::vector<at::Tensor>* hidden_states) = 0;
+
+ private:
+  void fill_with_virtual_tokens(KVCache& cache, int64_t batch, int64_t sequence_length);
 };
 
 }  // namespace llmtk::nn

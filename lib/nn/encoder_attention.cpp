@@ -1,6 +1,7 @@
 #include "nn/encoder_attention.h"
 
 #include <ATen/ops/argmax.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/matmul.h>
@@ -8,6 +9,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/error.h"
 #include "nn/fused_attention.h"
@@ -40,9 +42,12 @@ at::Tensor explicit_attention(const at::Tensor& q, const at::Tensor& k, const at
 }  // namespace
 
 EncoderLayerContext make_encoder_context(const at::Tensor& input_ids, const EncoderContext& context,
-                                         int64_t max_positions) {
+                                         int64_t max_positions, VirtualInputs before) {
   LLMTK_CHECK(input_ids.dim() == 2, "input_ids is ", input_ids.sizes(), ", expected [B, T]");
-  EncoderLayerContext made{.real = real_tokens(input_ids, context.attention_mask), .attentions = context.attentions};
+  const int64_t virtual_tokens = before.length();
+  EncoderLayerContext made{.real = real_tokens(input_ids, context.attention_mask),
+                           .before = std::move(before),
+                           .attentions = context.attentions};
   int64_t longest = input_ids.size(1);
   // Columns that are padding take no position.
   if (longest > max_positions && made.real.defined()) longest = made.real.sum(1).max().item<int64_t>();
@@ -53,14 +58,16 @@ EncoderLayerContext make_encoder_context(const at::Tensor& input_ids, const Enco
                               .hint = "shorten the text"});
   if (made.real.defined()) {
     // A row of padding alone sees itself: without any key it would be NaNs.
-    const at::Tensor seen = made.real.logical_or(made.real.any(1, /*keepdim=*/true).logical_not());  // [B, T]
-    made.mask = seen.unsqueeze(1).unsqueeze(1);                                                      // [B, 1, 1, T]
+    at::Tensor seen = made.real.logical_or(made.real.any(1, /*keepdim=*/true).logical_not());  // [B, T]
+    if (virtual_tokens > 0) seen = at::constant_pad_nd(seen, {virtual_tokens, 0}, true);       // [B, P + T]
+    made.mask = seen.unsqueeze(1).unsqueeze(1);
   }
   return made;
 }
 
-at::Tensor bidirectional_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                   const EncoderLayerContext& context, double dropout) {
+at::Tensor bidirectional_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const EncoderLayerContext& context,
+                                   double dropout) {
+  put_before(context.before.keys_values, 0, k, v);  // [B, N, P + T, D]
   const at::Tensor y = context.attentions ? explicit_attention(q, k, v, context, dropout)
                                           : fused_attention(q, k, v, context.mask, {.dropout = dropout});
   return y.transpose(1, 2).flatten(2);  // [B, T, N * D]

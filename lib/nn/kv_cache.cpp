@@ -31,7 +31,7 @@ at::Tensor with_room(const at::Tensor& held, int64_t room, int64_t length) {
 std::pair<at::Tensor, at::Tensor> KVCache::append(int64_t layer, const at::Tensor& k, const at::Tensor& v) {
   LLMTK_CHECK(layer < static_cast<int64_t>(layers_.size()) && k.size(0) == batch_, "layer ", layer, ", k ", k.sizes());
   const at::NoGradGuard no_grad;
-  const int64_t tokens = k.size(2), total = length_ + tokens;
+  const int64_t tokens = k.size(2), total = held() + tokens;
   if (total > max_length_)
     throw Error(Exit::runtime, {.what = "the key-value cache is full",
                                 .got = std::to_string(total) + " tokens",
@@ -39,11 +39,21 @@ std::pair<at::Tensor, at::Tensor> KVCache::append(int64_t layer, const at::Tenso
   auto& [keys, values] = layers_[layer];
   if (total > keys.size(2)) {
     const int64_t room = std::min(max_length_, std::max(total, 2 * keys.size(2)));
-    for (at::Tensor* held : {&keys, &values}) *held = with_room(*held, room, length_);
+    for (at::Tensor* block : {&keys, &values}) *block = with_room(*block, room, held());
   }
-  keys.narrow(2, length_, tokens).copy_(k);
-  values.narrow(2, length_, tokens).copy_(v);
+  keys.narrow(2, held(), tokens).copy_(k);
+  values.narrow(2, held(), tokens).copy_(v);
   return {keys.narrow(2, 0, total), values.narrow(2, 0, total)};
+}
+
+void KVCache::put_virtual(const at::Tensor& keys_values) {
+  LLMTK_CHECK(held() == 0, held(), " tokens are held already");
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const auto rows = [&](int64_t of) { return keys_values[of].unsqueeze(0).expand({batch_, -1, -1, -1}); };
+    const auto layer = static_cast<int64_t>(i);
+    append(layer, rows(2 * layer), rows(2 * layer + 1));
+  }
+  advance_virtual(keys_values.size(2));
 }
 
 namespace {
@@ -65,21 +75,21 @@ void KVCache::reorder(const at::Tensor& rows) {
   const bool moves = in_place(sources, batch_);
   batch_ = rows.size(0);
   for (auto& layer : layers_)
-    for (at::Tensor* held : {&layer.keys, &layer.values}) {
-      const at::Tensor filled = held->narrow(2, 0, length_);
+    for (at::Tensor* block : {&layer.keys, &layer.values}) {
+      const at::Tensor filled = block->narrow(2, 0, held());
       if (moves) {  // most beams stay where they are
         for (int64_t i = 0; i < batch_; ++i)
           if (sources[i] != i) filled[i].copy_(filled[sources[i]]);
-        *held = held->narrow(0, 0, batch_);
+        *block = block->narrow(0, 0, batch_);
         continue;
       }
-      const at::Tensor moved = filled.index_select(0, rows.to(held->device()));
-      if (batch_ != held->size(0)) {
-        auto sizes = held->sizes().vec();
+      const at::Tensor moved = filled.index_select(0, rows.to(block->device()));
+      if (batch_ != block->size(0)) {
+        auto sizes = block->sizes().vec();
         sizes[0] = batch_;
-        *held = held->new_empty(sizes);
+        *block = block->new_empty(sizes);
       }
-      held->narrow(2, 0, length_).copy_(moved);
+      block->narrow(2, 0, held()).copy_(moved);
     }
 }
 

@@ -6,8 +6,11 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+
+#include "nn/virtual_tokens.h"
 
 namespace llmtk::nn {
 
@@ -15,7 +18,8 @@ class Model : public torch::nn::Module {
  public:
   virtual const char* kind() const = 0;  ///< for messages: "a decoder", "an encoder", ...
   virtual int64_t vocab_size() const = 0;
-  virtual int64_t max_positions() const = 0;  ///< longest sequence the model can see
+  virtual int64_t num_positions() const = 0;  ///< longest sequence the model can see, virtual tokens included
+  int64_t max_positions() const;              ///< longest text the model can see
   virtual int64_t num_layers() const = 0;
   virtual void initialize(uint64_t seed) = 0;  ///< random weights as published for the family
   virtual void set_gradient_checkpointing(bool on) = 0;
@@ -31,10 +35,26 @@ class Model : public torch::nn::Module {
   /// the family has no such models.
   virtual bool untie([[maybe_unused]] const std::string& name) { return false; }
 
+  virtual KeyValueShape key_value_shape() const = 0;
+  /// What the first layer reads of tokens before it knows their places: int64 [...] -> [..., E], as HF's
+  /// get_input_embeddings().
+  virtual at::Tensor embed(const at::Tensor& ids) = 0;
+
+  /// What from now on stands before every text; registered as `prompt_encoder`. Null removes it. Caches made before are
+  /// of no use after. Throws Error(usage) where no position is left for a text.
+  void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens);
+  const std::shared_ptr<VirtualTokens>& virtual_tokens() const { return virtual_tokens_; }
+
   /// Of the parameters.
   c10::ScalarType dtype() const;
   c10::Device device() const;
   int64_t num_parameters() const;  ///< tied ones once
+
+ protected:
+  VirtualInputs virtual_inputs() const;  ///< of a pass without a cache
+
+ private:
+  std::shared_ptr<VirtualTokens> virtual_tokens_;
 };
 
 }  // namespace llmtk::nn

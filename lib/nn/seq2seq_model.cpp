@@ -28,6 +28,12 @@ void Seq2SeqCache::reorder(const at::Tensor& rows) {
   move(encoder_mask_);
 }
 
+std::unique_ptr<Seq2SeqCache> Seq2SeqModel::make_cache(int64_t batch, int64_t max_length) const {
+  const auto [layers, heads, head_dim] = key_value_shape();
+  const int64_t before = virtual_tokens() ? virtual_tokens()->length() : 0;
+  return std::make_unique<Seq2SeqCache>(layers, batch, heads, before + max_length, head_dim, Build{dtype(), device()});
+}
+
 at::Tensor Seq2SeqModel::cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
                                        int64_t ignore_index) {
   return kernels::linear_cross_entropy(hidden, lm_head().effective_weight(), targets,

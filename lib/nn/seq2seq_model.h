@@ -42,7 +42,7 @@ class Seq2SeqCache {
 };
 
 struct DecoderContext {
-  /// [B, S, H]; with a cache looked at in the first pass alone: the cache keeps what is needed of it.
+  /// What encode() gave; with a cache looked at in the first pass alone: the cache keeps what is needed of it.
   at::Tensor encoder_hidden;
   /// [B, S] bool (or 0 and 1), false at padding; default: all true. With a cache, as encoder_hidden.
   at::Tensor encoder_attention_mask;
@@ -60,7 +60,8 @@ class Seq2SeqModel : public Model {
   static constexpr const char* kKind = "an encoder-decoder";
   const char* kind() const override { return kKind; }
 
-  /// input_ids: [B, S] int64. Returns the encoder's last hidden states, [B, S, H].
+  /// input_ids: [B, S] int64. Returns the encoder's last hidden states, [B, S, H], those of embedded virtual tokens before
+  /// them.
   virtual at::Tensor encode(const at::Tensor& input_ids, const EncoderContext& context = {}) = 0;
   /// decoder_input_ids: [B, T] int64. Returns the decoder's last hidden states, [B, T, H], as the head takes them.
   virtual at::Tensor decode(const at::Tensor& decoder_input_ids, const DecoderContext& context) = 0;
@@ -75,7 +76,7 @@ class Seq2SeqModel : public Model {
   virtual int64_t decoder_start_token_id() const = 0;
   virtual int64_t pad_token_id() const = 0;  ///< what the decoder sees where a label is not asked for
   /// A cache for `batch` sequences of at most `max_length` decoder tokens, in the model's dtype and on its device.
-  virtual std::unique_ptr<Seq2SeqCache> make_cache(int64_t batch, int64_t max_length) = 0;
+  std::unique_ptr<Seq2SeqCache> make_cache(int64_t batch, int64_t max_length) const;
 };
 
 }  // namespace llmtk::nn
