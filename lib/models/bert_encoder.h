@@ -87,8 +87,8 @@ struct BertLayer : torch::nn::Module {
 
 struct BertEmbeddings : torch::nn::Module {
   BertEmbeddings(const BertConfig& c, int64_t position_padding, const nn::Build& build);
-  /// position_ids: [B or 1, P + T]; token_type_ids: [B, T] or undefined; virtual_embeddings: [P, H] or undefined. Returns
-  /// [B, P + T, H].
+  /// position_ids: [B or 1, P + T]; token_type_ids: [B, T] or undefined; virtual_embeddings: [P, H] or undefined.
+  /// Returns [B, P + T, H].
   at::Tensor forward(const at::Tensor& input_ids, const at::Tensor& position_ids, const at::Tensor& token_type_ids,
                      const at::Tensor& virtual_embeddings);
 

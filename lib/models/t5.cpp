@@ -113,9 +113,9 @@ using KeysValues = nn::Seq2SeqCache::KeysValues;
 
 /// What all layers of one pass through a stack share.
 struct StackContext {
-  Tensor bias;            // [1 or B, N, T, keys], -inf where a query does not see a key
-  Tensor encoder_hidden;  // [B, S, H]; undefined in the encoder, and where the cache holds what is needed of it
-  Tensor encoder_mask;    // bool [B, 1, 1, S], or undefined
+  Tensor bias;                 // [1 or B, N, T, keys], -inf where a query does not see a key
+  Tensor encoder_hidden;       // [B, S, H]; undefined in the encoder, and where the cache holds what is needed of it
+  Tensor encoder_mask;         // bool [B, 1, 1, S], or undefined
   Tensor virtual_keys_values;  // as nn::VirtualInputs has them; in the decoder alone
   nn::Seq2SeqCache* cache = nullptr;
   std::vector<Tensor>* attentions = nullptr;
@@ -329,8 +329,7 @@ class T5 final : public nn::Seq2SeqModel {
     const Tensor x = nn::put_before(embeddings, shared_->forward(input_ids));  // [B, P + S, H]
     const int64_t S = x.size(1);
     StackContext stack{.bias = encoder_->position_bias(S, S, 0), .attentions = context.attentions};
-    const Tensor real =
-        real_keys(context.attention_mask, input_ids.size(0), input_ids.size(1), S, input_ids.device());
+    const Tensor real = real_keys(context.attention_mask, input_ids.size(0), input_ids.size(1), S, input_ids.device());
     if (real.defined()) stack.bias = hide(stack.bias, real);  // [B, N, S, S]
     return encoder_->forward(x, stack, context.hidden_states);
   }
@@ -338,7 +337,8 @@ class T5 final : public nn::Seq2SeqModel {
   Tensor decode(const Tensor& decoder_input_ids, const nn::DecoderContext& context) override {
     nn::Seq2SeqCache* cache = context.cache;
     nn::KVCache* tokens = cache ? &cache->tokens() : nullptr;
-    nn::VirtualInputs before = virtual_inputs();
+    nn::VirtualInputs before;
+    if (!tokens || tokens->virtual_length() == 0) before = virtual_inputs();
     const int64_t embedded = before.read();
     before.embeddings.reset();  // the encoder reads them
     if (tokens && before.keys_values.defined()) {
@@ -445,7 +445,8 @@ class T5 final : public nn::Seq2SeqModel {
 
  private:
   /// embedded: virtual tokens before those of the text, which its mask does not know.
-  static void read_encoder(const nn::DecoderContext& context, const Tensor& ids, int64_t embedded, StackContext& stack) {
+  static void read_encoder(const nn::DecoderContext& context, const Tensor& ids, int64_t embedded,
+                           StackContext& stack) {
     nn::Seq2SeqCache* cache = stack.cache;
     if (cache && cache->holds_encoder()) {
       stack.encoder_mask = cache->encoder_mask();

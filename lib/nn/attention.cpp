@@ -49,8 +49,8 @@ at::Tensor packing_mask(const at::Tensor& position_ids) {
   return same.logical_and(causal_mask(0, length, position_ids.device()));
 }
 
-/// A mask among tokens, [B, 1, T, T], where P virtual tokens stand before each row, the last `read` of which are queries too:
-/// [B, 1, read + T, P + T].
+/// A mask among tokens, [B, 1, T, T], where P virtual tokens stand before each row, the last `read` of which are
+/// queries too: [B, 1, read + T, P + T].
 at::Tensor behind_virtual(const at::Tensor& mask, int64_t virtual_tokens, int64_t read) {
   if (!mask.defined() || virtual_tokens == 0) return mask;
   const at::Tensor seen = at::constant_pad_nd(mask, {virtual_tokens, 0}, true);  // [B, 1, T, P + T]
@@ -97,7 +97,10 @@ LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContex
     real = real.to(input_ids.device(), c10::kBool);
     // On a GPU looking would wait for it; there the mask is simply used.
     if (real.is_cpu() && real.all().item<bool>()) real.reset();
-    if (real.defined() && virtual_tokens > 0) real = at::constant_pad_nd(real, {virtual_tokens, 0}, true);
+    if (real.defined() && virtual_tokens > 0) {
+      real = at::constant_pad_nd(real, {virtual_tokens, 0}, true);
+      made.places = real.cumsum(1) - 1;
+    }
   }
 
   const at::Tensor counted = at::arange(past, total, input_ids.options().dtype(c10::kLong)).unsqueeze(0);  // [1, T]
@@ -106,7 +109,8 @@ LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContex
     made.position_ids = context.position_ids;
     if (virtual_tokens > 0) made.position_ids = made.position_ids + virtual_tokens;
     if (read > 0)
-      made.position_ids = at::cat({counted.narrow(1, 0, read).expand({made.position_ids.size(0), -1}), made.position_ids}, 1);
+      made.position_ids =
+          at::cat({counted.narrow(1, 0, read).expand({made.position_ids.size(0), -1}), made.position_ids}, 1);
   } else {
     made.position_ids = real.defined() ? (real.cumsum(1) - 1).clamp_min(0).narrow(1, past, length) : counted;
   }
@@ -115,6 +119,9 @@ LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContex
     made.mask = padding_mask(real, past, length);
   } else if (context.position_ids.defined() && !cache && !context.attention_mask.defined()) {
     made.mask = behind_virtual(packing_mask(context.position_ids), virtual_tokens, read);
+    if (made.mask.defined() && virtual_tokens > 0)
+      made.places =
+          at::cat({at::arange(past, counted.options()).expand({batch, -1}), made.position_ids.expand({batch, -1})}, 1);
   }
   if (!made.mask.defined() && past > 0 && length > 1) made.mask = causal_mask(past, length, input_ids.device());
   return made;
@@ -123,6 +130,13 @@ LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContex
 LayerContext within_window(LayerContext context, int64_t window) {
   const int64_t past = context.past, total = past + context.length;
   if (window <= 0 || total <= window) return context;
+  if (context.places.defined()) {  // virtual tokens are not further away where padding is between
+    const at::Tensor keys = context.places.unsqueeze(1).unsqueeze(1);  // [B, 1, 1, S]
+    const at::Tensor queries =
+        context.places.narrow(1, past, context.length).unsqueeze(1).unsqueeze(3);  // [B, 1, T, 1]
+    context.mask = context.mask.logical_and(keys.gt(queries - window));
+    return context;
+  }
   context.window = window;
   context.first_key = std::max<int64_t>(0, past + 1 - window);
   if (!context.mask.defined() && context.length == 1) return context;  // it sees all keys that are left
@@ -220,10 +234,9 @@ at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, con
   else if (options.softcap > 0)
     y = softcapped_attention(q, k, v, context, options);
   else
-    y = fused_attention(q, k, v, context.mask,
-                        {.scale = options.scale,
-                         .dropout = options.dropout,
-                         .causal = !context.mask.defined() && context.length > 1});
+    y = fused_attention(
+        q, k, v, context.mask,
+        {.scale = options.scale, .dropout = options.dropout, .causal = !context.mask.defined() && context.length > 1});
   return y.transpose(1, 2).flatten(2);  // [B, T, H * D]
 }
 

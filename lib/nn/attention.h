@@ -15,18 +15,20 @@ namespace llmtk::nn {
 /// Made once per forward pass, read by every layer.
 struct LayerContext {
   KVCache* cache = nullptr;
-  int64_t past = 0;    ///< tokens whose keys and values are there already: virtual ones, those in the cache
-  int64_t length = 0;  ///< T, new tokens; virtual ones that are read in this pass are among them
+  int64_t past = 0;             ///< tokens whose keys and values are there already: virtual ones, those in the cache
+  int64_t length = 0;           ///< T, new tokens; virtual ones that are read in this pass are among them
   int64_t sequence_length = 0;  ///< at least that of the text that this pass is a piece of; 0: it is all
   bool default_positions = true;
   at::Tensor position_ids;  ///< [B, T] or [1, T] int64
+  at::Tensor places;        ///< [B, past + T] int64, where padding may stand behind virtual tokens: how many tokens are
+                            ///< before each; undefined: as many as columns
   int64_t window = 0;       ///< tokens that a query sees, itself included; 0: all before it
   int64_t first_key = 0;    ///< the keys before it are out of every query's window
   at::Tensor mask;          ///< bool [B or 1, 1, T, S], S = past + T - first_key, true where a query sees a key;
                             ///< undefined: plain causal
   at::Tensor virtual_embeddings;   ///< as VirtualInputs has them
   at::Tensor virtual_keys_values;  ///< the same
-  at::Tensor cos, sin;      ///< rotary families only, see nn/rotary.h
+  at::Tensor cos, sin;             ///< rotary families only, see nn/rotary.h
   std::vector<at::Tensor>* attentions = nullptr;
   std::optional<int64_t> attention_layer;
 };

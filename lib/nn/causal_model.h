@@ -21,8 +21,8 @@ struct ForwardContext {
   KVCache* cache = nullptr;   ///< null in training
   at::Tensor position_ids;    ///< [B, T] int64; default: counted over the real tokens, from the cache's length on
   at::Tensor attention_mask;  ///< [B, past + T] bool (or 0 and 1), false at padding; default: all true
-  /// Where a text is read piece by piece into the cache: the tokens of all of it, which some RoPE scalings look at. Default:
-  /// those up to the end of this piece.
+  /// Where a text is read piece by piece into the cache: the tokens of all of it, which some RoPE scalings look at.
+  /// Default: those up to the end of this piece.
   int64_t sequence_length = 0;
   /// When set, attention takes the explicit path, softmax(QK^T / sqrt(d)) V, and appends each layer's [B, H, T, S]
   /// here; with attention_layer given, that layer's alone.
@@ -46,7 +46,8 @@ class CausalModel : public Model {
   virtual Linear& lm_head() = 0;
   /// Logits are kernels::softcap with this bound of what the head gives (Gemma 2); 0: they are what it gives.
   virtual double final_logit_softcapping() const { return 0; }
-  /// Whether what a token becomes depends on how long its text is, or the longest beside it (RopeConfig::depends_on_length).
+  /// Whether what a token becomes depends on how long its text is, or the longest beside it
+  /// (RopeConfig::depends_on_length).
   virtual bool depends_on_length() const { return false; }
   /// Logits of hidden states: [..., H] -> [..., V].
   at::Tensor logits(const at::Tensor& hidden);
@@ -56,8 +57,8 @@ class CausalModel : public Model {
                            int64_t ignore_index = -100);
   /// log p(target) without holding the logits: [N] float32, 0 where the target is ignore_index. Not differentiable.
   at::Tensor log_prob(const at::Tensor& hidden, const at::Tensor& targets, int64_t ignore_index = -100);
-  /// A cache for `batch` sequences of at most `max_length` tokens, in the model's dtype and on its device. Virtual tokens
-  /// have room beside them, and are put there by the first pass.
+  /// A cache for `batch` sequences of at most `max_length` tokens, in the model's dtype and on its device. Virtual
+  /// tokens have room beside them, and are put there by the first pass.
   std::unique_ptr<KVCache> make_cache(int64_t batch, int64_t max_length) const;
 
   std::map<std::string, at::Tensor> tied_names() override;

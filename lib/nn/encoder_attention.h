@@ -23,8 +23,8 @@ EncoderLayerContext make_encoder_context(const at::Tensor& input_ids, const Enco
                                          int64_t max_positions, VirtualInputs before = {});
 
 /// softmax(q k^T / sqrt(D) + mask) v over all tokens, the virtual ones of the layer included, whose keys and values
-/// context.before has as layer 0's. q, k, v: [B, N, T, D]. Returns [B, T, N * D]. With context.attentions set the weights
-/// are computed explicitly and appended there, [B, N, T, P + T]; otherwise LibTorch's fused attention runs.
+/// context.before has as layer 0's. q, k, v: [B, N, T, D]. Returns [B, T, N * D]. With context.attentions set the
+/// weights are computed explicitly and appended there, [B, N, T, P + T]; otherwise LibTorch's fused attention runs.
 at::Tensor bidirectional_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const EncoderLayerContext& context,
                                    double dropout);
 

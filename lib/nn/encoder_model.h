@@ -34,8 +34,8 @@ class EncoderModel : public Model {
   static constexpr const char* kKind = "an encoder";
   const char* kind() const override { return kKind; }
 
-  /// input_ids: [B, T] int64. Returns the last hidden states, [B, T, H]; [B, P + T, H] where virtual tokens are embedded and
-  /// the head classifies texts: such a head looks at the first of them, as in peft.
+  /// input_ids: [B, T] int64. Returns the last hidden states, [B, T, H]; [B, P + T, H] where virtual tokens are
+  /// embedded and the head classifies texts: such a head looks at the first of them, as in peft.
   virtual at::Tensor forward(const at::Tensor& input_ids, const EncoderContext& context = {}) = 0;
   /// The pooler's output for hidden states [B, T, H]: [B, H]. Undefined where the model has none. attention_mask: as in
   /// EncoderContext; a row's first real token is the one that is looked at.

@@ -10,9 +10,9 @@
 
 namespace llmtk::nn {
 
-/// Per layer one block [B, H, room, D] for the keys and one for the values. There is room for max_length tokens at once, or,
-/// where that is long, for kFirstRoom of them, and twice as many whenever it is used up: a conversation that may become
-/// as long as the model allows takes what it has come to.
+/// Per layer one block [B, H, room, D] for the keys and one for the values. There is room for max_length tokens at
+/// once, or, where that is long, for kFirstRoom of them, and twice as many whenever it is used up: a conversation that
+/// may become as long as the model allows takes what it has come to.
 class KVCache {
  public:
   static constexpr int64_t kFirstRoom = 1024;
@@ -29,8 +29,8 @@ class KVCache {
   int64_t batch() const { return batch_; }
 
   /// Puts k and v ([B, H, T, D]) of layer `layer` behind what is held and returns all of them as views, [B, H,
-  /// virtual_length + length + T, D]. The length changes only with advance(), once per forward pass. Throws Error(runtime) when the cache is
-  /// full.
+  /// virtual_length + length + T, D]. The length changes only with advance(), once per forward pass. Throws
+  /// Error(runtime) when the cache is full.
   std::pair<at::Tensor, at::Tensor> append(int64_t layer, const at::Tensor& k, const at::Tensor& v);
   void advance(int64_t tokens) { length_ += tokens; }
   /// Into an empty cache, for all rows: keys_values [2 L, H, P, D] of virtual tokens.

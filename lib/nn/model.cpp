@@ -24,7 +24,9 @@ void Model::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {
 
 VirtualInputs Model::virtual_inputs() const {
   if (!virtual_tokens_) return {};
-  const auto own = [this](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device(), dtype()) : tensor; };
+  const auto own = [this](const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.to(device(), dtype()) : tensor;
+  };
   return {own(virtual_tokens_->keys_values()), own(virtual_tokens_->embeddings())};
 }
 

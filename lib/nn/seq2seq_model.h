@@ -60,8 +60,8 @@ class Seq2SeqModel : public Model {
   static constexpr const char* kKind = "an encoder-decoder";
   const char* kind() const override { return kKind; }
 
-  /// input_ids: [B, S] int64. Returns the encoder's last hidden states, [B, S, H], those of embedded virtual tokens before
-  /// them.
+  /// input_ids: [B, S] int64. Returns the encoder's last hidden states, [B, S, H], those of embedded virtual tokens
+  /// before them.
   virtual at::Tensor encode(const at::Tensor& input_ids, const EncoderContext& context = {}) = 0;
   /// decoder_input_ids: [B, T] int64. Returns the decoder's last hidden states, [B, T, H], as the head takes them.
   virtual at::Tensor decode(const at::Tensor& decoder_input_ids, const DecoderContext& context) = 0;

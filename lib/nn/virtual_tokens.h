@@ -1,6 +1,6 @@
 #pragma once
-// Tokens that stand before every text a model sees and are learned instead of looked up: what prefix tuning, P-tuning v2
-// and prompt tuning give a model. Families know of them no more than where their embeddings go.
+// Tokens that stand before every text a model sees and are learned instead of looked up: what prefix tuning, P-tuning
+// v2 and prompt tuning give a model. Families know of them no more than where their embeddings go.
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
@@ -20,7 +20,8 @@ struct KeyValueShape {
 class VirtualTokens : public torch::nn::Module {
  public:
   virtual int64_t length() const = 0;  ///< P
-  /// What self-attention sees of them, keys not rotated: [2 L, K, P, D], of layer l the keys at 2 l, the values at 2 l +
+  /// What self-attention sees of them, keys not rotated: [2 L, K, P, D], of layer l the keys at 2 l, the values at 2 l
+  /// +
   /// 1. Of an encoder-decoder the decoder's.
   virtual at::Tensor keys_values() { return {}; }
   /// What the first layer reads in their place: [P, E]. Of an encoder-decoder the encoder's.
@@ -40,8 +41,8 @@ struct VirtualInputs {
 
 /// The embeddings [P, E], or none, before those of each row's tokens: [B, T, E] -> [B, P + T, E].
 at::Tensor put_before(const at::Tensor& embeddings, const at::Tensor& tokens);
-/// keys_values [2 L, K, P, D], or none, of `layer`, before the keys and values of a text, each [B, K, T, D] -> [B, K, P +
-/// T, D].
+/// keys_values [2 L, K, P, D], or none, of `layer`, before the keys and values of a text, each [B, K, T, D] -> [B, K, P
+/// + T, D].
 void put_before(const at::Tensor& keys_values, int64_t layer, at::Tensor& keys, at::Tensor& values);
 
 }  // namespace llmtk::nn
