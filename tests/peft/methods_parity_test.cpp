@@ -128,7 +128,7 @@ TEST_CASE("loss and the gradient of every tensor are peft's, with and without ac
     for (const auto& [key, gradient] : plain) {
       INFO(key);
       CHECK(difference(gradient, c.reference.at("grad." + key)) < kTolerance);
-      CHECK(difference(checkpointed.at(key), gradient) < 1e-6);
+      CHECK(difference(checkpointed.at(key), gradient) < 1e-5);
     }
   });
 }
