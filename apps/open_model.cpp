@@ -13,6 +13,7 @@
 #include "models/registry.h"
 #include "peft/adapter.h"
 #include "peft/adapter_folder.h"
+#include "peft/methods.h"
 
 namespace llmtk {
 
@@ -27,8 +28,8 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   app.add_option("--adapter", options.adapters,
-                 "Folder of a LoRA adapter, as PEFT saves it, or FOLDER=WEIGHT; given several times, what they add is "
-                 "summed")
+                 "Folder of an adapter, as PEFT or AdapterHub saves it; of LoRA also FOLDER=WEIGHT, or several times: what "
+                 "they add is summed")
       ->allow_extra_args(false);
 }
 
@@ -55,7 +56,7 @@ std::filesystem::path adapter_folder(const std::string& spec) { return parse_ada
 void expect_adapters(models::LoadOptions& load, const std::filesystem::path& base,
                      const std::vector<std::string>& specs) {
   for (const std::string& spec : specs) {
-    const peft::AdapterTask task = peft::read_adapter_task(adapter_folder(spec));
+    const peft::AdapterTask task = peft::read_task(adapter_folder(spec));
     if (task.num_labels == 0 || load.head) continue;
     if (task.task_type == "SEQ_CLS") load.head = nn::EncoderHead::sequence_classification;
     if (task.task_type == "TOKEN_CLS") load.head = nn::EncoderHead::token_classification;
@@ -73,7 +74,16 @@ void expect_adapters(models::LoadOptions& load, const std::filesystem::path& bas
 
 void add_adapters(nn::Model& model, const std::vector<std::string>& specs) {
   std::vector<peft::AdapterSource> sources;
-  for (const std::string& spec : specs) sources.push_back(parse_adapter(spec));
+  for (const std::string& spec : specs) {
+    sources.push_back(parse_adapter(spec));
+    if (!peft::is_method_folder(sources.back().folder)) continue;
+    if (specs.size() > 1 || sources.back().weight != 1)
+      throw Error(Exit::usage, {.what = "an adapter that is not LoRA's has neither a weight nor others beside it",
+                                .where = "--adapter",
+                                .got = specs.size() > 1 ? std::to_string(specs.size()) + " adapters" : spec,
+                                .expected = sources.back().folder.string() + " alone"});
+    return peft::load_method(model, sources.back().folder);
+  }
   peft::load_adapters(model, sources);
 }
 

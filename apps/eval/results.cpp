@@ -15,7 +15,7 @@
 #include "inspect/table.h"
 #include "io/json.h"
 #include "io/model_folder.h"
-#include "peft/adapter_folder.h"
+#include "peft/methods.h"
 
 namespace llmtk {
 namespace {
@@ -68,7 +68,7 @@ Json describe_run(const char* command, const EvalOptions& options, const fs::pat
               {"settings", options.settings.json()}};
   for (const std::string& adapter : options.model.adapters)
     run["adapters"].push_back({{"weighted", adapter},
-                               {"files", checksums(adapter_folder(adapter), {peft::kConfigFile, peft::kTensorsFile})}});
+                               {"files", checksums(adapter_folder(adapter), peft::adapter_files(adapter_folder(adapter)))}});
   return run;
 }
 

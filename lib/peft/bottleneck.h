@@ -13,6 +13,7 @@
 #include "nn/activation.h"
 #include "nn/linear.h"
 #include "nn/model.h"
+#include "peft/adapter_folder.h"
 
 namespace llmtk::peft {
 
@@ -75,6 +76,10 @@ void apply(nn::Model& model, const BottleneckConfig& config, uint64_t seed);
 void save_bottleneck(nn::Model& model, const BottleneckConfig& config, const std::filesystem::path& folder);
 /// Whether the folder is one of AdapterHub's.
 bool is_adapterhub_folder(const std::filesystem::path& folder);
+/// The files of such a folder.
+std::vector<std::string> adapterhub_files(const std::filesystem::path& folder);
+/// What its model's class and the config of its head say.
+AdapterTask read_adapterhub_task(const std::filesystem::path& folder);
 /// Gives the model the adapters of such a folder, frozen. Throws Error(file) where the folder is for another model, or
 /// for a kind of adapter that is not known here (original_ln_before: true among them).
 void load_bottleneck(nn::Model& model, const std::filesystem::path& folder);

@@ -150,6 +150,32 @@ bool is_adapterhub_folder(const std::filesystem::path& folder) {
   return config.is_object() && config.contains("config") && !config.contains("peft_type");
 }
 
+std::vector<std::string> adapterhub_files(const std::filesystem::path& folder) {
+  std::vector<std::string> files = {kConfigFile, kAdapterFile};
+  for (const char* name : {kHeadConfigFile, kHeadFile})
+    if (std::filesystem::exists(folder / name)) files.emplace_back(name);
+  return files;
+}
+
+AdapterTask read_adapterhub_task(const std::filesystem::path& folder) {
+  AdapterTask task;
+  const std::string model_class = io::read_json(folder / kConfigFile).value("model_class", "");
+  if (model_class.ends_with("ForSequenceClassification")) task.task_type = "SEQ_CLS";
+  if (model_class.ends_with("ForTokenClassification")) task.task_type = "TOKEN_CLS";
+  if (task.task_type.empty() || !std::filesystem::exists(folder / kHeadConfigFile)) return task;
+  const io::Json head = io::read_json(folder / kHeadConfigFile);
+  io::ObjectReader reader(head, (folder / kHeadConfigFile).string());
+  task.num_labels = reader.integer("num_labels");
+  task.id2label = io::Json::object();
+  if (!head.contains("label2id") || !head["label2id"].is_object())
+    reader.fail("label2id", "an object: labels to numbers");
+  for (const auto& [label, id] : head["label2id"].items()) {
+    if (!id.is_number_integer()) reader.fail("label2id", "an object: labels to numbers");
+    task.id2label[std::to_string(id.get<int64_t>())] = label;
+  }
+  return task;
+}
+
 void load_bottleneck(nn::Model& model, const std::filesystem::path& folder) {
   const io::Json json = io::read_json(folder / kConfigFile);
   io::ObjectReader outer(json, (folder / kConfigFile).string());
