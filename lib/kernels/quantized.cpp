@@ -37,10 +37,12 @@ const at::Tensor& dynamic_map() {
   return map;
 }
 
-/// The index of the value in `map` (sorted) that is nearest to each of x, which lie in [-1, 1]; the lower of two.
+/// The index of the value in `map` (sorted) that is nearest to each of x, which lie in [-1, 1]; the lower of two. x is
+/// first rounded to one of 65536 places: bitsandbytes looks its codes up in a table.
 at::Tensor nearest(const at::Tensor& map, const at::Tensor& x) {
-  const at::Tensor right = at::searchsorted(map, x).clamp(1, map.numel() - 1), left = right - 1;
-  const at::Tensor is_right = (map.index({right}) - x).abs() < (x - map.index({left})).abs();
+  const at::Tensor place = at::trunc((x + 1) * 0.5 * 65535 + 0.5) / 65535 * 2 - 1;
+  const at::Tensor right = at::searchsorted(map, place).clamp(1, map.numel() - 1), left = right - 1;
+  const at::Tensor is_right = (map.index({right}) - place).abs() < (place - map.index({left})).abs();
   return at::where(is_right, right, left).to(at::kByte);
 }
 
@@ -63,7 +65,7 @@ void quantize_scales(QuantizedMatrix& q) {
 at::Tensor quantize_rows(const at::Tensor& weight, at::Tensor codes) {
   const at::Tensor x = weight.to(at::kHalf).to(at::kFloat);
   const at::Tensor largest = x.abs().amax(1, true);
-  codes.copy_(at::where(largest == 0, at::zeros({}), at::round(x * (127.0 / largest))));
+  codes.copy_(at::where(largest == 0, at::zeros({}), at::round(x * (largest.reciprocal() * 127.0))));
   return largest.view({-1});
 }
 

@@ -283,6 +283,14 @@ void read_weights(nn::Model& model, const io::WeightFiles& weights, const std::s
   }
 }
 
+/// What a storage holds is no parameter: it would be missing from the files.
+void refuse_quantized(const nn::Model& model) {
+  for (const auto& item : model.named_modules())
+    if (const auto* layer = dynamic_cast<const nn::Linear*>(item.value().get()); layer && layer->storage())
+      throw Error(Exit::usage, {.what = "a model whose '" + item.key() + "' is quantized cannot be saved whole",
+                                .hint = "save what was trained on it, and merge that into the model as it was"});
+}
+
 }  // namespace
 
 bool choose_head(io::Json& config, nn::EncoderHead head, const std::string& where) {
@@ -331,6 +339,7 @@ std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const Loa
 }
 
 std::vector<io::WrittenFile> save(const nn::Model& model, const fs::path& folder, const SaveOptions& options) {
+  refuse_quantized(model);
   fs::create_directories(folder);
   io::NamedTensors tensors;
   for (const auto& parameter : model.named_parameters()) tensors.emplace_back(parameter.key(), parameter.value());
