@@ -126,7 +126,7 @@ int merge(const MergeOptions& o, bool json) {
   setup_runtime(o.model.threads);
   const std::filesystem::path folder = io::find_model(base_of(o));
   check_output(o, folder);
-  const auto base = open_base(o, folder), adapted = open_base(o, folder), merged = open_base(o, folder);
+  const auto adapted = open_base(o, folder), merged = open_base(o, folder);
   add_adapters(*adapted, o.model.adapters);
   add_adapters(*merged, o.model.adapters);
   const auto untied = peft::merge_adapters(*merged);
@@ -135,7 +135,8 @@ int merge(const MergeOptions& o, bool json) {
   const bool has_text = !o.text.empty();
   const Rows rows = has_text ? text_rows(o, folder, longest) : random_rows(merged->vocab_size(), longest);
   const bool scores = has_text && dynamic_cast<nn::CausalModel*>(merged.get());
-  const Receipt compared = compare(*base, *adapted, *merged, rows, scores);
+  const auto base = scores ? open_base(o, folder) : nullptr;
+  const Receipt compared = compare(base.get(), *adapted, *merged, rows);
   if (!std::isfinite(compared.largest_logit_difference))
     throw Error(Exit::diverged, {.what = "the merged model's logits are not finite", .where = o.output});
   if (o.max_kl && compared.mean_kl > *o.max_kl)

@@ -39,8 +39,8 @@ nlohmann::ordered_json Receipt::json() const {
   return json;
 }
 
-Receipt compare(nn::Model& base, nn::Model& adapted, nn::Model& merged,
-                const std::vector<std::vector<text::TokenId>>& rows, bool score) {
+Receipt compare(nn::Model* base, nn::Model& adapted, nn::Model& merged,
+                const std::vector<std::vector<text::TokenId>>& rows) {
   const at::NoGradGuard no_grad;
   Receipt receipt;
   double kl = 0;
@@ -56,9 +56,9 @@ Receipt compare(nn::Model& base, nn::Model& adapted, nn::Model& merged,
     const at::Tensor p = at::log_softmax(before, -1, at::kDouble), q = at::log_softmax(after, -1, at::kDouble);
     kl += (p.exp() * (p - q)).sum().item<double>();
     positions += before.size(0);
-    if (!score || row.size() < 2) continue;
+    if (!base || row.size() < 2) continue;
     receipt.scored += ids.numel() - 1;
-    receipt.base_nll += nll(logits_of(base, ids).to(at::kFloat), ids);
+    receipt.base_nll += nll(logits_of(*base, ids).to(at::kFloat), ids);
     receipt.adapter_nll += nll(before, ids);
     receipt.merged_nll += nll(after, ids);
   }

@@ -20,8 +20,8 @@ struct Receipt {
   nlohmann::ordered_json json() const;
 };
 
-/// Compares three models of one shape on rows of tokens. score: whether the tokens are a text whose perplexity counts.
-Receipt compare(nn::Model& base, nn::Model& adapted, nn::Model& merged,
-                const std::vector<std::vector<text::TokenId>>& rows, bool score);
+/// Compares models of one shape on rows of tokens. base: null where the tokens are no text whose perplexity counts.
+Receipt compare(nn::Model* base, nn::Model& adapted, nn::Model& merged,
+                const std::vector<std::vector<text::TokenId>>& rows);
 
 }  // namespace llmtk

@@ -40,12 +40,25 @@ void each_piece(int64_t rows, int64_t columns, F f) {
   for (int64_t i = 0; i < rows; i += step) f(i, std::min(step, rows - i));
 }
 
+/// float32 memory for one piece, used again for the next.
+class Room {
+ public:
+  Tensor rows(int64_t count, int64_t columns, const Tensor& like) {
+    if (!memory_.defined() || memory_.size(0) < count)
+      memory_ = at::empty({count, columns}, like.options().dtype(at::kFloat));
+    return memory_.narrow(0, 0, count);
+  }
+
+ private:
+  Tensor memory_;
+};
+
 /// Rows `first` ... of dropout(x) in float32; x itself where nothing is dropped and it is float32.
-Tensor masked_rows(const Tensor& x, int64_t first, int64_t count, const std::optional<Dropout>& dropout, Tensor& room) {
+Tensor masked_rows(const Tensor& x, int64_t first, int64_t count, const std::optional<Dropout>& dropout, Room& room) {
   const Tensor rows = x.narrow(0, first, count);
-  if (!dropout) return rows.to(at::kFloat);
-  if (!room.defined() || room.size(0) < count) room = at::empty({count, x.size(1)}, x.options().dtype(at::kFloat));
-  const Tensor out = room.narrow(0, 0, count);
+  if (!dropout && x.scalar_type() == at::kFloat) return rows;
+  const Tensor out = room.rows(count, x.size(1), x);
+  if (!dropout) return out.copy_(rows);
   Dropout piece = *dropout;
   piece.first_row = first;
   parallel_rows(count, x.size(1), [&](int64_t begin, int64_t end) {
@@ -54,12 +67,22 @@ Tensor masked_rows(const Tensor& x, int64_t first, int64_t count, const std::opt
   return out;
 }
 
-/// dx += dropout(rows), the rows being float32.
-void add_masked(Tensor dx, const Tensor& rows, int64_t first, const std::optional<Dropout>& dropout) {
-  if (!dropout) {
-    dx.add_(rows);
+/// y += a b for float32 a and b.
+void add_product(Tensor y, const Tensor& a, const Tensor& b, Room& room) {
+  if (y.scalar_type() == at::kFloat) {
+    y.addmm_(a, b);
     return;
   }
+  Tensor product = room.rows(y.size(0), y.size(1), y);
+  y.add_(at::mm_out(product, a, b));
+}
+
+/// dx += dropout(a b), as it was dropped from x.
+void add_masked_product(Tensor dx, const Tensor& a, const Tensor& b, int64_t first,
+                        const std::optional<Dropout>& dropout, Room& room) {
+  if (!dropout) return add_product(dx, a, b, room);
+  Tensor rows = room.rows(dx.size(0), dx.size(1), dx);
+  at::mm_out(rows, a, b);
   Dropout piece = *dropout;
   piece.first_row = first;
   parallel_rows(rows.size(0), rows.size(1), [&](int64_t begin, int64_t end) {
@@ -72,16 +95,12 @@ Tensor add_branch(Tensor y, const Tensor& x, const Tensor& a, const Tensor& b, d
                   const std::optional<Dropout>& dropout) {
   const Tensor down = a.to(at::kFloat).t(), up = b.to(at::kFloat).t();
   const Tensor h = at::empty({x.size(0), a.size(0)}, x.options().dtype(at::kFloat));
-  const bool direct = y.scalar_type() == at::kFloat;
-  Tensor room;
+  Room of_x, of_y;
   each_piece(x.size(0), std::max(x.size(1), y.size(1)), [&](int64_t first, int64_t count) {
-    Tensor part = h.narrow(0, first, count), target = y.narrow(0, first, count);
-    at::mm_out(part, masked_rows(x, first, count, dropout, room), down);
+    Tensor part = h.narrow(0, first, count);
+    at::mm_out(part, masked_rows(x, first, count, dropout, of_x), down);
     part.mul_(scale);
-    if (direct)
-      target.addmm_(part, up);
-    else
-      target.add_(at::mm(part, up));
+    add_product(y.narrow(0, first, count), part, up, of_y);
   });
   return h;
 }
@@ -124,13 +143,14 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
       dx = at::zeros(x.sizes(), x.options());
     }
     const Tensor down = a.to(at::kFloat), up = b.to(at::kFloat);
-    Tensor da = at::zeros(a.sizes(), h.options()), db = at::zeros(b.sizes(), h.options()), room;
+    Tensor da = at::zeros(a.sizes(), h.options()), db = at::zeros(b.sizes(), h.options());
+    Room of_x, of_dx;
     each_piece(x.size(0), std::max(x.size(1), dy.size(1)), [&](int64_t first, int64_t count) {
       const Tensor d = dy.narrow(0, first, count).to(at::kFloat);
       db.addmm_(d.t(), h.narrow(0, first, count));
       const Tensor dh = at::mm(d, up).mul_(scale);  // [n, r]
-      da.addmm_(dh.t(), masked_rows(x, first, count, dropout, room));
-      if (wants_x) add_masked(dx.narrow(0, first, count), at::mm(dh, down), first, dropout);
+      da.addmm_(dh.t(), masked_rows(x, first, count, dropout, of_x));
+      if (wants_x) add_masked_product(dx.narrow(0, first, count), dh, down, first, dropout, of_dx);
     });
 
     variable_list result(7);
