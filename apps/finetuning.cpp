@@ -10,6 +10,7 @@
 #include "io/model_folder.h"
 #include "io/tensors.h"
 #include "models/registry.h"
+#include "quant/quantize_linears.h"
 #include "text/tokenizer.h"
 #include "train/losses.h"
 #include "train/parameters.h"
@@ -61,12 +62,16 @@ class Finetuning final : public TrainingCommand {
   void name_classes();
   void check_samples();
   std::shared_ptr<nn::Model> make(c10::ScalarType dtype, c10::Device device) const;
+  int quantized_bits() const;
   RunShape shape() const;
   Json resolved() const;
   void make_model();
   train::LossFunction loss() const;
   std::unique_ptr<train::Evaluator> evaluator(const train::LossFunction& loss) const;
   void save(const fs::path& folder) const;
+  ModelOrigin origin() const {
+    return {model_config_.weights.value_or(fs::path()), config_.model.name_or_path, tokenizer_.get()};
+  }
 
   FinetuneSections config_;
   FinetuneConfigAsText text_;
@@ -95,7 +100,7 @@ void Finetuning::prepare() {
   open_data();
   name_classes();
   shape_ = make(at::kFloat, c10::kMeta);
-  method_->apply(*shape_, static_cast<uint64_t>(config_.trainer.seed));
+  method_->apply(*shape_, origin(), static_cast<uint64_t>(config_.trainer.seed));
 }
 
 std::shared_ptr<nn::Model> Finetuning::make(c10::ScalarType dtype, c10::Device device) const {
@@ -237,6 +242,11 @@ Json Finetuning::resolved() const {
   return json;
 }
 
+int Finetuning::quantized_bits() const {
+  const auto* quantization = method_->quantization();
+  return !quantization ? 0 : quantization->load_in_4bit ? 4 : 8;
+}
+
 RunShape Finetuning::shape() const {
   return {.trainer = config_.trainer,
           .optimizer = config_.optimizer,
@@ -245,7 +255,8 @@ RunShape Finetuning::shape() const {
           .model = *shape_,
           .train = *data_.train,
           .max_length = data_.max_length,
-          .saves_all = method_->is_full()};
+          .saves_all = method_->is_full(),
+          .matrix_bits = quantized_bits()};
 }
 
 Json Finetuning::plan() {
@@ -268,10 +279,15 @@ void Finetuning::make_model() {
   model_ = make(method_->is_full() ? at::kFloat : parse_dtype(config_.trainer.dtype), device_);
   if (model_config_.weights)
     models::load_weights(*model_, io::WeightFiles(*model_config_.weights), model_config_.weights->string(),
-                         /*map=*/false, another_head_ ? std::optional(seed) : std::nullopt);
+                         /*map=*/method_->quantization() != nullptr,
+                         another_head_ ? std::optional(seed) : std::nullopt);
   else
     model_->initialize(seed);
-  method_->apply(*model_, seed);
+  if (const auto* quantization = method_->quantization()) {
+    log::info(quant::quantize_linears(*model_, *quantization, device_).text());
+    quant::own_parameters(*model_, parse_dtype(config_.trainer.dtype), device_);
+  }
+  method_->apply(*model_, origin(), seed);
   model_->set_gradient_checkpointing(config_.trainer.gradient_checkpointing);
   parallel_->broadcast_parameters(model_->parameters());
 }
@@ -304,8 +320,10 @@ std::unique_ptr<train::Evaluator> Finetuning::evaluator(const train::LossFunctio
 }
 
 void Finetuning::save(const fs::path& folder) const {
-  method_->save(folder, model_config_.weights.value_or(fs::path()));
+  method_->save(folder, origin());
   if (tokenizer_ && method_->is_full()) tokenizer_->save(folder);
+  // Names of classes, for whoever opens an adapter with its head.
+  if (!method_->is_full() && is_classification(objective_)) io::write_json(folder / "config.json", model_config_.config);
 }
 
 Json Finetuning::run() {
@@ -328,7 +346,9 @@ Json Finetuning::run() {
                           .eval = data_.validation.get(),
                           .parallel = parallel_.get(),
                           .save_model = [this](const fs::path& folder) { save(folder); },
-                          .load_weights = [this](const fs::path& folder) { method_->load(folder); },
+                          .load_weights =
+                              method_->is_full() ? [this](const fs::path& folder) { method_->load(folder); }
+                                                 : std::function<void(const fs::path&)>(),
                           .saves_all = method_->is_full(),
                           .converts = method_->is_full(),
                           .learning_rates = method_->learning_rates(config_.optimizer.learning_rate),
@@ -345,6 +365,8 @@ Json Finetuning::run() {
 }
 
 }  // namespace
+
+void Method::load(const fs::path& folder) { LLMTK_CHECK(false, "checkpoints hold what is trained: ", folder.string()); }
 
 std::unique_ptr<TrainingCommand> make_finetuning(FinetuneSections sections, FinetuneConfigAsText text,
                                                  config::Places places, std::unique_ptr<Method> method) {

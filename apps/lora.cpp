@@ -1,17 +1,37 @@
-// llmtk lora: adapters of low rank.
+// llmtk lora: adapters of low rank, trained and merged.
 
 #include "app.h"
+#include "core/error.h"
 #include "lora_merge.h"
+#include "lora_train.h"
+
+namespace {
+
+constexpr const char* kExamples =
+    "  llmtk lora configs/lora/gsm8k-smollm2.yaml\n"
+    "  llmtk lora my.yaml lora.r=16 quantization.load_in_4bit=true\n"
+    "  llmtk lora my.yaml --dry-run                            checks config, data, memory and disk\n"
+    "  llmtk lora my.yaml trainer.resume_from_checkpoint=auto  goes on after a stop\n"
+    "  llmtk lora --config-help                                every key, its default and what it does\n"
+    "  llmtk lora merge --adapter runs/gsm8k --output merged   multiplies the adapter into its base\n";
+
+}  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Adapters of low rank: LoRA and its kin", "llmtk lora");
+  CLI::App app("Trains adapters of low rank: LoRA, rsLoRA, DoRA, LoRA+, PiSSA, QLoRA; merges them.", "llmtk lora");
   llmtk::CommonOptions common;
-  std::function<int()> run;
-  llmtk::add_common_options(app, common,
-                            "  llmtk lora merge --model gpt2 --adapter runs/poems --output gpt2-poems\n"
-                            "  llmtk lora merge --help");
-  app.require_subcommand(1);
+  llmtk::LoraTraining training;
+  std::function<int()> merge;
+  training.add_to(app);
+  llmtk::add_common_options(app, common, kExamples);
+  app.require_subcommand(0, 1);
   app.fallthrough();
-  llmtk::add_merge_command(app, common, run);
-  return llmtk::run_app(app, common, argc, argv, [&] { return run(); });
+  llmtk::add_merge_command(app, common, merge);
+  return llmtk::run_app(app, common, argc, argv, [&] {
+    if (!merge) return training.run(common);
+    if (!training.options.path.empty())
+      throw llmtk::Error(llmtk::Exit::usage,
+                         {.what = "merge takes no config", .got = training.options.path, .hint = "leave it out"});
+    return merge();
+  });
 }

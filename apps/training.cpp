@@ -81,6 +81,17 @@ int64_t activation_bytes(const nn::Model& model, int64_t tokens, int64_t element
   return elements * tokens * element_size;
 }
 
+/// What the frozen matrices of layers need less when they are quantized.
+int64_t bytes_saved_by_quantizing(const RunShape& run, int64_t weight_bytes) {
+  if (run.matrix_bits == 0) return 0;
+  int64_t elements = 0;
+  for (const auto& parameter : run.model.named_parameters())
+    if (parameter.value().dim() == 2 && !parameter.value().requires_grad() &&
+        parameter.value().size(0) != run.model.vocab_size())
+      elements += parameter.value().numel();
+  return elements * (8 * weight_bytes - run.matrix_bits) / 8;
+}
+
 /// All but the newest are written in a run's course.
 int64_t checkpoints_to_write(const train::TrainerConfig& trainer, int64_t steps) {
   int64_t checkpoints = trainer.save_steps > 0 ? steps / trainer.save_steps + 1 : 1;
@@ -102,9 +113,10 @@ Needs needs_of(const RunShape& run) {
   const int64_t steps = train::total_steps(trainer, run.scheduler, run.train);
   const int64_t saved = run.saves_all ? all : trained;  // parameters in the model's files
   const int64_t checkpoint = saved * memory.weights + trained * (memory.saved() - memory.weights);
+  const int64_t weights = all * memory.weights - bytes_saved_by_quantizing(run, memory.weights);
   return {.steps = steps,
-          .weight_bytes = all * memory.weights,
-          .state_bytes = all * memory.weights + trained * (memory.total() - memory.weights),
+          .weight_bytes = weights,
+          .state_bytes = weights + trained * (memory.total() - memory.weights),
           .activation_bytes = activation_bytes(run.model, trainer.per_device_train_batch_size * run.max_length,
                                                memory.weights, trainer.gradient_checkpointing),
           .checkpoint_bytes = checkpoint,

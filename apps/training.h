@@ -101,6 +101,7 @@ struct RunShape {
   const data::BatchSource& train;
   int64_t max_length;     ///< tokens of the longest row
   bool saves_all = true;  ///< checkpoints hold every parameter; false: those that are trained
+  int matrix_bits = 0;    ///< of frozen matrices that are quantized; 0: none is
 };
 
 /// What a run takes of the machine.

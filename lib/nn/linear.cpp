@@ -92,7 +92,14 @@ at::Tensor Embedding::forward(const at::Tensor& ids) const {
   return branch_ ? branch_->forward(*this, ids) : base(ids);
 }
 
-at::Tensor Embedding::base(const at::Tensor& ids) const { return at::embedding(weight, ids, padding_idx_); }
+at::Tensor Embedding::base(const at::Tensor& ids) const {
+  if (weight.is_meta()) {  // LibTorch looks nothing up there without Python
+    std::vector<int64_t> shape = ids.sizes().vec();
+    shape.push_back(weight.size(1));
+    return at::empty(shape, weight.options());
+  }
+  return at::embedding(weight, ids, padding_idx_);
+}
 
 void Embedding::set_branch(const std::string& name, std::shared_ptr<EmbeddingBranch> branch) {
   replace_branch(*this, branch_name_, branch_, name, std::move(branch));

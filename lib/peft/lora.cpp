@@ -41,7 +41,7 @@ Tensor Lora::row_lengths(const BaseMatrix& base) const {
   const bool learns = at::GradMode::is_enabled() || is_training();
   if (!learns && lengths_.defined()) return lengths_;
   const at::NoGradGuard no_grad;
-  if (squares_of_ != base.key) {
+  if (!base_squares_.defined() || squares_of_ != base.key) {  // no address tells meta tensors apart
     base_squares_ = base.weight().to(at::kFloat).square().sum(1);
     squares_of_ = base.key;
   }

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <map>
 
 #include "core/device.h"
 #include "core/error.h"
@@ -22,8 +23,15 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kStateFile = "trainer_state.json";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
+constexpr const char* kTrainedFile = "trained.safetensors";
 constexpr const char* kRandomFile = "random_state.safetensors";
 constexpr uint64_t kSmallFiles = 4 << 20;  ///< config, tokenizer, states, manifest
+
+io::NamedTensors named(const std::vector<Parameter>& parameters) {
+  io::NamedTensors tensors;
+  for (const Parameter& parameter : parameters) tensors.emplace_back(parameter.name, parameter.tensor);
+  return tensors;
+}
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -73,7 +81,8 @@ Json read_trainer_state(const CheckpointFolder& checkpoint, const Json& run_conf
 Trainer::Trainer(const TrainerConfig& trainer, const OptimizerConfig& optimizer, const SchedulerConfig& scheduler,
                  Task task)
     : config_(trainer), optimizer_config_(optimizer), task_(std::move(task)), device_(c10::kCPU) {
-  LLMTK_CHECK(task_.module && task_.loss && task_.train && task_.parallel && task_.save_model && task_.load_weights);
+  LLMTK_CHECK(task_.module && task_.loss && task_.train && task_.parallel && task_.save_model);
+  LLMTK_CHECK(task_.load_weights || !task_.saves_all);
   total_steps_ = total_steps(config_, scheduler, *task_.train);
   schedule_ = scheduler.make(total_steps_);
   warn_of_length(config_, scheduler, total_steps_);
@@ -330,6 +339,26 @@ uint64_t Trainer::bytes_of_model() const {
   return bytes;
 }
 
+void Trainer::load_weights(const fs::path& checkpoint) {
+  if (task_.saves_all) return task_.load_weights(checkpoint);
+  const torch::autograd::AutoGradMode no_grad(false);
+  const std::string where = (checkpoint / kTrainedFile).string();
+  const io::NamedTensors saved = io::load_tensors(where), own = named(optimizer_->parameters());
+  if (saved.size() != own.size())
+    throw Error(Exit::file, {.what = "another number of trained parameters",
+                             .where = where,
+                             .got = std::to_string(saved.size()),
+                             .expected = std::to_string(own.size())});
+  const std::map<std::string, at::Tensor> by_name(saved.begin(), saved.end());
+  for (const auto& [name, tensor] : own) {
+    const auto found = by_name.find(name);
+    if (found == by_name.end() || found->second.sizes() != tensor.sizes() ||
+        found->second.scalar_type() != tensor.scalar_type())
+      throw Error(Exit::file, {.what = "tensor '" + name + "' is missing or of another shape or type", .where = where});
+    tensor.copy_(found->second);
+  }
+}
+
 void Trainer::save() {
   if (task_.observer) task_.observer->sync();
   if (task_.parallel->is_main()) {
@@ -337,6 +366,7 @@ void Trainer::save() {
     CheckpointWriter writer(config_.output_dir, state_.step,
                             bytes_of_model() + bytes_of(optimizer) + kSmallFiles);
     task_.save_model(writer.folder());
+    if (!task_.saves_all) io::save_tensors(writer.folder() / kTrainedFile, named(optimizer_->parameters()));
     io::save_tensors(writer.folder() / kOptimizerFile, optimizer);
     io::save_tensors(writer.folder() / kRandomFile, random_state(device_));
     io::write_json(writer.folder() / kStateFile, {{"format", "llmtk-trainer-state"},
@@ -356,7 +386,7 @@ void Trainer::save() {
 void Trainer::resume(const CheckpointFolder& checkpoint) {
   const Json saved = read_trainer_state(checkpoint, task_.run_config, task_.add_defaults);
   state_ = LoopState::from_json(saved["loop"], (checkpoint.path / kStateFile).string());
-  task_.load_weights(checkpoint.path);
+  load_weights(checkpoint.path);
   optimizer_->load_state(io::load_tensors(checkpoint.path / kOptimizerFile),
                          (checkpoint.path / kOptimizerFile).string());
   load_random_state(io::load_tensors(checkpoint.path / kRandomFile), device_,
@@ -375,7 +405,7 @@ void Trainer::save_final() {
     const fs::path path = fs::path(config_.output_dir) / ("checkpoint-" + std::to_string(state_.best_step));
     if (const auto damage = checkpoint_damage(path))
       throw Error(Exit::file, {.what = "the best checkpoint is not whole: " + *damage, .where = path.string()});
-    task_.load_weights(path);
+    load_weights(path);
     log::info(detail::concat("the final model is that of step ", state_.best_step, ", with the lowest evaluation loss ",
                              *state_.best_eval_loss));
   }

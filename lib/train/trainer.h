@@ -54,9 +54,11 @@ struct Task {
   dist::Parallel* parallel = nullptr;
   Observer* observer = nullptr;                       ///< may be null
   std::function<void(const fs::path&)> save_model;    ///< writes the model's or adapter's folder
-  std::function<void(const fs::path&)> load_weights;  ///< reads the weights that save_model wrote, strictly
+  std::function<void(const fs::path&)> load_weights;  ///< reads what save_model wrote, strictly; with saves_all alone
   std::function<void(int64_t step)> sample;           ///< may be empty; the model is in evaluation mode, grad mode off
-  bool saves_all = true;               ///< save_model writes every parameter; false: those that are trained
+  /// save_model writes every parameter as it is. False: what it writes is for other programs, and checkpoints hold the
+  /// trained parameters beside it.
+  bool saves_all = true;
   bool converts = true;                ///< parameters become trainer.dtype; false: each stays what it is
   LearningRates learning_rates;        ///< of parameters with one of their own
   nlohmann::ordered_json run_config;           ///< the resolved config, kept in checkpoints and compared on resume
@@ -117,6 +119,7 @@ class Trainer {
   void note_nonfinite(double loss, double norm);
   void report(double loss, double learning_rate, double norm, double seconds, int64_t tokens);
   uint64_t bytes_of_model() const;
+  void load_weights(const fs::path& checkpoint);
   bool evaluate(const StopSignals& signals);
   void note_evaluation(double loss, int64_t targets);
   void sample();
