@@ -19,6 +19,7 @@
 #include "open_model.h"
 #include "peft/adapter.h"
 #include "peft/adapter_folder.h"
+#include "peft/methods.h"
 
 namespace llmtk {
 namespace {
@@ -122,7 +123,17 @@ void print(const Json& receipt) {
   std::cout << "written: " << receipt["output"].get<std::string>() << std::endl;
 }
 
+/// Other methods' folders: what they add is not always a matrix.
+void check_methods(const std::vector<std::string>& adapters) {
+  for (const std::string& adapter : adapters)
+    if (peft::is_method_folder(adapter_folder(adapter)))
+      throw Error(Exit::usage, {.what = "only LoRA and its kin are merged here",
+                                .where = adapter,
+                                .hint = "generate, eval, embed and inspect take it with --adapter"});
+}
+
 int merge(const MergeOptions& o, bool json) {
+  check_methods(o.model.adapters);
   setup_runtime(o.model.threads);
   const std::filesystem::path folder = io::find_model(base_of(o));
   check_output(o, folder);

@@ -80,7 +80,8 @@ std::vector<Adapter> load_adapters(nn::Model& model, const std::vector<AdapterSo
 
 /// Multiplies all branches into the matrices (new memory) and removes them. A head that is tied to a table only one of
 /// which has a branch gets a matrix of its own first, so that the merged model computes what the adapter did. Returns
-/// the names under which such matrices are now stored. Throws Error(usage) for a quantized layer.
+/// the names under which such matrices are now stored. Throws Error(usage) for a quantized layer, and for another
+/// method's branch.
 std::vector<std::string> merge_adapters(nn::Model& model);
 
 }  // namespace llmtk::peft

@@ -7,6 +7,15 @@
 namespace llmtk::peft {
 namespace {
 
+/// Of another method a branch may do more than add to the matrix.
+void refuse_other_branches(const std::vector<NamedModule>& modules) {
+  for (const auto& [path, module] : modules) {
+    const auto* layer = dynamic_cast<const nn::Linear*>(module.get());
+    if (layer && layer->branch() && !dynamic_cast<const LoraLinear*>(layer->branch().get()))
+      throw Error(Exit::usage, {.what = "the layer's branch is not LoRA's", .where = path});
+  }
+}
+
 /// Ends the ties of which only one side is about to change.
 void untie_changed(nn::Model& model, const std::vector<NamedModule>& modules) {
   for (const auto& [path, module] : modules) {
@@ -38,6 +47,7 @@ void merge_into(nn::Embedding& table) {
 std::vector<std::string> merge_adapters(nn::Model& model) {
   const at::NoGradGuard no_grad;
   const auto modules = base_modules(model);
+  refuse_other_branches(modules);
   const auto tied = model.tied_names();
   untie_changed(model, modules);
   for (const auto& [path, module] : modules) {

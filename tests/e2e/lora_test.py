@@ -8,7 +8,7 @@ import warnings
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -107,6 +107,9 @@ def test_a_bound_that_is_missed_writes_nothing():
     merge("--adapter", f"{FIRST}=much", "--output", target, exit=2)
     merge("--adapter", FOLDER / "none", "--model", GPT2, "--output", target, exit=5)
     merge("--adapter", FIRST, "--model", LLAMA, "--output", target, exit=2)
+    scales = IA3Config(task_type="CAUSAL_LM", target_modules=["c_attn"], feedforward_modules=[])
+    get_peft_model(AutoModelForCausalLM.from_pretrained(GPT2), scales).save_pretrained(FOLDER / "ia3")
+    merge("--adapter", FOLDER / "ia3", "--model", GPT2, "--output", target, exit=2)
     assert not target.exists()
 
 
