@@ -95,7 +95,7 @@ EncodedRow DialogueEncoder::rendered(const Dialogue& dialogue, const std::string
     std::vector<bool> wanted;
     for (size_t i = 0; i < messages.size(); ++i)
       if (is_answer(messages[i])) wanted.push_back(!untrained(i));
-    if (std::ranges::find(wanted, false) != wanted.end()) {
+    if (!marked.empty() && std::ranges::find(wanted, false) != wanted.end()) {
       if (wanted.size() != marked.size())
         cannot_tell(where, "the template marks " + std::to_string(marked.size()) + " parts of " +
                                std::to_string(wanted.size()) + " answers");

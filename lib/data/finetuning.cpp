@@ -10,6 +10,7 @@
 #include "core/log.h"
 #include "data/loader.h"
 #include "data/permutation.h"
+#include "data/row_labels.h"
 #include "data/row_reading.h"
 
 namespace llmtk::data {
@@ -50,20 +51,22 @@ struct OpenSource {
 class FinetuneOpener {
  public:
   FinetuneOpener(const FinetuneDataConfig& config, const FinetuneContext& context)
-      : config_(config), context_(context), objective_(context.objective) {}
+      : config_(config), context_(context), objective_(context.objective), labels_(config, context) {}
 
   FinetuningData run() {
     check_settings();
     out_.max_length = resolved_max_length();
     std::vector<OpenSource> train, validation;
     for (const auto& source : config_.train) train.push_back(open(source, Part::train));
-    fix_classes(train);
+    if (const auto map = labels_.finish(config_.train[0].path))  // the classes of validation rows are among these
+      for (auto& source : train) source.encoded->map_labels(*map);
     for (const auto& source : config_.validation) validation.push_back(open(source, Part::validation));
-    for (auto& source : validation)
-      if (source.encoded && classes_) source.encoded->set_classes(classes_->names().size());
+    out_.label_names = labels_.names();
+    for (auto* sources : {&train, &validation})
+      for (auto& source : *sources)
+        if (source.encoded) source.encoded->set_classes(out_.label_names.size());
     if (!dialogues_used_) refuse_dialogue_settings("on rows that are no conversations");
-    if (classes_) out_.label_names = classes_->names();
-    if (objective_ == Objective::sequence_classification) out_.problem_type = to_string(task_.value());
+    if (objective_ == Objective::sequence_classification) out_.problem_type = to_string(labels_.task());
     make_sets(train, validation);
     return std::move(out_);
   }
@@ -204,8 +207,7 @@ class FinetuneOpener {
     check_columns(source, format);
     const bool of_table = !files.empty() && delimiter_of(files[0].kind) != 0;
     if (objective_ == Objective::causal_lm) prepare_dialogues(format, fields, source.path);
-    if (objective_ == Objective::sequence_classification && !task_) resolve_task(fields, of_table);
-    if (objective_ == Objective::token_classification && !collector_ && !classes_) start_classes(fields, "tags");
+    labels_.see_first(fields, of_table);
 
     const RowEncoder encoder({.objective = objective_,
                               .format = format,
@@ -223,7 +225,7 @@ class FinetuneOpener {
     OpenSource opened{.config = &source, .format = to_string(format)};
     std::vector<std::string> names;
     for (const auto& file : files) names.push_back(file.path.string());
-    opened.encoded = std::make_shared<EncodedRows>(label_kind(), names);
+    opened.encoded = std::make_shared<EncodedRows>(labels_.kind(), names);
     opened.rows = opened.encoded;
     const auto work = [&](JsonRow& row, size_t file, const std::string& place) {
       Draft draft = encoder.encode(row.json, place);
@@ -247,11 +249,6 @@ class FinetuneOpener {
   int threads() const {
     if (config_.preprocessing_num_workers > 0) return static_cast<int>(config_.preprocessing_num_workers);
     return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  }
-
-  LabelKind label_kind() const {
-    if (objective_ == Objective::causal_lm) return LabelKind::next;
-    return task_ == ClassificationTask::multi_label ? LabelKind::set : LabelKind::own;
   }
 
   TrainOn train_on() const {
@@ -293,76 +290,6 @@ class FinetuneOpener {
         text::open_chat_template(context_.tokenizer_path, own ? "" : config_.chat_template, context_.tokenizer));
   }
 
-  // --- labels ---
-
-  void resolve_task(const Fields& first, bool of_table) {
-    nlohmann::ordered_json label = first.need("label");
-    if (of_table && label.is_string())
-      if (auto number = nlohmann::ordered_json::parse(label.get<std::string>(), nullptr, false); number.is_number())
-        label = std::move(number);
-    const std::string given = config_.problem_type != "auto" ? config_.problem_type : context_.problem_type;
-    task_ = !given.empty()                     ? parse_problem_type(given)
-            : context_.label_names.size() == 1 ? ClassificationTask::regression
-                                               : task_of_label(label);
-    if (task_ != ClassificationTask::regression || !context_.label_names.empty()) return start_classes(first, "label");
-    std::vector<std::string> names;
-    for (size_t i = 0; i < (label.is_array() ? label.size() : 1); ++i) names.push_back("LABEL_" + std::to_string(i));
-    classes_.emplace(std::move(names), first.name_of("label"));
-  }
-
-  void start_classes(const Fields& first, const std::string& key) {
-    if (context_.label_names.empty())
-      collector_.emplace(first.name_of(key));
-    else
-      classes_.emplace(context_.label_names, first.name_of(key));
-  }
-
-  int32_t class_of(const nlohmann::ordered_json& label, const std::string& where) {
-    return collector_ ? collector_->add(label, where) : static_cast<int32_t>(classes_->one(label, where));
-  }
-
-  /// After the training rows: the classes of the validation rows are among theirs.
-  void fix_classes(std::vector<OpenSource>& sources) {
-    if (collector_) {
-      const auto map = collector_->map();
-      for (auto& source : sources) source.encoded->map_labels(map);
-      classes_.emplace(collector_->names(), collector_->key());
-      collector_.reset();
-      if (classes_->names().size() < 2 && task_ != ClassificationTask::multi_label)
-        throw Error(Exit::data, {.what = "all rows have the same label",
-                                 .where = config_.train[0].path,
-                                 .got = classes_->names().empty() ? "" : "'" + classes_->names()[0] + "'",
-                                 .expected = "two classes at least"});
-    }
-    for (auto& source : sources)
-      if (source.encoded && classes_) source.encoded->set_classes(classes_->names().size());
-  }
-
-  void label(Draft& draft, const std::string& where) {
-    EncodedRow& row = draft.row;
-    if (objective_ == Objective::token_classification) {
-      row.labels.assign(row.ids.size(), kIgnore);
-      for (size_t w = 0; w < draft.places.size(); ++w) {
-        const int32_t found = class_of(draft.label[w], where);
-        if (draft.places[w] >= 0) row.labels[static_cast<size_t>(draft.places[w])] = found;
-      }
-    } else if (task_ == ClassificationTask::regression) {
-      const auto numbers = classes_->quantities(draft.label, where);
-      row.values = numbers.is_array() ? numbers.get<std::vector<float>>() : std::vector{numbers.get<float>()};
-    } else if (task_ == ClassificationTask::single_label) {
-      row.labels = {class_of(draft.label, where)};
-    } else if (classes_) {
-      for (const size_t one : classes_->several(draft.label, where)) row.labels.push_back(static_cast<int32_t>(one));
-    } else {
-      if (!draft.label.is_array())
-        throw Error(Exit::data, {.what = "the label cannot be used",
-                                 .where = where,
-                                 .got = draft.label.dump(),
-                                 .expected = "a list of classes"});
-      for (const auto& one : draft.label) row.labels.push_back(collector_->add(one, where));
-    }
-  }
-
   // --- rows to sets ---
 
   void add(Draft& draft, const std::string& where, OpenSource& source) {
@@ -370,10 +297,9 @@ class FinetuneOpener {
       ++source.read.dropped;
       return;
     }
-    if (objective_ == Objective::sequence_classification || objective_ == Objective::token_classification)
-      label(draft, where);
+    labels_.assign(draft, where);
     // A masked model's labels are made where a row is drawn.
-    if (objective_ != Objective::masked_lm && draft.row.num_trained(label_kind()) == 0) {
+    if (objective_ != Objective::masked_lm && draft.row.num_trained(labels_.kind()) == 0) {
       if (source.read.untrained++ == 0) first_untrained_ = where;
       return;
     }
@@ -441,8 +367,8 @@ class FinetuneOpener {
     Example example;
     for (uint64_t i = 0; i < rows->rows(); ++i) {
       rows->read(i, example);
-      count(example, own);
-      if (source.encoded) count_notes(source.encoded->notes(chosen.empty() ? i : chosen[i]), own);
+      own.count(example);
+      if (source.encoded) own.count(source.encoded->notes(chosen.empty() ? i : chosen[i]));
     }
     description_.push_back({{"path", source.config->path},
                             {"role", name_of(part)},
@@ -451,45 +377,12 @@ class FinetuneOpener {
                             {"tokens", own.tokens},
                             {"trained_tokens", own.trained_tokens},
                             {"identity", rows->identity()}});
-    add_up(own, part == Part::train ? out_.train_statistics : out_.validation_statistics);
+    (part == Part::train ? out_.train_statistics : out_.validation_statistics) += own;
     if (config_.packing && part == Part::train)
       rows = std::make_shared<PackedRows>(rows, static_cast<uint64_t>(out_.max_length));
     const bool mixed = part == Part::train;
     out.push_back({std::move(rows), mixed ? source.config->weight : 0, mixed ? source.config->max_epochs : 0,
                    source.config->path});
-  }
-
-  static void count(const Example& example, FinetuneStatistics& own) {
-    ++own.rows;
-    own.tokens += example.input_ids.size();
-    own.trained_tokens += example.labels.size() + example.values.size() -
-                          static_cast<uint64_t>(std::ranges::count(example.labels, kIgnore));
-    own.longest = std::max<uint64_t>(own.longest, example.input_ids.size());
-  }
-
-  static void count_notes(const EncodedRow& notes, FinetuneStatistics& own) {
-    own.cut += notes.cut > 0;
-    own.cut_tokens += notes.cut;
-    own.answers_cut += notes.answer_cut;
-    own.doubled_bos += notes.doubled_bos;
-    own.untrained_eos += notes.untrained_eos;
-    own.words_cut += notes.words_cut;
-  }
-
-  static void add_up(const FinetuneStatistics& own, FinetuneStatistics& all) {
-    all.rows += own.rows;
-    all.tokens += own.tokens;
-    all.trained_tokens += own.trained_tokens;
-    all.longest = std::max(all.longest, own.longest);
-    all.skipped += own.skipped;
-    all.dropped += own.dropped;
-    all.cut += own.cut;
-    all.cut_tokens += own.cut_tokens;
-    all.answers_cut += own.answers_cut;
-    all.untrained += own.untrained;
-    all.doubled_bos += own.doubled_bos;
-    all.untrained_eos += own.untrained_eos;
-    all.words_cut += own.words_cut;
   }
 
   void warn(const FinetuneStatistics& found, Part part) const {
@@ -498,9 +391,12 @@ class FinetuneOpener {
         log::warn(std::string(name_of(part)) + ": " + std::to_string(rows) + " of " +
                   std::to_string(found.rows + found.dropped + found.untrained) + " rows " + what);
     };
-    const std::string limit = "longer than data.max_length " + std::to_string(out_.max_length);
+    const bool targets = objective_ == Objective::seq2seq;
+    const std::string limit = "longer than data.max_length " + std::to_string(out_.max_length) +
+                              (targets ? ", or their targets than max_target_length," : "");
     say(found.cut, "are " + limit + " and were cut (" + std::to_string(found.cut_tokens) + " tokens)");
-    say(found.answers_cut, "lost the end of what they are trained on: the model does not learn to end there");
+    say(found.answers_cut, targets ? "lost the end of their targets: the model learns to end too early"
+                               : "lost tokens to train on: an answer without its end does not teach to end");
     say(found.dropped, "are " + limit + " and were left out");
     say(found.untrained, "have nothing to train on and were left out; the first: " + first_untrained_);
     say(found.doubled_bos, "begin with two bos tokens: the template or the text writes one already");
@@ -526,7 +422,7 @@ class FinetuneOpener {
                              .rank = context_.loader.rank,
                              .world_size = context_.loader.world_size,
                              .vocab_size = context_.loader.vocab_size,
-                             .labels_are_ids = classes_ == std::nullopt,
+                             .labels_are_ids = out_.label_names.empty(),
                              .transform = context_.transform};
     out_.train_rows = join_sources(train, options).rows;
     out_.train = make_loader(std::move(train), options, config_.dataloader_prefetch_factor);
@@ -560,9 +456,7 @@ class FinetuneOpener {
   std::optional<text::ChatTemplate> template_;
   std::optional<DialogueEncoder> dialogues_;
   bool template_opened_ = false, dialogues_used_ = false;
-  std::optional<ClassificationTask> task_;
-  std::optional<ClassCollector> collector_;  // until the training rows are read, where the data says the classes
-  std::optional<Classes> classes_;
+  RowLabels labels_;
   std::string first_untrained_;
   Described description_ = Described::array();
 };

@@ -153,6 +153,10 @@ struct FinetuneStatistics {
   uint64_t untrained_eos = 0;  ///< causal_lm: rows in which no end of text is trained
   uint64_t words_cut = 0;      ///< token_classification: words without a token, or cut away
 
+  void count(const Example& row);
+  /// What befell it on the way.
+  void count(const EncodedRow& notes);
+  FinetuneStatistics& operator+=(const FinetuneStatistics& other);
   nlohmann::ordered_json json() const;
   bool operator==(const FinetuneStatistics&) const = default;
 };

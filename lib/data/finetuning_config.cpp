@@ -1,4 +1,4 @@
-// The rules of the section, and its words.
+// The rules of the section, its words, and what is counted.
 
 #include <algorithm>
 
@@ -53,6 +53,36 @@ void FinetuneDataConfig::validate(config::Problems& problems) const {
                  {.what = "chat_template: alpaca marks nothing by {% generation %}", .expected = "answers or all"});
   if (!chat_template_kwargs.is_object())
     problems.add("chat_template_kwargs", {.what = "not names with values", .expected = "{enable_thinking: false}"});
+}
+
+// --- statistics ---
+
+void FinetuneStatistics::count(const Example& row) {
+  ++rows;
+  tokens += row.input_ids.size();
+  trained_tokens +=
+      row.labels.size() + row.values.size() - static_cast<uint64_t>(std::ranges::count(row.labels, kIgnore));
+  longest = std::max<uint64_t>(longest, row.input_ids.size());
+}
+
+void FinetuneStatistics::count(const EncodedRow& notes) {
+  cut += notes.cut > 0;
+  cut_tokens += notes.cut;
+  answers_cut += notes.answer_cut;
+  doubled_bos += notes.doubled_bos;
+  untrained_eos += notes.untrained_eos;
+  words_cut += notes.words_cut;
+}
+
+FinetuneStatistics& FinetuneStatistics::operator+=(const FinetuneStatistics& other) {
+  for (const auto part :
+       {&FinetuneStatistics::rows, &FinetuneStatistics::tokens, &FinetuneStatistics::trained_tokens,
+        &FinetuneStatistics::skipped, &FinetuneStatistics::dropped, &FinetuneStatistics::cut,
+        &FinetuneStatistics::cut_tokens, &FinetuneStatistics::answers_cut, &FinetuneStatistics::untrained,
+        &FinetuneStatistics::doubled_bos, &FinetuneStatistics::untrained_eos, &FinetuneStatistics::words_cut})
+    this->*part += other.*part;
+  longest = std::max(longest, other.longest);
+  return *this;
 }
 
 nlohmann::ordered_json FinetuneStatistics::json() const {

@@ -12,8 +12,6 @@ using LabelJson = nlohmann::ordered_json;
 
 constexpr const char* kProblemTypes[] = {"single_label_classification", "multi_label_classification", "regression"};
 
-bool is_choice(const LabelJson& label) { return label.is_boolean() || label.is_number_float(); }
-
 std::string label_shown(const LabelJson& label) { return std::string(cut_to_width(label.dump(), 60)); }
 
 /// Names as text, numbers as such.
@@ -44,6 +42,8 @@ ClassificationTask task_of_label(const LabelJson& label) {
   return std::ranges::any_of(label, fraction) ? ClassificationTask::regression : ClassificationTask::multi_label;
 }
 
+bool is_truth_value(const LabelJson& label) { return label.is_boolean() || label.is_number_float(); }
+
 // --- Classes ---
 
 void Classes::wrong(const Json& label, const std::string& where, const std::string& expected) const {
@@ -69,7 +69,7 @@ size_t Classes::one(const Json& label, const std::string& where) const {
 std::vector<size_t> Classes::several(const Json& labels, const std::string& where) const {
   std::vector<size_t> chosen;
   if (!labels.is_array()) wrong(labels, where, "a list of classes");
-  if (!labels.empty() && std::ranges::all_of(labels, is_choice)) {
+  if (!labels.empty() && std::ranges::all_of(labels, is_truth_value)) {
     if (labels.size() != names_.size()) wrong(labels, where, std::to_string(names_.size()) + " of them");
     for (size_t c = 0; c < labels.size(); ++c) {
       if (labels[c] == 1.0 || labels[c] == true)
@@ -112,6 +112,24 @@ int32_t ClassCollector::add(const Json& label, const std::string& where) {
   return found_
       .try_emplace(label.is_string() ? label.get<std::string>() : label.dump(), static_cast<int32_t>(found_.size()))
       .first->second;
+}
+
+std::vector<int32_t> ClassCollector::add_all(const Json& labels, const std::string& where) {
+  const auto fail = [&](const char* expected, const char* hint = "") {
+    throw Error(Exit::data, {.what = "the label '" + key_ + "' cannot be used",
+                             .where = where,
+                             .got = label_shown(labels),
+                             .expected = expected,
+                             .hint = hint});
+  };
+  if (!labels.is_array()) fail("a list of classes");
+  if (!labels.empty() && std::ranges::all_of(labels, is_truth_value))
+    fail("a list of classes", "write which classes hold, by name or number, not a truth value for each");
+  std::vector<int32_t> found;
+  for (const Json& label : labels) found.push_back(add(label, where));
+  std::ranges::sort(found);
+  if (std::ranges::adjacent_find(found) != found.end()) fail("each class once");
+  return found;
 }
 
 std::vector<std::string> ClassCollector::names() const {

@@ -24,6 +24,9 @@ std::string to_string(ClassificationTask task);
 /// quantities, a name, a whole number or a truth value is one label.
 ClassificationTask task_of_label(const nlohmann::ordered_json& label);
 
+/// Whether a class holds: a fraction, or true or false.
+bool is_truth_value(const nlohmann::ordered_json& label);
+
 /// What labels stand for where the classes are known.
 class Classes {
  public:
@@ -55,6 +58,8 @@ class ClassCollector {
   /// A number for this label, the same each time: in the order in which labels are met. Throws Error(data) naming
   /// `where` for what is no label, or of another kind than those before.
   int32_t add(const Json& label, const std::string& where);
+  /// Of a list of them, each once; an empty one, too.
+  std::vector<int32_t> add_all(const Json& labels, const std::string& where);
   /// The classes: names in the order of their bytes, numbers and truth values by value (as Hugging Face's run_ner and
   /// run_classification sort them).
   std::vector<std::string> names() const;

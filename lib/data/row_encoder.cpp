@@ -5,13 +5,6 @@
 namespace llmtk::data {
 namespace {
 
-/// A number that stands as a text in a table.
-nlohmann::ordered_json number_in(const nlohmann::ordered_json& text) {
-  if (!text.is_string()) return text;
-  auto value = nlohmann::ordered_json::parse(text.get_ref<const std::string&>(), nullptr, /*allow_exceptions=*/false);
-  return value.is_number() ? value : text;
-}
-
 /// Leaves of a row the tokens [begin, end).
 void cut_to(EncodedRow& row, size_t begin, size_t end) {
   const uint64_t before = row.num_trained(LabelKind::next);
@@ -25,6 +18,12 @@ void cut_to(EncodedRow& row, size_t begin, size_t end) {
 }
 
 }  // namespace
+
+nlohmann::ordered_json number_in(const nlohmann::ordered_json& text) {
+  if (!text.is_string()) return text;
+  auto value = nlohmann::ordered_json::parse(text.get_ref<const std::string&>(), nullptr, /*allow_exceptions=*/false);
+  return value.is_number() ? value : text;
+}
 
 Draft RowEncoder::encode(const nlohmann::ordered_json& json, const std::string& where) const {
   const Fields row(json, settings_.columns, where);

@@ -19,6 +19,9 @@ struct TooLong : Error {
   using Error::Error;
 };
 
+/// A number that stands as a text in a table; everything else as it is.
+nlohmann::ordered_json number_in(const nlohmann::ordered_json& text);
+
 struct RowSettings {
   Objective objective = Objective::causal_lm;
   Format format = Format::text;
