@@ -185,8 +185,7 @@ peft::BottleneckConfig hub_settings(const fs::path& folder) {
 
 TEST_CASE("AdapterHub's folders give its logits, and go back to it") {
   const char* hub = std::getenv("LLMTK_ADAPTERHUB");
-  if (!hub)
-    LLMTK_SKIP("LLMTK_ADAPTERHUB names no folder: it is made by adapterhub_check.py, in an environment of its own");
+  if (!hub) LLMTK_SKIP("LLMTK_ADAPTERHUB names no folder: adapterhub_check.py makes one");
   const at::NoGradGuard no_grad;
   size_t cases = 0;
   for (const auto& entry : fs::directory_iterator(hub)) {
