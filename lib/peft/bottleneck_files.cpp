@@ -99,6 +99,7 @@ BottleneckConfig read_hub_config(const io::Json& json, io::ObjectReader& config)
   if (!config.boolean_or("output_adapter", false)) config.fail("output_adapter", "true");
   read.type = attention ? "houlsby" : "pfeiffer";
   read.reduction_factor = config.number("reduction_factor");
+  if (read.reduction_factor < 1) config.fail("reduction_factor", "at least 1");
   read.non_linearity = config.string("non_linearity");
   if (!nn::parse_activation(*read.non_linearity)) config.fail("non_linearity", nn::kActivationNames);
   read.scaling = config.number_or("scaling", 1);

@@ -62,18 +62,26 @@ void check_shape(io::ObjectReader& config, const nn::Model& model, int64_t width
   same("num_transformer_submodules", submodules(model));
 }
 
-std::shared_ptr<PrefixTuning> read_prefix(nn::Model& model, io::ObjectReader& config) {
+/// num_virtual_tokens, which must be the table's rows (of each submodule): no memory is taken for more.
+int64_t read_virtual_tokens(io::ObjectReader& config, const at::Tensor& table, int64_t tables) {
+  const int64_t virtual_tokens = config.integer("num_virtual_tokens");
+  if (table.dim() != 2 || table.size(0) != tables * virtual_tokens)
+    config.fail("num_virtual_tokens", "as many as the rows of prompt_embeddings, " + detail::concat(table.sizes()));
+  return virtual_tokens;
+}
+
+std::shared_ptr<PrefixTuning> read_prefix(nn::Model& model, io::ObjectReader& config, const at::Tensor& table) {
   const nn::KeyValueShape shape = model.key_value_shape();
   check_shape(config, model, shape.heads * shape.head_dim);
   if (config.integer("num_attention_heads") != shape.heads)
     config.fail("num_attention_heads", std::to_string(shape.heads) + ", the model's key-value heads");
   config.ignore({"prefix_projection", "encoder_hidden_size", "init_weights"});  // the table is what they made
-  return std::make_shared<PrefixTuning>(model,
-                                        PrefixTuningConfig{.num_virtual_tokens = config.integer("num_virtual_tokens")});
+  const PrefixTuningConfig read{.num_virtual_tokens = read_virtual_tokens(config, table, 1)};
+  return std::make_shared<PrefixTuning>(model, read);
 }
 
-std::shared_ptr<PromptTuning> read_prompt(nn::Model& model, io::ObjectReader& config) {
-  PromptTuningConfig read{.num_virtual_tokens = config.integer("num_virtual_tokens")};
+std::shared_ptr<PromptTuning> read_prompt(nn::Model& model, io::ObjectReader& config, const at::Tensor& table) {
+  const PromptTuningConfig read{.num_virtual_tokens = read_virtual_tokens(config, table, submodules(model))};
   const auto prompt = std::make_shared<PromptTuning>(model, read);
   check_shape(config, model, prompt->table().size(1));
   // How the table began and what attention looks like change nothing.
@@ -101,14 +109,15 @@ void load_virtual_tokens(nn::Model& model, const std::filesystem::path& folder) 
   io::ObjectReader config(files.config, where);
   const bool is_prefix = peft_type(files.config, where) == kPrefix;
   read_common_config(model, config, is_prefix ? kPrefix : kPrompt);
+  const at::Tensor table = take_tensor(files.tensors, kTable, tensors);
   std::shared_ptr<nn::VirtualTokens> made;
   if (is_prefix)
-    made = read_prefix(model, config);
+    made = read_prefix(model, config, table);
   else
-    made = read_prompt(model, config);
+    made = read_prompt(model, config, table);
   for (const std::string& key : config.unread()) config.fail(key, "nothing: this setting is not known here");
   at::Tensor parameter = made->parameters().front();
-  assign(parameter, take_tensor(files.tensors, kTable, tensors), kTable, tensors);
+  assign(parameter, table, kTable, tensors);
   take_head(model, kHeadPrefix, files.tensors, tensors);
   refuse_left(files.tensors, tensors);
   freeze(model);

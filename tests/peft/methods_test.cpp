@@ -226,6 +226,9 @@ TEST_CASE("folders for other models, tasks and methods are refused by name") {
   change(prefix.path(), "", "peft_type", "P_TUNING");
   CHECK(says(refusal(test::kLlama), "key 'peft_type'"));
   change(prefix.path(), "", "peft_type", "PREFIX_TUNING");
+  change(prefix.path(), "", "num_virtual_tokens", int64_t{1} << 30);
+  CHECK(says(refusal(test::kLlama), "key 'num_virtual_tokens'"));
+  change(prefix.path(), "", "num_virtual_tokens", 3);
   change(prefix.path(), "", "new_setting", 3);
   CHECK(says(refusal(test::kLlama), "key 'new_setting'"));
 
