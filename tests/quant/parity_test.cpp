@@ -5,10 +5,14 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <optional>
+
 #include "config/config.h"
 #include "io/json.h"
 #include "io/tensors.h"
-#include "nn/linear.h"
+#include "peft/adapter.h"
+#include "peft/adapter_folder.h"
 #include "quant/packed_weight.h"
 #include "quant/quantize_linears.h"
 #include "test.h"
@@ -42,22 +46,6 @@ constexpr Kind kKinds[] = {{"nf4", QuantType::nf4, false},
                            {"fp4_double", QuantType::fp4, true},
                            {"int8", QuantType::int8, false}};
 
-/// peft's LoRA with lora_alpha / r = 3, alone.
-class Lora : public nn::LinearBranch {
- public:
-  Lora(const Tensor& A, const Tensor& B) {
-    A_ = register_parameter("lora_A", A.clone());
-    B_ = register_parameter("lora_B", B.clone());
-  }
-  Tensor forward(const nn::Linear& layer, const Tensor& x) override {
-    return layer.base(x) + at::linear(at::linear(x, A_), B_) * 3;
-  }
-  Tensor weight_delta(const nn::Linear&) const override { return B_.mm(A_) * 3; }
-
- private:
-  Tensor A_, B_;
-};
-
 struct Case {
   explicit Case(const fs::path& folder)
       : name(folder.filename().string()),
@@ -68,14 +56,10 @@ struct Case {
         config::parse<quant::QuantizationConfig>(io::read_json(folder / "quantization.json").dump(), name);
     quant::quantize_linears(*model, config);
     quant::own_parameters(*model, at::kFloat);
-    for (Tensor parameter : model->parameters()) parameter.set_requires_grad(false);
-    for (const auto& item : model->named_modules()) {
-      const auto layer = std::dynamic_pointer_cast<nn::Linear>(item.value());
-      const std::string start = "start." + item.key();
-      if (layer && reference.contains(start + ".lora_A"))
-        layer->set_branch("lora",
-                          std::make_shared<Lora>(reference.at(start + ".lora_A"), reference.at(start + ".lora_B")));
-    }
+    const fs::path saved = folder / "adapter";
+    const auto lora = peft::lora_config_from(io::read_json(saved / peft::kConfigFile), name);
+    adapter.emplace(peft::apply(*model, lora, 1));
+    peft::load_adapter_weights(*adapter, saved);
   }
   Tensor loss() {
     const Tensor hidden = model->forward(ids).slice(1, 0, -1).flatten(0, 1), targets = ids.slice(1, 1).flatten();
@@ -84,9 +68,10 @@ struct Case {
   /// "model.layers.0.self_attn.q_proj.lora_A" -> the parameter.
   Tensors trained() const {
     Tensors found;
-    for (const auto& item : model->named_parameters())
-      if (const size_t at = item.key().find(".lora.lora_"); at != std::string::npos)
-        found[std::string(item.key()).erase(at, 5)] = item.value();
+    for (const peft::LoraTarget& target : adapter->targets()) {
+      found[target.path + ".lora_A"] = target.lora->A;
+      found[target.path + ".lora_B"] = target.lora->B;
+    }
     return found;
   }
   /// bfloat16 products differ in their last bit with the order of their sums.
@@ -96,6 +81,7 @@ struct Case {
   Tensors reference;
   Tensor ids;
   std::shared_ptr<nn::CausalModel> model;
+  std::optional<peft::Adapter> adapter;
 };
 
 template <class Body>
