@@ -48,16 +48,13 @@ std::string tokenizer_path(const DataCommandConfig& config) {
   throw Error(Exit::usage, {.what = "no tokenizer is named", .hint = "set tokenizer.name_or_path"});
 }
 
-bool classifies(const nn::Model& shape, data::Objective objective, bool has_weights) {
+bool classifies(const nn::Model& shape, data::Objective objective, const models::ResolvedModel& model) {
   const auto* encoder = dynamic_cast<const nn::EncoderModel*>(&shape);
-  if (!encoder || !has_weights) return false;
-  const auto head = objective == data::Objective::token_classification ? nn::EncoderHead::token_classification
-                                                                       : nn::EncoderHead::sequence_classification;
-  return encoder->head() == head;
+  return encoder && model.weights && encoder->head() == head_of(objective) && model.config.contains("id2label");
 }
 
 Opened open(const DataCommandConfig& config, const config::Places& places) {
-  Opened opened{.objective = data::parse_objective(config.objective), .packed = config.data.packing};
+  Opened opened{.packed = config.data.packing};
   const std::string path = tokenizer_path(config);
   opened.tokenizer = text::load_tokenizer(path);
   auto model = models::resolve_model(config.model, places);
@@ -65,9 +62,10 @@ Opened open(const DataCommandConfig& config, const config::Places& places) {
   models::adopt_vocabulary(model, static_cast<int64_t>(opened.tokenizer->vocab_size()), special.bos, special.eos,
                            special.pad);
   const auto shape = models::make_model(model.config, model.where, {at::kFloat, c10::kMeta, &model.typed_keys});
+  opened.objective = choose_objective(config.objective, *shape, model.where);
   auto context =
       finetune_context(opened.objective, *shape, model.config,
-                       classifies(*shape, opened.objective, model.weights.has_value()), opened.tokenizer.get(), path);
+                       classifies(*shape, opened.objective, model), opened.tokenizer.get(), path);
   context.loader.batch_size = config.trainer.per_device_train_batch_size;
   context.loader.eval_batch_size = config.trainer.per_device_eval_batch_size;
   context.loader.seed = static_cast<uint64_t>(config.trainer.seed);

@@ -1,8 +1,51 @@
 #include "finetune_context.h"
 
-#include "nn/encoder_model.h"
+#include "core/error.h"
+#include "nn/causal_model.h"
+#include "nn/seq2seq_model.h"
 
 namespace llmtk {
+
+using data::Objective;
+
+bool is_classification(Objective objective) {
+  return objective == Objective::sequence_classification || objective == Objective::token_classification;
+}
+
+nn::EncoderHead head_of(Objective objective) {
+  if (objective == Objective::sequence_classification) return nn::EncoderHead::sequence_classification;
+  if (objective == Objective::token_classification) return nn::EncoderHead::token_classification;
+  return nn::EncoderHead::masked_lm;
+}
+
+namespace {
+
+/// What `auto` means.
+Objective objective_of(const nn::Model& shape, const std::string& where) {
+  const auto* encoder = dynamic_cast<const nn::EncoderModel*>(&shape);
+  if (!encoder) return shape.kind() == nn::Seq2SeqModel::kKind ? Objective::seq2seq : Objective::causal_lm;
+  for (const Objective objective :
+       {Objective::masked_lm, Objective::sequence_classification, Objective::token_classification})
+    if (encoder->head() == head_of(objective)) return objective;
+  throw Error(Exit::usage, {.what = "which objective? The model has no head that would say",
+                            .where = where,
+                            .hint = "set objective to sequence_classification, token_classification or masked_lm"});
+}
+
+}  // namespace
+
+Objective choose_objective(const std::string& wanted, const nn::Model& shape, const std::string& where) {
+  const Objective objective = wanted == "auto" ? objective_of(shape, where) : data::parse_objective(wanted);
+  const char* kind = objective == Objective::causal_lm ? nn::CausalModel::kKind
+                     : objective == Objective::seq2seq ? nn::Seq2SeqModel::kKind
+                                                       : nn::EncoderModel::kKind;
+  if (shape.kind() != kind)
+    throw Error(Exit::usage, {.what = "objective " + data::to_string(objective) + " needs another kind of model",
+                              .where = where,
+                              .got = shape.config().value("model_type", "") + ", " + shape.kind(),
+                              .expected = kind});
+  return objective;
+}
 
 data::FinetuneContext finetune_context(data::Objective objective, const nn::Model& shape, const io::Json& config,
                                        bool classifies, const text::Tokenizer* tokenizer,

@@ -6,6 +6,7 @@
 #include "core/progress.h"
 #include "data/noise.h"
 #include "evaluators.h"
+#include "finetune_context.h"
 #include "generate/generate.h"
 #include "io/model_folder.h"
 #include "io/tensors.h"
@@ -22,17 +23,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using data::Batch;
 using data::Objective;
-
-/// The head of an encoder that an objective trains.
-nn::EncoderHead head_of(Objective objective) {
-  if (objective == Objective::sequence_classification) return nn::EncoderHead::sequence_classification;
-  if (objective == Objective::token_classification) return nn::EncoderHead::token_classification;
-  return nn::EncoderHead::masked_lm;
-}
-
-bool is_classification(Objective objective) {
-  return objective == Objective::sequence_classification || objective == Objective::token_classification;
-}
 
 train::ProblemType problem_of(const std::string& name) {
   switch (data::parse_problem_type(name)) {
@@ -60,6 +50,7 @@ class Finetuning final : public TrainingCommand {
   void open_tokenizer();
   void open_data();
   void name_classes();
+  void make_shape();
   void check_samples();
   std::shared_ptr<nn::Model> make(c10::ScalarType dtype, c10::Device device) const;
   int quantized_bits() const;
@@ -96,9 +87,16 @@ void Finetuning::prepare() {
   resolve_model();
   choose_objective();
   open_tokenizer();
+  make_shape();  // virtual tokens leave less room for a text
   check_samples();
   open_data();
-  name_classes();
+  if (is_classification(objective_)) {
+    name_classes();
+    make_shape();
+  }
+}
+
+void Finetuning::make_shape() {
   shape_ = make(at::kFloat, c10::kMeta);
   method_->apply(*shape_, origin(), static_cast<uint64_t>(config_.trainer.seed));
 }
@@ -124,30 +122,9 @@ void Finetuning::choose_objective() {
   io::Json config = model_config_.config;
   if (!config.contains("vocab_size")) config["vocab_size"] = 1;  // the tokenizer will say
   shape_ = models::make_model(config, model_config_.where, {at::kFloat, c10::kMeta, &model_config_.typed_keys});
-  const auto* encoder = dynamic_cast<const nn::EncoderModel*>(shape_.get());
-  const bool is_seq2seq = dynamic_cast<const nn::Seq2SeqModel*>(shape_.get()) != nullptr;
-  if (config_.objective != "auto") {
-    objective_ = data::parse_objective(config_.objective);
-  } else if (!encoder) {
-    objective_ = is_seq2seq ? Objective::seq2seq : Objective::causal_lm;
-  } else {
-    if (encoder->head() == nn::EncoderHead::none)
-      throw Error(Exit::usage, {.what = "which objective? The model has no head that would say",
-                                .where = model_config_.where,
-                                .hint = "set objective to sequence_classification, token_classification or masked_lm"});
-    objective_ = encoder->head() == nn::EncoderHead::masked_lm ? Objective::masked_lm
-                 : encoder->head() == nn::EncoderHead::sequence_classification ? Objective::sequence_classification
-                                                                              : Objective::token_classification;
-  }
-  const char* wanted = objective_ == Objective::causal_lm ? nn::CausalModel::kKind
-                       : objective_ == Objective::seq2seq ? nn::Seq2SeqModel::kKind
-                                                          : nn::EncoderModel::kKind;
-  if (shape_->kind() != wanted)
-    throw Error(Exit::usage, {.what = "objective " + data::to_string(objective_) + " needs another kind of model",
-                              .where = places_.of("objective"),
-                              .got = model_config_.config.value("model_type", "") + ", " + shape_->kind(),
-                              .expected = wanted});
-  if (encoder) another_head_ = models::choose_head(model_config_.config, head_of(objective_), model_config_.where);
+  objective_ = llmtk::choose_objective(config_.objective, *shape_, model_config_.where);
+  if (dynamic_cast<const nn::EncoderModel*>(shape_.get()))
+    another_head_ = models::choose_head(model_config_.config, head_of(objective_), model_config_.where);
 }
 
 void Finetuning::open_tokenizer() {
@@ -190,27 +167,16 @@ void Finetuning::check_samples() {
 }
 
 void Finetuning::open_data() {
-  const auto& config = model_config_.config;
-  const auto* encoder = dynamic_cast<const nn::EncoderModel*>(shape_.get());
-  data::FinetuneContext context{
-      .loader = {.batch_size = config_.trainer.per_device_train_batch_size,
-                 .eval_batch_size = config_.trainer.per_device_eval_batch_size,
-                 .epochs = config_.trainer.max_steps > 0 ? 0 : config_.trainer.num_train_epochs,
-                 .seed = static_cast<uint64_t>(config_.trainer.seed),
-                 .rank = parallel_->rank(),
-                 .world_size = parallel_->world_size(),
-                 .vocab_size = config.value("vocab_size", int64_t{0})},
-      .objective = objective_,
-      .tokenizer = tokenizer_.get(),
-      .tokenizer_path = config_.tokenizer.name_or_path,
-      .max_positions = objective_ == Objective::seq2seq ? 0 : shape_->max_positions(),
-      .token_types = config.value("type_vocab_size", int64_t{1}) > 1};
-  if (is_classification(objective_) && !another_head_ && config.contains("id2label") && encoder) {
-    context.label_names = encoder->label_names();
-    context.problem_type = config.contains("problem_type") && config["problem_type"].is_string()
-                               ? config["problem_type"].get<std::string>()
-                               : "";
-  }
+  // A model that classifies already says what its classes are.
+  const bool classifies = model_config_.weights && !another_head_ && model_config_.config.contains("id2label");
+  data::FinetuneContext context = finetune_context(objective_, *shape_, model_config_.config, classifies,
+                                                   tokenizer_.get(), config_.tokenizer.name_or_path);
+  context.loader.batch_size = config_.trainer.per_device_train_batch_size;
+  context.loader.eval_batch_size = config_.trainer.per_device_eval_batch_size;
+  context.loader.epochs = config_.trainer.max_steps > 0 ? 0 : config_.trainer.num_train_epochs;
+  context.loader.seed = static_cast<uint64_t>(config_.trainer.seed);
+  context.loader.rank = parallel_->rank();
+  context.loader.world_size = parallel_->world_size();
   if (objective_ == Objective::masked_lm && tokenizer_)
     context.transform = data::TokenMasker(config_.data.masked_lm.value_or(data::MaskedLmConfig()), *tokenizer_,
                                           config_.tokenizer.name_or_path);
@@ -223,7 +189,6 @@ void Finetuning::open_data() {
 
 /// What the classes are called goes into config.json.
 void Finetuning::name_classes() {
-  if (!is_classification(objective_)) return;
   io::Json &config = model_config_.config, names = io::Json::object(), ids = io::Json::object();
   for (size_t i = 0; i < data_.label_names.size(); ++i) {
     names[std::to_string(i)] = data_.label_names[i];
