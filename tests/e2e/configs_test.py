@@ -47,11 +47,36 @@ def stand_in_text(folder):
     return path
 
 
+ROWS = {"causal_lm": {"prompt": "ab cd", "completion": " ef"}, "seq2seq": {"input": "ab cd", "output": "ef"},
+        "sequence_classification": {"text": "ab cd ef", "label": "up"},
+        "token_classification": {"tokens": ["ab", "cd"], "tags": ["B-X", "O"]}}
+
+
+def finetuning(path, folder):
+    """Stand-ins for the rows and the tokenizer of a config of `finetune` or `lora`."""
+    objective = next((name for name in ROWS if f"objective: {name}" in path.read_text()), "causal_lm")
+    rows = folder / f"{objective}.jsonl"
+    if not rows.exists():
+        other = {"label": "down"} if objective == "sequence_classification" else {}
+        rows.write_text("".join(json.dumps({**ROWS[objective], **(other if i % 2 else {})}) + "\n" for i in range(400)))
+    tokenizer = folder / "wordpiece"
+    if not tokenizer.exists():
+        subprocess.run([BIN / "llmtk-tokenize", "train", folder / "text.jsonl", "--type", "wordpiece", "--vocab-size", "400",
+                        "-o", tokenizer], check=True, capture_output=True)
+    data = [f"data.train=[{{path: {rows}}}]", "data.validation=[]", "data.validation_fraction=0.05"]
+    return data, [f"tokenizer.name_or_path={tokenizer}"]
+
+
 def check(path, folder):
-    always = [f"trainer.output_dir={folder / 'output'}", f"data.cache_dir={folder / 'cache'}"]
+    always = [f"trainer.output_dir={folder / 'output'}"]
+    pretrains = path.parent.name == "pretrain"
+    if pretrains:
+        always.append(f"data.cache_dir={folder / 'cache'}")
     data = [f"data.train=[{{path: {folder / 'text.jsonl'}}}]", "data.validation=[]", "data.validation_fraction=0.05"]
     kind = next((kind for kind in STAND_INS if path.name.startswith(kind)), "")
     tokenizer = ['tokenizer.name_or_path=""', f"tokenizer.train={{{STAND_INS.get(kind, 'vocab_size: 400')}}}"]
+    if not pretrains:
+        data, tokenizer = finetuning(path, folder)
     for stands_in, overrides in (("nothing", []), ("the data", data), ("data and tokenizer", data + tokenizer)):
         code, answer = dry_run(path, *always, *overrides)
         if code == 0:
