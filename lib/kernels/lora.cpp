@@ -1,13 +1,12 @@
 #include "kernels/lora.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <mutex>
+#include <bit>
 
-#include "kernels/dropout_impl.h"
+#include "kernels/dropout.h"
 #include "kernels/linear.h"
 #include "kernels/tensors.h"
 
@@ -17,20 +16,6 @@ namespace {
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-Dropout make_dropout(double p, uint64_t seed, int64_t columns) {
-  return {.seed = seed,
-          .threshold = static_cast<uint32_t>(std::min(p * 4294967296.0, 4294967295.0)),
-          .scale = static_cast<float>(1 / (1 - p)),
-          .first_row = 0,
-          .columns = columns};
-}
-
-uint64_t draw_seed() {
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard lock(generator.mutex());
-  return at::check_generator<at::CPUGeneratorImpl>(generator)->random64();
-}
 
 /// Rows of a tensor [N, I] in pieces that stay in the cache while they are masked and multiplied.
 template <class F>
@@ -113,7 +98,7 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = b.size(0);
     std::optional<Dropout> dropout;
-    if (p > 0) dropout = make_dropout(p, draw_seed(), rows.size(1));
+    if (p > 0) dropout = make_dropout(p, draw_dropout_seed(), rows.size(1));
     const Tensor y = weight ? kernels::linear(rows, *weight, bias.value_or(Tensor()))
                             : at::zeros({rows.size(0), b.size(0)}, x.options());
     const Tensor h = add_branch(y, rows, a, b, scale, dropout);
@@ -185,12 +170,6 @@ Tensor lora_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, co
   const bool fused = x.is_cpu() && use_fused(x) && x.numel() > 0 && (learns || dropout > 0);
   if (!fused) return reference::lora_linear(x, weight, bias, a, b, scale, dropout);
   return LoraLinear::apply(x, a, b, optional(weight), optional(bias), scale, dropout);
-}
-
-Tensor dropout_factors(int64_t rows, int64_t columns, double p, uint64_t seed) {
-  const Tensor ones = at::ones({rows, columns}), factors = at::empty({rows, columns});
-  cpu::dropout(make_dropout(p, seed, columns), Type::float32, data(ones), factors.mutable_data_ptr<float>(), 0, rows);
-  return factors;
 }
 
 }  // namespace llmtk::kernels

@@ -21,7 +21,4 @@ at::Tensor lora_linear(const at::Tensor& x, const at::Tensor& weight, const at::
                        const at::Tensor& b, double scale, double dropout = 0);
 }  // namespace reference
 
-/// The factors, 0 or 1 / (1 - p), by which a seed's dropout multiplies [rows, columns] elements: float32, for tests.
-at::Tensor dropout_factors(int64_t rows, int64_t columns, double p, uint64_t seed);
-
 }  // namespace llmtk::kernels

@@ -1,8 +1,8 @@
 #include "nn/norm.h"
 
-#include <ATen/ops/dropout.h>
 #include <ATen/ops/ones.h>
 
+#include "kernels/dropout.h"
 #include "kernels/norm.h"
 
 namespace llmtk::nn {
@@ -40,7 +40,7 @@ at::Tensor RMSNorm::forward(Residual& x) const {
 }
 
 at::Tensor dropout(const at::Tensor& x, double p, bool training) {
-  return training && p > 0 ? at::dropout(x, p, true) : x;
+  return training ? kernels::dropout(x, p) : x;
 }
 
 }  // namespace llmtk::nn

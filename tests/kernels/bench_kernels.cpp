@@ -19,6 +19,7 @@
 #include "kernels/activation.h"
 #include "kernels/backend.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/dropout.h"
 #include "kernels/linear.h"
 #include "kernels/lora.h"
 #include "kernels/norm.h"
@@ -199,6 +200,13 @@ void products(at::ScalarType dtype, const std::string& suffix) {
       [](const Tensors& t) { return Tensors{at::linear(t[0], t[1])}; }, {x, weight});
 }
 
+void dropouts(at::ScalarType dtype, const std::string& suffix) {
+  const at::Tensor x = leaf({options.rows, 768}, dtype);
+  compare(
+      "dropout" + suffix, [](const Tensors& t) { return Tensors{kernels::dropout(t[0], 0.1)}; },
+      [](const Tensors& t) { return Tensors{at::dropout(t[0], 0.1, true)}; }, {x});
+}
+
 /// The branch alone: its product with the weight would hide it.
 void low_rank(at::ScalarType dtype, const std::string& suffix) {
   const at::Tensor x = leaf({2 * options.rows, 576}, dtype);
@@ -249,6 +257,7 @@ int run(int argc, char** argv) {
     rotaries(dtype, suffix);
     losses(dtype, suffix);
     optimizers(dtype == at::kBFloat16, suffix);
+    dropouts(dtype, suffix);
     low_rank(dtype, suffix);
     products(dtype, suffix);
   }

@@ -3,10 +3,10 @@
 #include "peft/lora.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 
 #include "core/error.h"
 #include "kernels/backend.h"
+#include "kernels/dropout.h"
 #include "kernels/lora.h"
 #include "models/parity.h"
 #include "peft/adapter.h"
@@ -106,7 +106,7 @@ TEST_CASE("the product with a branch is what its formula says, dropout included,
         return kernels::lora_linear(t[0], t[1], t[2], t[3], t[4], 1.5, p);
       });
       at::manual_seed(9);
-      const uint64_t seed = at::globalContext().defaultGenerator(at::kCPU).get<at::CPUGeneratorImpl>()->random64();
+      const uint64_t seed = kernels::draw_dropout_seed();
       const Tensor factors = p > 0 ? kernels::dropout_factors(rows, in, p, seed).view({2, rows / 2, in}) : Tensor();
       const auto expected = outcome(inputs, [&](const std::vector<Tensor>& t) {
         const Tensor x = t[0].to(at::kDouble), seen = p > 0 ? x * factors : x;
@@ -132,6 +132,22 @@ TEST_CASE("dropout drops its share, of every row and column, and each seed anoth
   CHECK(std::abs((x.slice(1, 1) * x.slice(1, 0, -1)).mean().item<double>()) < 1e-3);
   CHECK(std::abs((x.slice(0, 1) * x.slice(0, 0, -1)).mean().item<double>()) < 1e-3);
   CHECK(!kernels::dropout_factors(1000, 777, 0.1, 43).equal(factors));
+}
+
+TEST_CASE("dropout and its gradient are the reference's, whatever the layout") {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const Tensor x = at::randn({3, 5, 70}).to(dtype).requires_grad_(true);
+    at::manual_seed(8);
+    const uint64_t seed = kernels::draw_dropout_seed();
+    at::manual_seed(8);
+    const Tensor y = kernels::dropout(x, 0.3), expected = kernels::reference::dropout(x, 0.3, seed);
+    CHECK(y.equal(expected));
+    y.sum().backward();
+    CHECK(x.grad().equal(kernels::reference::dropout(at::ones_like(x), 0.3, seed)));
+    const Tensor view = x.detach().transpose(0, 2);
+    at::manual_seed(8);
+    CHECK(kernels::dropout(view, 0.3).equal(kernels::reference::dropout(view.contiguous(), 0.3, seed)));
+  }
 }
 
 TEST_CASE("dropout is for training alone, and a checkpointed layer draws the same mask again") {
@@ -180,7 +196,7 @@ TEST_CASE("DoRA with dropout is what peft's formula says") {
   at::manual_seed(4);
   const Tensor got = layer.forward(x);
   at::manual_seed(4);
-  const Tensor seen = at::dropout(x, 0.5, true);
+  const Tensor seen = kernels::dropout(x, 0.5);
   const Tensor update = 0.5 * lora->B.mm(lora->A);
   const Tensor m = lora->magnitude / at::linalg_vector_norm(layer.weight + update, 2, {1});
   const Tensor expected =
