@@ -31,7 +31,6 @@ CAUSAL = {
                  embd_pdrop=0.0, attn_pdrop=0.0),
     "llama": LLAMA,
     "mistral": dict(LLAMA, model_type="mistral", sliding_window=6),
-    "qwen2": dict(LLAMA, model_type="qwen2"),
     "qwen3": dict(LLAMA, model_type="qwen3", head_dim=16),
     "gemma2": dict(GEMMA, model_type="gemma2", attn_logit_softcapping=3.0, final_logit_softcapping=4.0),
     "gemma3": dict(GEMMA, model_type="gemma3_text", layer_types=["sliding_attention", "full_attention"] * 2,
