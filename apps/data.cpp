@@ -143,6 +143,7 @@ int main(int argc, char** argv) {
   app.footer(std::string("Exits 3 where nothing would be trained on.\n\nExamples:\n") + kExamples);
   return run_app(app, options.common, argc, argv, [&] {
     if (options.common.json) refuse_idle(app, {"--ids", "--color"}, "with --json, which holds them");
+    if (options.rows == 0) refuse_idle(app, {"--ids", "--color", "--from", "--validation"}, "with --rows 0");
     return run(options);
   });
 }

@@ -183,4 +183,17 @@ std::vector<SourceFile> find_text_files(const std::vector<std::string>& paths) {
   return files;
 }
 
+void SetPaths::add(const fs::path& path, const std::string& split, bool train) {
+  std::error_code error;
+  const fs::path canonical = fs::canonical(path, error);
+  const std::string key = (error ? path : canonical).string() + "\n" + split;
+  if (train) {
+    trained_on_.insert(key);
+  } else if (trained_on_.contains(key)) {
+    throw Error(Exit::data, {.what = "the validation data is part of the training data",
+                             .where = path.string(),
+                             .hint = "use data.validation_fraction to hold a part of it out"});
+  }
+}
+
 }  // namespace llmtk::data

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,5 +38,15 @@ std::vector<std::filesystem::path> expand_pattern(const std::string& pattern);
 /// the others) or pattern, in the order given, folders and patterns sorted by name. Throws Error(file) for what is
 /// missing and Error(data), with the way out, for what cannot be read as text (Parquet, compressed files ...).
 std::vector<SourceFile> find_text_files(const std::vector<std::string>& paths);
+
+/// The files of a run's sets: what is trained on must not be evaluated on.
+class SetPaths {
+ public:
+  /// split: of a folder of several. Training files first. Throws Error(data) for a validation file among them.
+  void add(const std::filesystem::path& path, const std::string& split, bool train);
+
+ private:
+  std::set<std::string> trained_on_;
+};
 
 }  // namespace llmtk::data

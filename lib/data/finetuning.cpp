@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <set>
 #include <thread>
 
 #include "core/error.h"
@@ -115,7 +114,7 @@ class FinetuneOpener {
 
   OpenSource open(const FinetuneSourceConfig& source, Part part) {
     const auto files = find_text_files({source.path});
-    for (const auto& file : files) remember(file.path, part);
+    for (const auto& file : files) paths_.add(file.path, "", part == Part::train);
     if (TokenizedRows::is_tokenized(source.path)) return open_tokenized(source);
     if (!context_.tokenizer) throw Error(Exit::usage, {.what = "rows of text need a tokenizer", .where = source.path});
     return open_rows(source, files);
@@ -234,11 +233,20 @@ class FinetuneOpener {
       return draft;
     };
     uint64_t taken = 0;
+    BadRows unlabelled;
     const auto take = [&](Draft& draft) {
-      add(draft, names[draft.row.file] + ":" + std::to_string(draft.row.line), opened);
+      try {
+        add(draft, names[draft.row.file] + ":" + std::to_string(draft.row.line), opened);
+      } catch (const Error& error) {
+        if (options.on_bad_line == BadLine::stop) throw;
+        ++unlabelled.skipped;
+        unlabelled.complaints.emplace_back(error.what());
+      }
       return source.max_samples == 0 || ++taken < static_cast<uint64_t>(source.max_samples);
     };
-    const BadRows bad = read_rows<Draft>(files, options, threads(), work, take);
+    BadRows bad = read_rows<Draft>(files, options, threads(), work, take);
+    bad.skipped += unlabelled.skipped;
+    bad.complaints.insert(bad.complaints.end(), unlabelled.complaints.begin(), unlabelled.complaints.end());
     opened.read.skipped = bad.skipped;
     if (bad.skipped + bad.replaced > 0)
       log::warn(source.path + ": " + std::to_string(bad.skipped) + " bad rows left out, " +
@@ -396,7 +404,7 @@ class FinetuneOpener {
                               (targets ? ", or their targets than max_target_length," : "");
     say(found.cut, "are " + limit + " and were cut (" + std::to_string(found.cut_tokens) + " tokens)");
     say(found.answers_cut, targets ? "lost the end of their targets: the model learns to end too early"
-                               : "lost tokens to train on: an answer without its end does not teach to end");
+                                   : "lost tokens to train on: an answer without its end does not teach to end");
     say(found.dropped, "are " + limit + " and were left out");
     say(found.untrained, "have nothing to train on and were left out; the first: " + first_untrained_);
     say(found.doubled_bos, "begin with two bos tokens: the template or the text writes one already");
@@ -434,25 +442,11 @@ class FinetuneOpener {
     out_.validation = make_loader(std::move(validation), options, config_.dataloader_prefetch_factor);
   }
 
-  /// What is trained on must not be evaluated on.
-  void remember(const fs::path& path, Part part) {
-    std::error_code error;
-    const fs::path canonical = fs::canonical(path, error);
-    const std::string key = (error ? path : canonical).string();
-    if (part == Part::train) {
-      trained_on_.insert(key);
-    } else if (trained_on_.contains(key)) {
-      throw Error(Exit::data, {.what = "the validation data is part of the training data",
-                               .where = path.string(),
-                               .hint = "use data.validation_fraction to hold a part of it out"});
-    }
-  }
-
   const FinetuneDataConfig& config_;
   const FinetuneContext& context_;
   Objective objective_;
   FinetuningData out_;
-  std::set<std::string> trained_on_;
+  SetPaths paths_;
   std::optional<text::ChatTemplate> template_;
   std::optional<DialogueEncoder> dialogues_;
   bool template_opened_ = false, dialogues_used_ = false;

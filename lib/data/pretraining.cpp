@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <set>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -61,11 +60,13 @@ class Opener {
     options.transform = transform_;
     if (document_end_)
       options.transform = [end = *document_end_](Example& example, uint64_t) { separate_documents(example, end); };
-    out.train = make(std::move(train), options);
+    out.train = make_loader(std::move(train), options, config_.dataloader_prefetch_factor);
     options.batch_size = context_.eval_batch_size;
     options.shuffle = false;
     options.epochs = 1;
-    if (!validation.empty()) out.validation = make({joined(std::move(validation))}, options);
+    if (!validation.empty())
+      out.validation =
+          make_loader({join_sources(std::move(validation), options)}, options, config_.dataloader_prefetch_factor);
     return out;
   }
 
@@ -116,31 +117,6 @@ class Opener {
     transform_ = TokenMasker(config_.masked_lm.value_or(MaskedLmConfig()), *tokenizer_, tokenizer_path_);
   }
 
-  std::unique_ptr<BatchSource> make(std::vector<MixtureSource> sources, const RowLoaderOptions& options) const {
-    // Without weights every row of an epoch is drawn exactly once: the sources are one.
-    const bool weighted = std::any_of(sources.begin(), sources.end(), [](const auto& s) { return s.weight > 0; });
-    const bool limited = std::any_of(sources.begin(), sources.end(), [](const auto& s) { return s.max_epochs > 0; });
-    if (!weighted && limited) {
-      for (auto& source : sources) source.weight = static_cast<double>(source.rows->rows());
-    } else if (!weighted) {
-      sources = {joined(std::move(sources))};
-    }
-    std::unique_ptr<BatchSource> loader = std::make_unique<RowLoader>(std::move(sources), options);
-    if (config_.dataloader_prefetch_factor > 0)
-      loader =
-          std::make_unique<PrefetchSource>(std::move(loader), static_cast<size_t>(config_.dataloader_prefetch_factor));
-    return loader;
-  }
-
-  /// Refuses any part that is too short, which the sum would hide.
-  MixtureSource joined(std::vector<MixtureSource> sources) const {
-    for (const auto& source : sources) RowLoader({{source.rows, 1, 0, source.name}}, {.length = rows_.length});
-    if (sources.size() == 1) return {sources[0].rows, 1, 0, sources[0].name};
-    std::vector<std::shared_ptr<RowSource>> parts;
-    for (auto& source : sources) parts.push_back(std::move(source.rows));
-    return {std::make_shared<JoinedRows>(std::move(parts)), 1, 0, "data"};
-  }
-
   void open(const SourceConfig& source, Role role, std::vector<MixtureSource>& out,
             std::vector<MixtureSource>& held_out) {
     if (TokenizedRows::is_tokenized(source.path)) {
@@ -154,7 +130,7 @@ class Opener {
                                   .where = source.path,
                                   .hint = "each of them is one text: leave document_mask out"});
       refuse_idle_options(source, "rows that are tokenized already");
-      remember(source.path, "", role);
+      paths_.add(source.path, "", role == Role::train);
       add(source, role, std::make_shared<TokenizedRows>(source.path, config_.max_length, labels_), out);
       return;
     }
@@ -172,8 +148,7 @@ class Opener {
     const bool keep_tail = role == Role::validation;
     if (role == Role::validation || config_.validation_fraction == 0) {
       add(source, role,
-          std::make_shared<StreamRows>(shards, std::vector<TokenRange>{{0, shards->size()}}, rows_, keep_tail),
-          out);
+          std::make_shared<StreamRows>(shards, std::vector<TokenRange>{{0, shards->size()}}, rows_, keep_tail), out);
       return;
     }
     HeldOut parts = hold_out(*shards, config_.validation_fraction, rows_.length);
@@ -194,7 +169,7 @@ class Opener {
   TokenShards open_shards(const SourceConfig& source, Role role) {
     if (!TokenShards::is_shards(source.path)) {
       if (!source.split.empty()) refuse_idle("split", "raw text", source.path);
-      for (const auto& file : find_text_files({source.path})) remember(file.path, "", role);
+      for (const auto& file : find_text_files({source.path})) paths_.add(file.path, "", role == Role::train);
       reads_text_ = true;
       return TokenShards::open(tokenize(source).string());
     }
@@ -206,7 +181,7 @@ class Opener {
       const auto names = TokenShards::splits(source.path);
       if (std::find(names.begin(), names.end(), "validation") != names.end()) split = "validation";
     }
-    remember(source.path, split, role);
+    paths_.add(source.path, split, role == Role::train);
     return TokenShards::open(source.path, split);
   }
 
@@ -250,20 +225,6 @@ class Opener {
                                .hint = "set data.prepend_bos: false (for shards: llmtk tokenize shard --no-bos), or "
                                        "leave document_mask out"});
     document_end_ = end;
-  }
-
-  /// What is trained on must not be evaluated on.
-  void remember(const fs::path& path, const std::string& split, Role role) {
-    std::error_code error;
-    const fs::path canonical = fs::canonical(path, error);
-    const std::string key = (error ? path : canonical).string() + "\n" + split;
-    if (role == Role::train) {
-      trained_on_.insert(key);
-    } else if (trained_on_.contains(key)) {
-      throw Error(Exit::data, {.what = "the validation data is part of the training data",
-                               .where = path.string(),
-                               .hint = "use data.validation_fraction to hold a part of it out"});
-    }
   }
 
   void check_vocabulary(const TokenShards& shards, const std::string& path) const {
@@ -334,7 +295,7 @@ class Opener {
   TokenizedLabels labels_ = TokenizedLabels::shifted;
   std::function<void(Example&, uint64_t)> transform_;
   std::string tokenizer_hash_;
-  std::set<std::string> trained_on_;
+  SetPaths paths_;
   bool reads_text_ = false;  // at least one source is raw text
   std::optional<int32_t> document_end_;
   ordered_json description_ = ordered_json::array();

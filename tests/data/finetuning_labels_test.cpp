@@ -87,6 +87,9 @@ TEST_CASE("labels by name become classes in the order of the names, numbers in t
   CHECK(says(f.told("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"a\", \"label\": 1}"),
              "rows.jsonl:2: the label 'label' cannot be used: got 1, expected a name, as the labels before it"));
   CHECK(says(f.told("{\"text\": \"a\", \"label\": \"x\"}"), "all rows have the same label: got 'x'"));
+  f.config.on_bad_line = "skip";
+  CHECK(f.open(rows + "{\"text\": \"d\", \"label\": 3}\n").train_statistics.skipped == 1);
+  f.config.on_bad_line = "stop";
   f.config.validation = {{.path = f.write("v.jsonl", R"({"text": "a", "label": "third"})")}};
   CHECK(says(f.told(rows), "v.jsonl:1: the label 'label' is no class of the model: got \"third\""));
 }
