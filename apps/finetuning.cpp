@@ -1,5 +1,7 @@
 #include "finetuning.h"
 
+#include <algorithm>
+
 #include "core/device.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -57,6 +59,7 @@ class Finetuning final : public TrainingCommand {
   RunShape shape() const;
   Json resolved() const;
   void make_model();
+  void check_pooler() const;
   train::LossFunction loss() const;
   std::unique_ptr<train::Evaluator> evaluator(const train::LossFunction& loss) const;
   void save(const fs::path& folder) const;
@@ -241,20 +244,42 @@ Json Finetuning::plan() {
 
 void Finetuning::make_model() {
   const auto seed = static_cast<uint64_t>(config_.trainer.seed);
-  model_ = make(method_->is_full() ? at::kFloat : parse_dtype(config_.trainer.dtype), device_);
-  if (model_config_.weights)
-    models::load_weights(*model_, io::WeightFiles(*model_config_.weights), model_config_.weights->string(),
-                         /*map=*/method_->quantization() != nullptr,
-                         another_head_ ? std::optional(seed) : std::nullopt);
-  else
-    model_->initialize(seed);
+  const auto dtype = parse_dtype(config_.trainer.dtype);
   if (const auto* quantization = method_->quantization()) {
+    // Mapped, and packed matrix by matrix: the model never stands in memory whole.
+    models::LoadOptions options{.map = true, .seed = seed, .overrides = model_config_.config};
+    if (another_head_) options.head = head_of(objective_);
+    model_ = models::load_model(model_config_.weights->string(), options);
     log::info(quant::quantize_linears(*model_, *quantization, device_).text());
-    quant::own_parameters(*model_, parse_dtype(config_.trainer.dtype), device_);
+    quant::own_parameters(*model_, dtype, device_);
+  } else {
+    model_ = make(method_->is_full() ? at::kFloat : dtype, device_);
+    if (model_config_.weights)
+      models::load_weights(*model_, io::WeightFiles(*model_config_.weights), model_config_.weights->string(),
+                           /*map=*/false, another_head_ ? std::optional(seed) : std::nullopt);
+    else
+      model_->initialize(seed);
   }
   method_->apply(*model_, origin(), seed);
+  check_pooler();
   model_->set_gradient_checkpointing(config_.trainer.gradient_checkpointing);
   parallel_->broadcast_parameters(model_->parameters());
+}
+
+/// An adapter holds the classifier, not the pooler before it: one that the base lacks would be lost with its random
+/// start.
+void Finetuning::check_pooler() const {
+  if (method_->is_full() || !model_config_.weights) return;
+  const auto is_pooler = [](const std::string& name) { return name.ends_with("pooler.dense.weight"); };
+  for (const auto& parameter : model_->named_parameters()) {
+    if (!is_pooler(parameter.key()) || parameter.value().requires_grad()) continue;
+    const io::WeightFiles files(*model_config_.weights);
+    if (std::ranges::any_of(files.tensors(), [&](const auto& entry) { return is_pooler(entry.first); })) return;
+    throw Error(Exit::usage, {.what = "the base has no pooler, and an adapter would not keep the random one",
+                              .where = model_config_.weights->string(),
+                              .hint = "train it too (lora.modules_to_save: [pooler]), fine-tune the whole model, or take "
+                                      "a base with a pooler"});
+  }
 }
 
 train::LossFunction Finetuning::loss() const {
