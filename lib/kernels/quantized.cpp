@@ -97,7 +97,7 @@ void unpack(const QuantizedMatrix& q, const Rectangle& r, c10::ScalarType rounde
 }
 
 /// Elements unpacked at a time: small enough for a CPU's caches, large enough for a GPU.
-int64_t tile_elements(const at::Tensor& x) { return x.is_cuda() ? int64_t{32} << 20 : int64_t{1} << 18; }
+int64_t tile_elements(const at::Tensor& x) { return x.is_cuda() ? int64_t{32} << 20 : int64_t{1} << 20; }
 
 /// What x is multiplied in: its own dtype, or float32 where that is faster for bfloat16.
 c10::ScalarType product_dtype(const at::Tensor& x) {
