@@ -53,6 +53,21 @@ void check_half_precision(const std::filesystem::path& folder, const std::map<st
   }
 }
 
+/// Calls body(one) with each case of a folder that a reference script made; a case is made of its own folder. There are
+/// at least `least` of them.
+template <class Case, class Body>
+void for_each_case(const std::filesystem::path& folder, int least, Body&& body) {
+  int cases = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (!std::filesystem::exists(entry.path() / "reference.safetensors")) continue;
+    Case one(entry.path());
+    INFO(one.name);
+    body(one);
+    ++cases;
+  }
+  CHECK(cases >= least);
+}
+
 /// 20 steps of AdamW with the settings of the reference scripts, of what is trained.
 inline void train_20_steps(nn::Model& model, const std::function<at::Tensor()>& loss) {
   std::vector<kernels::AdamWTensor> state;
