@@ -8,7 +8,6 @@ of tokens as llmtk gets.
 import argparse
 import json
 import math
-import resource
 import statistics
 import time
 
@@ -147,8 +146,7 @@ def main():
         if step >= job["warmup"]:
             seconds.append(time.perf_counter() - begin)
     assert all(math.isfinite(value) for value in losses)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / 1024
-    print(json.dumps({"tokens_per_second": B * T / statistics.median(seconds), "peak_gb": peak,
+    print(json.dumps({"tokens_per_second": B * T / statistics.median(seconds),
                       "first_loss": losses[0], "last_loss": losses[-1]}))
 
 
