@@ -12,7 +12,6 @@
 #include "finetune_context.h"
 #include "io/model_folder.h"
 #include "models/registry.h"
-#include "nn/encoder_model.h"
 
 using namespace llmtk;
 using Json = nlohmann::ordered_json;
@@ -49,8 +48,8 @@ std::string tokenizer_path(const DataCommandConfig& config) {
 }
 
 bool classifies(const nn::Model& shape, data::Objective objective, const models::ResolvedModel& model) {
-  const auto* encoder = dynamic_cast<const nn::EncoderModel*>(&shape);
-  return encoder && model.weights && encoder->head() == head_of(objective) && model.config.contains("id2label");
+  return is_classification(objective) && model.weights && shape.head() == head_of(objective) &&
+         model.config.contains("id2label");
 }
 
 Opened open(const DataCommandConfig& config, const config::Places& places) {

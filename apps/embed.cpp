@@ -138,7 +138,7 @@ class Cutter {
         *open_.tokenizer, encode_text(*open_.tokenizer, prefix + input.text, /*add_special_tokens=*/false, input.where),
         /*pair=*/nullptr, /*add_special_tokens=*/true, longest_);
     auto& ids = encoding.ids;
-    check_ids(open_, ids, input.where);
+    check_ids(*open_.model, ids, input.where);
     truncated = cut;
     if (ids.empty()) throw Error(Exit::data, {.what = "the text has no tokens", .where = input.where});
     return std::move(ids);
@@ -203,7 +203,7 @@ class Embedder {
       const auto members = std::span(order).subspan(first, std::min(step, order.size() - first));
       std::vector<const std::vector<text::TokenId>*> rows;
       for (const size_t i : members) rows.push_back(&ids_[i]);
-      const at::Tensor vectors = embed(encoder_batch(rows, open_));
+      const at::Tensor vectors = embed(encoder_batch(rows, *open_.model, *open_.tokenizer));
       for (size_t row = 0; row < members.size(); ++row)
         window_[members[row]].embedding = vectors[static_cast<int64_t>(row)];
     }
@@ -265,7 +265,7 @@ class Embedder {
 
 int run(const Options& o) {
   const models::SentenceEncoder encoder = resolve(o);
-  const OpenEncoder open = open_encoder(o.model, encoder.transformer, nn::EncoderHead::none);
+  const OpenEncoder open = open_encoder(o.model, encoder.transformer, nn::Head::none);
   const auto input = open_input(o.input);
   try {
     Embedder(o, encoder, open).run(*input);

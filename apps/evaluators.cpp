@@ -34,7 +34,7 @@ data::ClassificationTask task_of(train::ProblemType problem) {
 
 class TextClassEvaluator final : public train::Evaluator {
  public:
-  TextClassEvaluator(std::shared_ptr<nn::EncoderModel> model, train::ProblemType problem,
+  TextClassEvaluator(std::shared_ptr<nn::Model> model, train::ProblemType problem,
                      std::vector<std::string> names)
       : model_(std::move(model)), problem_(problem), names_(std::move(names)) {}
 
@@ -71,7 +71,7 @@ class TextClassEvaluator final : public train::Evaluator {
     metrics_->add({{"labels", std::move(labels)}, {"predictions", std::move(predictions)}});
   }
 
-  std::shared_ptr<nn::EncoderModel> model_;
+  std::shared_ptr<nn::Model> model_;
   train::ProblemType problem_;
   std::vector<std::string> names_;
   std::unique_ptr<metrics::ClassificationMetrics> metrics_;
@@ -79,7 +79,7 @@ class TextClassEvaluator final : public train::Evaluator {
 
 class TokenClassEvaluator final : public train::Evaluator {
  public:
-  TokenClassEvaluator(std::shared_ptr<nn::EncoderModel> model, std::vector<std::string> names)
+  TokenClassEvaluator(std::shared_ptr<nn::Model> model, std::vector<std::string> names)
       : model_(std::move(model)), names_(std::move(names)) {}
 
   void begin() override {
@@ -106,7 +106,7 @@ class TokenClassEvaluator final : public train::Evaluator {
   }
 
  private:
-  std::shared_ptr<nn::EncoderModel> model_;
+  std::shared_ptr<nn::Model> model_;
   std::vector<std::string> names_;
   std::unique_ptr<metrics::ClassificationMetrics> metrics_;
 };
@@ -171,13 +171,13 @@ class WritingEvaluator final : public train::Evaluator {
 
 }  // namespace
 
-std::unique_ptr<train::Evaluator> make_text_class_evaluator(std::shared_ptr<nn::EncoderModel> model,
+std::unique_ptr<train::Evaluator> make_text_class_evaluator(std::shared_ptr<nn::Model> model,
                                                             train::ProblemType problem,
                                                             std::vector<std::string> names) {
   return std::make_unique<TextClassEvaluator>(std::move(model), problem, std::move(names));
 }
 
-std::unique_ptr<train::Evaluator> make_token_class_evaluator(std::shared_ptr<nn::EncoderModel> model,
+std::unique_ptr<train::Evaluator> make_token_class_evaluator(std::shared_ptr<nn::Model> model,
                                                              std::vector<std::string> names) {
   return std::make_unique<TokenClassEvaluator>(std::move(model), std::move(names));
 }

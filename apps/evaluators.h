@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "generate/config.h"
-#include "nn/encoder_model.h"
+#include "nn/model.h"
 #include "text/tokenizer.h"
 #include "train/losses.h"
 #include "train/trainer.h"
@@ -14,11 +14,11 @@
 namespace llmtk {
 
 /// Of a classifier of texts: what metrics::make_classification_metrics says.
-std::unique_ptr<train::Evaluator> make_text_class_evaluator(std::shared_ptr<nn::EncoderModel> model,
+std::unique_ptr<train::Evaluator> make_text_class_evaluator(std::shared_ptr<nn::Model> model,
                                                             train::ProblemType problem,
                                                             std::vector<std::string> names);
 /// Of a classifier of tokens, over the words' first tokens.
-std::unique_ptr<train::Evaluator> make_token_class_evaluator(std::shared_ptr<nn::EncoderModel> model,
+std::unique_ptr<train::Evaluator> make_token_class_evaluator(std::shared_ptr<nn::Model> model,
                                                              std::vector<std::string> names);
 /// Of a model that writes: beside the loss, ROUGE-L and exact match of what it writes for each row against the row's
 /// last answer. Both outlive it.

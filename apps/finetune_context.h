@@ -6,7 +6,6 @@
 
 #include "data/finetuning.h"
 #include "io/json.h"
-#include "nn/encoder_model.h"
 #include "nn/model.h"
 #include "text/tokenizer.h"
 
@@ -17,8 +16,8 @@ namespace llmtk {
 data::Objective choose_objective(const std::string& objective, const nn::Model& shape, const std::string& where);
 
 bool is_classification(data::Objective objective);
-/// The head of an encoder that an objective trains.
-nn::EncoderHead head_of(data::Objective objective);
+/// The head that an objective trains.
+nn::Head head_of(data::Objective objective);
 
 /// shape: the model, on the meta device perhaps. config: its config.json. classifies: it has learnt its classes
 /// already, so that labels are its own; else the data says what they are. The loader's part is the caller's.

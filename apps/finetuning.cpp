@@ -50,6 +50,7 @@ class Finetuning final : public TrainingCommand {
   void resolve_model();
   void choose_objective();
   void open_tokenizer();
+  void choose_padding(int64_t pad);
   void open_data();
   void name_classes();
   void make_shape();
@@ -61,7 +62,8 @@ class Finetuning final : public TrainingCommand {
   void make_model();
   void check_pooler() const;
   train::LossFunction loss() const;
-  std::unique_ptr<train::Evaluator> evaluator(const train::LossFunction& loss) const;
+  std::unique_ptr<train::Evaluator> evaluator(const std::shared_ptr<nn::Model>& model,
+                                              const train::LossFunction& loss) const;
   void save(const fs::path& folder) const;
   ModelOrigin origin() const {
     return {model_config_.weights.value_or(fs::path()), config_.model.name_or_path, tokenizer_.get()};
@@ -126,7 +128,7 @@ void Finetuning::choose_objective() {
   if (!config.contains("vocab_size")) config["vocab_size"] = 1;  // the tokenizer will say
   shape_ = models::make_model(config, model_config_.where, {at::kFloat, c10::kMeta, &model_config_.typed_keys});
   objective_ = llmtk::choose_objective(config_.objective, *shape_, model_config_.where);
-  if (dynamic_cast<const nn::EncoderModel*>(shape_.get()))
+  if (is_classification(objective_) || objective_ == Objective::masked_lm)
     another_head_ = models::choose_head(model_config_.config, head_of(objective_), model_config_.where);
 }
 
@@ -141,6 +143,19 @@ void Finetuning::open_tokenizer() {
                               .where = places_.of("model"),
                               .got = std::to_string(size),
                               .expected = "at most " + std::to_string(vocab_size)});
+  if (objective_ == Objective::sequence_classification && another_head_) choose_padding(special.pad);
+}
+
+/// A decoder's head looks at the last token that is not pad_token_id: a new one says which that is.
+void Finetuning::choose_padding(int64_t pad) {
+  io::Json& config = model_config_.config;
+  if (shape_->kind() != std::string_view(nn::CausalModel::kKind) || !config.value("pad_token_id", io::Json()).is_null())
+    return;
+  if (pad >= 0)
+    config["pad_token_id"] = pad;
+  else
+    log::warn(model_config_.where + ": neither model nor tokenizer has a token for padding; transformers takes no two texts "
+              "at once of such a model (set model.config.pad_token_id)");
 }
 
 void Finetuning::check_samples() {
@@ -156,13 +171,18 @@ void Finetuning::check_samples() {
   answers_.num_beams = config_.evaluation.generation_num_beams;
   answers_.do_sample = false;
   if (config_.evaluation.predict_with_generate && (is_classification(objective_) || objective_ == Objective::masked_lm))
-    throw Error(Exit::usage, {.what = "an encoder writes no answers",
+    throw Error(Exit::usage, {.what = "with this objective a model writes no answers",
                               .where = places_.of("evaluation.predict_with_generate"),
                               .hint = "leave it out"});
+  if (config_.evaluation.predict_with_generate && !tokenizer_)
+    throw Error(Exit::usage, {.what = "answers are written with a tokenizer, and the model's folder has none",
+                              .where = places_.of("evaluation.predict_with_generate"),
+                              .hint = "set tokenizer.name_or_path"});
   if (config_.samples.prompts.empty()) return;
   if (is_classification(objective_) || objective_ == Objective::masked_lm)
-    throw Error(Exit::usage,
-                {.what = "an encoder goes on with no text", .where = places_.of("samples.prompts"), .hint = "leave it out"});
+    throw Error(Exit::usage, {.what = "with this objective a model goes on with no text",
+                              .where = places_.of("samples.prompts"),
+                              .hint = "leave it out"});
   samples_ = generation_config(config_.samples, static_cast<uint64_t>(config_.trainer.seed));
   samples_.bos_token_id = special.bos_token_id;
   samples_.eos_token_ids = special.eos_token_ids;
@@ -291,21 +311,21 @@ train::LossFunction Finetuning::loss() const {
     return [model = models::as<nn::Seq2SeqModel>(model_, "model")](const Batch& batch, double scale) {
       return train::seq2seq_loss(*model, batch, scale);
     };
-  const auto encoder = models::as<nn::EncoderModel>(model_, "model");
   if (objective_ == Objective::sequence_classification)
-    return [encoder, problem = problem_of(data_.problem_type)](const Batch& batch, double scale) {
-      return train::sequence_classification_loss(train::class_logits(*encoder, batch), batch, scale, problem);
+    return [model = model_, problem = problem_of(data_.problem_type)](const Batch& batch, double scale) {
+      return train::sequence_classification_loss(train::class_logits(*model, batch), batch, scale, problem);
     };
+  const auto encoder = models::as<nn::EncoderModel>(model_, "model");
   return [encoder](const Batch& batch, double scale) { return train::masked_lm_loss(*encoder, batch, scale); };
 }
 
-std::unique_ptr<train::Evaluator> Finetuning::evaluator(const train::LossFunction& loss) const {
+std::unique_ptr<train::Evaluator> Finetuning::evaluator(const std::shared_ptr<nn::Model>& model,
+                                                        const train::LossFunction& loss) const {
   if (objective_ == Objective::sequence_classification)
-    return make_text_class_evaluator(models::as<nn::EncoderModel>(model_, "model"), problem_of(data_.problem_type),
-                                     data_.label_names);
+    return make_text_class_evaluator(model, problem_of(data_.problem_type), data_.label_names);
   if (objective_ == Objective::token_classification)
-    return make_token_class_evaluator(models::as<nn::EncoderModel>(model_, "model"), data_.label_names);
-  if (config_.evaluation.predict_with_generate) return make_writing_evaluator(*model_, *tokenizer_, loss, answers_);
+    return make_token_class_evaluator(model, data_.label_names);
+  if (config_.evaluation.predict_with_generate) return make_writing_evaluator(*model, *tokenizer_, loss, answers_);
   return nullptr;
 }
 
@@ -325,7 +345,7 @@ Json Finetuning::run() {
             format_count(static_cast<double>(data_.train_statistics.tokens)) + " tokens, on " + device_.str() + " in " +
             config_.trainer.dtype);
   const train::LossFunction loss = this->loss();
-  const auto evaluator = this->evaluator(loss);
+  const auto evaluator = this->evaluator(model_, loss);
   RunParts parts{.trainer = config_.trainer,
                  .optimizer = config_.optimizer,
                  .scheduler = config_.scheduler,

@@ -27,7 +27,7 @@ struct MaskedPrompt {
 
 MaskedPrompt masked_prompt(const OpenEncoder& open, const Prompt& prompt) {
   MaskedPrompt masked{.ids = encode_text(*open.tokenizer, prompt.text, /*add_special_tokens=*/true, prompt.where)};
-  check_ids(open, masked.ids, prompt.where);
+  check_ids(*open.model, masked.ids, prompt.where);
   const text::TokenId mask = open.tokenizer->special_tokens().mask;
   for (size_t i = 0; i < masked.ids.size(); ++i)
     if (masked.ids[i] == mask) masked.masks.push_back(static_cast<int64_t>(i));
@@ -100,7 +100,7 @@ int fill_masks(const FillMaskOptions& options, const std::vector<Prompt>& prompt
                               .expected = "at least 1 with --fill-mask"});
   const auto folder = io::find_model(options.model.model);
   const OpenEncoder open = open_encoder(options.model, folder, std::nullopt);
-  if (open.model->head() != nn::EncoderHead::masked_lm)
+  if (open.model->head() != nn::Head::masked_lm)
     throw Error(Exit::usage, {.what = "the model is not trained to fill masks",
                               .where = (folder / "config.json").string(),
                               .got = open.model->config()["architectures"].dump(),
@@ -115,7 +115,7 @@ int fill_masks(const FillMaskOptions& options, const std::vector<Prompt>& prompt
   for (size_t first = 0; first < prompts.size(); first += step) {
     std::vector<const std::vector<text::TokenId>*> rows;
     for (size_t i = first; i < std::min(first + step, prompts.size()); ++i) rows.push_back(&masked[i].ids);
-    const EncoderBatch batch = encoder_batch(rows, open);
+    const EncoderBatch batch = encoder_batch(rows, *open.model, *open.tokenizer);
     const at::Tensor hidden = open.model->forward(batch.input_ids, {.attention_mask = batch.attention_mask});
     for (size_t row = 0; row < rows.size(); ++row) {
       const size_t i = first + row;

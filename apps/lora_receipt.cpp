@@ -14,6 +14,7 @@ namespace {
 /// What the model's head says of one row: [T, V], or a classifier's [1, labels]. An encoder-decoder reads the row on
 /// both sides.
 at::Tensor logits_of(nn::Model& model, const at::Tensor& ids) {
+  if (model.head() == nn::Head::sequence_classification) return model.class_logits({.input_ids = ids});
   if (auto* causal = dynamic_cast<nn::CausalModel*>(&model)) return causal->logits(causal->forward(ids))[0];
   if (auto* encoder = dynamic_cast<nn::EncoderModel*>(&model))
     return encoder->logits(encoder->forward(ids)).flatten(0, -2);

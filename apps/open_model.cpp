@@ -58,8 +58,8 @@ void expect_adapters(models::LoadOptions& load, const std::filesystem::path& bas
   for (const std::string& spec : specs) {
     const peft::AdapterTask task = peft::read_task(adapter_folder(spec));
     if (task.num_labels == 0 || load.head) continue;
-    if (task.task_type == "SEQ_CLS") load.head = nn::EncoderHead::sequence_classification;
-    if (task.task_type == "TOKEN_CLS") load.head = nn::EncoderHead::token_classification;
+    if (task.task_type == "SEQ_CLS") load.head = nn::Head::sequence_classification;
+    if (task.task_type == "TOKEN_CLS") load.head = nn::Head::token_classification;
     if (!load.head) continue;
     io::Json labels = task.id2label;
     if (labels.is_null()) labels = io::read_model_config(base).value("id2label", io::Json());

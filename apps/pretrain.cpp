@@ -38,6 +38,8 @@ using Objective = data::PretrainingObjective;
 Objective objective_of(const nn::Model& model) {
   if (dynamic_cast<const nn::EncoderModel*>(&model)) return Objective::masked_lm;
   if (dynamic_cast<const nn::Seq2SeqModel*>(&model)) return Objective::span_corruption;
+  if (!dynamic_cast<const nn::CausalModel*>(&model))
+    models::refuse_kind(model, "a decoder, an encoder or an encoder-decoder", "model");
   return Objective::causal_lm;
 }
 
@@ -122,8 +124,8 @@ void Pretraining::resolve_model() {
   if (!config.contains("vocab_size")) config["vocab_size"] = 1;  // the tokenizer will say
   shape_ = shape_of(config);
   if (objective_of(*shape_) == Objective::masked_lm) {
-    another_head_ = models::choose_head(model_config_.config, nn::EncoderHead::masked_lm, model_config_.where);
-    models::choose_head(config, nn::EncoderHead::masked_lm, model_config_.where);
+    another_head_ = models::choose_head(model_config_.config, nn::Head::masked_lm, model_config_.where);
+    models::choose_head(config, nn::Head::masked_lm, model_config_.where);
     shape_ = shape_of(config);
   }
   if (config_.data.max_length > shape_->max_positions())

@@ -1,4 +1,4 @@
-// llmtk eval classify: how often an encoder's classification head is right - of texts or of words, with one label,
+// llmtk eval classify: how often a classification head is right - of texts or of words, with one label,
 // several or quantities.
 
 #include <ATen/ops/tensor.h>
@@ -18,36 +18,33 @@
 #include "inspect/table.h"
 #include "io/model_folder.h"
 #include "metrics/classification.h"
+#include "nn/sequence_classifier.h"
 
 namespace llmtk {
 namespace {
 
 /// What the head says of each row of a batch: [labels] of a text, [words, labels] of words that have a place.
-std::vector<at::Tensor> logits_of(const OpenEncoder& open, const std::vector<const Example*>& batch) {
+std::vector<at::Tensor> logits_of(const OpenModel& open, const std::vector<const Example*>& batch) {
   std::vector<const std::vector<text::TokenId>*> ids;
   for (const Example* example : batch) ids.push_back(&example->encoding.ids);
-  const EncoderBatch inputs = encoder_batch(ids, open);
-  at::Tensor types = at::zeros(inputs.input_ids.sizes(), at::kLong);
-  // RoBERTa knows one type alone, whatever its tokenizer says.
-  const bool typed = open.model->config().value("type_vocab_size", int64_t{1}) > 1;
-  for (size_t b = 0; typed && b < batch.size(); ++b)
-    std::ranges::copy(batch[b]->encoding.type_ids, types[static_cast<int64_t>(b)].data_ptr<int64_t>());
-  const auto device = inputs.input_ids.device();
-  const at::Tensor hidden = open.model->forward(
-      inputs.input_ids, {.attention_mask = inputs.attention_mask, .token_type_ids = types.to(device)});  // [B, T, H]
-
-  std::vector<at::Tensor> rows;
-  if (open.model->head() == nn::EncoderHead::token_classification) {
-    for (size_t b = 0; b < batch.size(); ++b) {
+  const EncoderBatch inputs = encoder_batch(ids, *open.model, *open.tokenizer);
+  nn::Texts texts{.input_ids = inputs.input_ids, .attention_mask = inputs.attention_mask};
+  const auto device = texts.input_ids.device();
+  // RoBERTa and decoders know one type alone, whatever their tokenizers say.
+  if (open.model->config().value("type_vocab_size", int64_t{1}) > 1) {
+    at::Tensor types = at::zeros(texts.input_ids.sizes(), at::kLong);
+    for (size_t b = 0; b < batch.size(); ++b)
+      std::ranges::copy(batch[b]->encoding.type_ids, types[static_cast<int64_t>(b)].data_ptr<int64_t>());
+    texts.token_type_ids = types.to(device);
+  }
+  std::vector<at::Tensor> rows = open.model->class_logits(texts).unbind(0);
+  for (size_t b = 0; b < batch.size(); ++b) {
+    at::Tensor& row = rows[b];
+    if (open.model->head() == nn::Head::token_classification) {
       std::vector<int64_t> places = batch[b]->places;
       std::erase(places, -1);
-      const at::Tensor chosen = at::tensor(places, at::kLong).to(device);
-      rows.push_back(open.model->logits(hidden[static_cast<int64_t>(b)].index_select(0, chosen)));
+      row = row.index_select(0, at::tensor(places, at::kLong).to(device));
     }
-  } else {
-    rows = open.model->logits(hidden, inputs.attention_mask).unbind(0);
-  }
-  for (at::Tensor& row : rows) {
     row = row.to(at::kFloat).cpu().contiguous();
     if (!row.isfinite().all().item<bool>()) throw Error(Exit::diverged, {.what = "the model's logits are not finite"});
   }
@@ -55,13 +52,15 @@ std::vector<at::Tensor> logits_of(const OpenEncoder& open, const std::vector<con
 }
 
 /// The same of all rows, those of like length together.
-std::vector<at::Tensor> logits_of(const OpenEncoder& open, std::span<const Example> rows, int64_t batch_size) {
+std::vector<at::Tensor> logits_of(const OpenModel& open, std::span<const Example> rows, int64_t batch_size) {
   const c10::NoGradGuard no_gradients;
   std::vector<size_t> order(rows.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::ranges::stable_sort(order, std::ranges::greater(), [&](size_t i) { return rows[i].encoding.ids.size(); });
   std::vector<at::Tensor> result(rows.size());
-  const auto step = static_cast<size_t>(batch_size);
+  // Where a text's length moves its tokens' places, it may have none but its like beside it.
+  const auto* decoder = dynamic_cast<const nn::DecoderClassifier*>(open.model.get());
+  const size_t step = decoder && decoder->depends_on_length() ? 1 : static_cast<size_t>(batch_size);
   for (size_t begin = 0; begin < order.size(); begin += step) {
     const auto members = std::span(order).subspan(begin, std::min(step, order.size() - begin));
     std::vector<const Example*> batch;
@@ -141,7 +140,7 @@ void print_text(Json summary) {
 
 int run_classify(ClassifyOptions& options, bool json) {
   const fs::path folder = io::find_model(options.eval.model.model);
-  const OpenEncoder open = open_encoder(options.eval.model, folder, std::nullopt);
+  const OpenModel open = open_model(options.eval.model);
   const Task task = task_of(open, options);
   const auto names = open.model->label_names();
   const auto examples = read_examples(task, open, options, names);
@@ -166,7 +165,7 @@ int run_classify(ClassifyOptions& options, bool json) {
 
 void add_classify_command(CLI::App& app, EvalContext& context) {
   auto options = std::make_shared<ClassifyOptions>();
-  auto& command = add_eval_command(app, context, "classify", "How often an encoder's classification head is right",
+  auto& command = add_eval_command(app, context, "classify", "How often a classification head is right",
                                    options, run_classify);
   Settings& settings = options->eval.settings;
   command

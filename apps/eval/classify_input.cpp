@@ -17,7 +17,7 @@ void refuse(bool given, const char* flag, const char* because) {
 
 class ExampleReader {
  public:
-  ExampleReader(Task task, const OpenEncoder& open, const ClassifyOptions& options,
+  ExampleReader(Task task, const OpenModel& open, const ClassifyOptions& options,
                 const std::vector<std::string>& names)
       : task_(task),
         open_(open),
@@ -28,7 +28,7 @@ class ExampleReader {
   Example read(const Row& row) {
     Example example = task_ == Task::tokens ? read_words(row) : read_text(row);
     if (example.encoding.ids.empty()) throw Error(Exit::data, {.what = "a text without tokens", .where = row.where});
-    check_ids(open_, example.encoding.ids, row.where);
+    check_ids(*open_.model, example.encoding.ids, row.where);
     return example;
   }
 
@@ -115,7 +115,7 @@ class ExampleReader {
   }
 
   Task task_;
-  const OpenEncoder& open_;
+  const OpenModel& open_;
   const ClassifyOptions& options_;
   std::string pair_field_;
   data::Classes classes_;
@@ -124,12 +124,12 @@ class ExampleReader {
 
 }  // namespace
 
-Task task_of(const OpenEncoder& open, ClassifyOptions& options) {
+Task task_of(const OpenModel& open, ClassifyOptions& options) {
   const Json config = open.model->config();
   const auto labels = open.model->num_labels();
   const auto head = open.model->head();
   Task task = Task::tokens;
-  if (head == nn::EncoderHead::token_classification) {
+  if (head == nn::Head::token_classification) {
     refuse(!options.problem_type.empty(), "--problem-type", "on a model that classifies tokens");
     refuse(options.pair_field.has_value(), "--pair-field", "on a model that classifies tokens");
   } else {
@@ -140,7 +140,7 @@ Task task_of(const OpenEncoder& open, ClassifyOptions& options) {
     const bool one_class = problem == to_string(Task::single_label) && labels < 2;
     const auto named = [&](Task each) { return problem == to_string(each); };
     const Task tasks[] = {Task::single_label, Task::multi_label, Task::regression};
-    if (head != nn::EncoderHead::sequence_classification || std::ranges::none_of(tasks, named) || one_class)
+    if (head != nn::Head::sequence_classification || std::ranges::none_of(tasks, named) || one_class)
       throw Error(Exit::usage, {.what = "the model does not classify",
                                 .where = open.folder.string(),
                                 .got = config.value("architectures", Json()).dump() + ", " + std::to_string(labels) +
@@ -155,7 +155,7 @@ Task task_of(const OpenEncoder& open, ClassifyOptions& options) {
   return task;
 }
 
-std::vector<Example> read_examples(Task task, const OpenEncoder& open, const ClassifyOptions& options,
+std::vector<Example> read_examples(Task task, const OpenModel& open, const ClassifyOptions& options,
                                    const std::vector<std::string>& names) {
   ExampleReader reader(task, open, options, names);
   std::vector<Example> examples;

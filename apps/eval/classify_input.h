@@ -26,7 +26,7 @@ struct ClassifyOptions {
 /// The model's task: --problem-type, else config.json's problem_type, else what its head and number of labels say. Puts
 /// the task's fields where `options` names none. Throws Error(usage) for a model without a classification head, and for
 /// flags that have no effect on the task.
-Task task_of(const OpenEncoder& open, ClassifyOptions& options);
+Task task_of(const OpenModel& open, ClassifyOptions& options);
 
 struct Example {
   text::Encoding encoding;
@@ -36,7 +36,7 @@ struct Example {
   std::vector<int64_t> places;
 };
 /// Throws Error(data) that names the row. Warns of what was cut.
-std::vector<Example> read_examples(Task task, const OpenEncoder& open, const ClassifyOptions& options,
+std::vector<Example> read_examples(Task task, const OpenModel& open, const ClassifyOptions& options,
                                    const std::vector<std::string>& names);
 
 }  // namespace llmtk

@@ -13,6 +13,7 @@
 #include "inspect/table.h"
 #include "nn/causal_model.h"
 #include "nn/seq2seq_model.h"
+#include "nn/sequence_classifier.h"
 
 namespace llmtk {
 namespace {
@@ -143,7 +144,8 @@ int run(const AttentionOptions& options, bool json) {
   const std::string layer = options.layer.value_or(options.to_file() ? "all" : "-1"),
                     of = options.of.value_or("encoder");
   Wanted wanted{.attentions = true};
-  const bool decoder = dynamic_cast<nn::CausalModel*>(open.model.get()) != nullptr;
+  const bool decoder = dynamic_cast<nn::CausalModel*>(open.model.get()) ||
+                       dynamic_cast<nn::DecoderClassifier*>(open.model.get());
   if (decoder && !options.to_file() && layer != "all")
     wanted.attention_layer = choose("--layer", layer, open.model->num_layers())[0];
   if (options.to_file()) {

@@ -74,8 +74,8 @@ std::vector<Input> read_texts(const OpenModel& open, const InputOptions& options
 
 /// The texts with a second one beside each, as the tokenizer puts two together.
 void add_pairs(std::vector<Input>& inputs, const OpenModel& open, const InputOptions& options) {
-  if (!dynamic_cast<const nn::EncoderModel*>(open.model.get()))
-    throw Error(Exit::usage, {.what = "only an encoder reads pairs of texts", .got = open.model->kind()});
+  if (!dynamic_cast<const nn::EncoderModel*>(open.model.get()) && open.model->num_labels() == 0)
+    throw Error(Exit::usage, {.what = "only encoders and classifiers read pairs of texts", .got = open.model->kind()});
   if (options.pairs.size() != inputs.size())
     throw Error(Exit::usage, {.what = "not as many second texts as texts",
                               .got = std::to_string(options.pairs.size()),
@@ -92,6 +92,7 @@ void add_pairs(std::vector<Input>& inputs, const OpenModel& open, const InputOpt
     // RoBERTa knows one type alone, whatever its tokenizer says; transformers does not give it those.
     input.type_ids = encoding.type_ids;
     if (types == 1) input.type_ids.assign(encoding.ids.size(), 0);
+    if (!dynamic_cast<const nn::EncoderModel*>(open.model.get())) input.type_ids.clear();
     check(input.ids, open, input.where);
   }
 }

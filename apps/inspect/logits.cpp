@@ -14,7 +14,6 @@
 #include "inspect/labels.h"
 #include "inspect/passes.h"
 #include "inspect/table.h"
-#include "nn/encoder_model.h"
 
 namespace llmtk {
 namespace {
@@ -32,12 +31,13 @@ struct LogitsOptions {
 enum class Of { next_token, token, text_labels, token_labels };
 
 Of what_of(const nn::Model& model) {
-  const auto* encoder = dynamic_cast<const nn::EncoderModel*>(&model);
-  if (!encoder) return Of::next_token;
-  switch (encoder->head()) {
-    case nn::EncoderHead::sequence_classification:
+  switch (model.head()) {
+    case nn::Head::causal_lm:
+    case nn::Head::seq2seq_lm:
+      return Of::next_token;
+    case nn::Head::sequence_classification:
       return Of::text_labels;
-    case nn::EncoderHead::token_classification:
+    case nn::Head::token_classification:
       return Of::token_labels;
     default:
       return Of::token;
@@ -68,7 +68,7 @@ Json candidates(const at::Tensor& logits, const at::Tensor& logprobs, int64_t k,
 /// pipelines: a sigmoid each where several may hold, none where the one label is a quantity.
 Json label_scores(const at::Tensor& logits, const nn::Model& model) {
   const Json config = model.config();
-  const auto names = dynamic_cast<const nn::EncoderModel&>(model).label_names();
+  const auto names = model.label_names();
   const bool several = config.value("problem_type", Json()) == "multi_label_classification";
   const bool quantity = config.value("problem_type", Json()) == "regression" || (logits.size(0) == 1 && !several);
   const at::Tensor probabilities = several ? logits.sigmoid() : logits.softmax(-1);
@@ -197,7 +197,7 @@ void refuse_idle_flags(const LogitsOptions& o, bool json) {
 void refuse_idle_flags(const LogitsOptions& o, Of of, bool json) {
   const bool labels = of == Of::text_labels || of == Of::token_labels;
   refuse("--top-k", o.top_k && labels, "on a classification head, of which all labels are shown");
-  refuse("--all-positions", o.all_positions && of != Of::next_token, "on an encoder, which has no next token");
+  refuse("--all-positions", o.all_positions && of != Of::next_token, "on a model without a next token");
   refuse("--full", o.full && of == Of::text_labels, "on a head that classifies texts");
   refuse("--top-k", o.top_k && !json && (o.all_positions || of == Of::token),
          "on a table of all positions; --json holds more than the best");

@@ -12,6 +12,7 @@
 #include "nn/causal_model.h"
 #include "nn/encoder_model.h"
 #include "nn/seq2seq_model.h"
+#include "nn/sequence_classifier.h"
 
 namespace llmtk {
 namespace {
@@ -57,14 +58,36 @@ Tensor wanted_states(const Tensor& hidden, const Stack& stack, Wanted::Logits lo
   return at::stack(rows);
 }
 
-void run(nn::CausalModel& model, Passes& passes, const Wanted& wanted) {
+/// The last hidden states of a decoder, under whatever head.
+template <class Decoder>
+Tensor run_decoder(Decoder& model, Passes& passes, const Wanted& wanted) {
   Stack& stack = passes.stacks[0];
   stack.causal = true;
   nn::ForwardContext context{.attention_mask = real(stack, model), .attention_layer = wanted.attention_layer};
   if (wanted.attentions) context.attentions = &stack.attentions;
   if (wanted.hidden_states) context.hidden_states = &stack.hidden_states;
-  const Tensor hidden = model.forward(stack.ids.to(model.device()), context);
-  if (wanted.logits != Wanted::Logits::none) passes.logits = model.logits(wanted_states(hidden, stack, wanted.logits));
+  return model.forward(stack.ids.to(model.device()), context);
+}
+
+void run(nn::CausalModel& model, Passes& passes, const Wanted& wanted) {
+  const Tensor hidden = run_decoder(model, passes, wanted);
+  if (wanted.logits != Wanted::Logits::none)
+    passes.logits = model.logits(wanted_states(hidden, passes.stacks[0], wanted.logits));
+}
+
+void run(nn::DecoderClassifier& model, Passes& passes, const Wanted& wanted) {
+  const Tensor hidden = run_decoder(model, passes, wanted);
+  const Stack& stack = passes.stacks[0];
+  if (wanted.logits != Wanted::Logits::none)
+    passes.logits = model.logits(hidden, stack.ids.to(model.device()), real(stack, model));
+}
+
+void run(nn::Seq2SeqClassifier& model, Passes& passes, const Wanted& wanted) {
+  if (wanted.hidden_states || wanted.attentions)
+    throw Error(Exit::usage, {.what = "of an encoder-decoder that classifies the logits alone are shown",
+                              .hint = "look at the model that it was made from"});
+  const Stack& stack = passes.stacks[0];
+  passes.logits = model.class_logits({.input_ids = stack.ids.to(model.device()), .attention_mask = real(stack, model)});
 }
 
 void run(nn::EncoderModel& model, Passes& passes, const Wanted& wanted) {
@@ -76,7 +99,7 @@ void run(nn::EncoderModel& model, Passes& passes, const Wanted& wanted) {
   const Tensor hidden = model.forward(stack.ids.to(model.device()), context);
   if (wanted.hidden_states) passes.pooler_output = model.pooled(hidden, context.attention_mask);
   if (wanted.logits == Wanted::Logits::none) return;
-  if (model.head() == nn::EncoderHead::none)
+  if (model.head() == nn::Head::none)
     throw Error(Exit::usage,
                 {.what = "this model has no head that gives logits", .hint = "inspect hidden shows its states"});
   passes.logits = model.logits(hidden, context.attention_mask);
@@ -122,7 +145,9 @@ Passes run_batch(nn::Model& model, std::span<const Input> inputs, std::span<cons
   auto* causal = dynamic_cast<nn::CausalModel*>(&model);
   auto* encoder = dynamic_cast<nn::EncoderModel*>(&model);
   auto* seq2seq = dynamic_cast<nn::Seq2SeqModel*>(&model);
-  const bool left = padding_side.empty() ? causal != nullptr : padding_side == "left";
+  auto* decoder_classifier = dynamic_cast<nn::DecoderClassifier*>(&model);
+  auto* seq2seq_classifier = dynamic_cast<nn::Seq2SeqClassifier*>(&model);
+  const bool left = padding_side.empty() ? causal || decoder_classifier : padding_side == "left";
   Passes passes;
   const auto add = [&](Ids ids, const char* prefix) {
     passes.stacks.push_back(pad(inputs, ids, longest(padded, ids), left, prefix));
@@ -136,6 +161,8 @@ Passes run_batch(nn::Model& model, std::span<const Input> inputs, std::span<cons
   if (causal) run(*causal, passes, wanted);
   if (encoder) run(*encoder, passes, wanted);
   if (seq2seq) run(*seq2seq, passes, wanted);
+  if (decoder_classifier) run(*decoder_classifier, passes, wanted);
+  if (seq2seq_classifier) run(*seq2seq_classifier, passes, wanted);
   for (Stack& stack : passes.stacks)
     for (auto* tensors : {&stack.hidden_states, &stack.attentions, &stack.cross_attentions}) to_cpu(*tensors);
   for (Tensor* tensor : {&passes.logits, &passes.pooler_output})

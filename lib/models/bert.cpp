@@ -7,7 +7,7 @@ namespace llmtk::models {
 
 using at::Tensor;
 using nn::Build;
-using nn::EncoderHead;
+using nn::Head;
 using nn::Linear;
 
 namespace {
@@ -66,12 +66,12 @@ struct Predictions : torch::nn::Module {
 class Bert final : public BertBase {
  public:
   Bert(BertConfig config, const Build& build)
-      : BertBase(config, kBertNames, /*pooler=*/config.head == EncoderHead::sequence_classification,
+      : BertBase(config, kBertNames, /*pooler=*/config.head == Head::sequence_classification,
                  /*position_padding=*/-1, build) {
-    if (config_.head == EncoderHead::masked_lm) {
+    if (config_.head == Head::masked_lm) {
       predictions_ = std::make_shared<Predictions>(config_, word_table(), build);
       register_module("cls", std::make_shared<torch::nn::Module>())->register_module("predictions", predictions_);
-    } else if (config_.head == EncoderHead::sequence_classification) {
+    } else if (config_.head == Head::sequence_classification) {
       classifier_ = register_module(
           "classifier", std::make_shared<Linear>(config_.hidden_size, config_.num_labels, Linear::Options{}, build));
     }

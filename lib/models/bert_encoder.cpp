@@ -14,48 +14,39 @@
 #include "core/error.h"
 #include "kernels/cross_entropy.h"
 #include "models/common.h"
+#include "models/sequence_classifier.h"
 #include "nn/init.h"
 
 namespace llmtk::models {
 
 using at::Tensor;
 using nn::Build;
-using nn::EncoderHead;
+using nn::Head;
 using nn::EncoderLayerContext;
 using nn::Linear;
 
 namespace {
 
-constexpr std::pair<EncoderHead, const char*> kHeadClasses[] = {
-    {EncoderHead::none, "Model"},
-    {EncoderHead::masked_lm, "ForMaskedLM"},
-    {EncoderHead::sequence_classification, "ForSequenceClassification"},
-    {EncoderHead::token_classification, "ForTokenClassification"},
+constexpr std::pair<Head, const char*> kHeadClasses[] = {
+    {Head::none, "Model"},
+    {Head::masked_lm, "ForMaskedLM"},
+    {Head::sequence_classification, "ForSequenceClassification"},
+    {Head::token_classification, "ForTokenClassification"},
 };
 
 /// The head that `architectures` names; where it names nothing, the encoder alone. BertForPreTraining's other head (of
 /// the next sentence) is left out.
-EncoderHead read_head(io::ObjectReader& config, const io::Json& json, const EncoderNames& names) {
+Head read_head(io::ObjectReader& config, const io::Json& json, const EncoderNames& names) {
   const auto found = json.find("architectures");
-  if (found == json.end() || found->is_null() || found->empty()) return EncoderHead::none;
+  if (found == json.end() || found->is_null() || found->empty()) return Head::none;
   const std::string name = found->is_array() && found->front().is_string() ? found->front().get<std::string>() : "";
   std::string expected;
   for (const auto& [head, suffix] : kHeadClasses) {
     if (name == names.class_name(head)) return head;
     expected += (expected.empty() ? "" : ", ") + names.class_name(head);
   }
-  if (name == "BertForPreTraining" && names.class_name(EncoderHead::none) == "BertModel") return EncoderHead::masked_lm;
+  if (name == "BertForPreTraining" && names.class_name(Head::none) == "BertModel") return Head::masked_lm;
   config.fail("architectures", "a list that begins with one of " + expected);
-}
-
-int64_t read_num_labels(io::ObjectReader& config, const io::Json& json) {
-  const auto labels = json.find("id2label");
-  const bool named = labels != json.end() && !labels->is_null();
-  if (named && (!labels->is_object() || labels->empty())) config.fail("id2label", "an object: numbers to names");
-  const int64_t count = named ? static_cast<int64_t>(labels->size()) : 2;
-  const int64_t given = config.integer_or("num_labels", count, 1);
-  if (named && given != count) config.fail("num_labels", "the size of id2label, " + std::to_string(count));
-  return given;
 }
 
 /// Null means none, absent means what HF's config class says.
@@ -69,9 +60,9 @@ int64_t read_pad_token_id(io::ObjectReader& config, const io::Json& json, int64_
 
 }  // namespace
 
-std::string EncoderNames::class_name(EncoderHead head) const {
+std::string EncoderNames::class_name(Head head) const {
   return class_prefix +
-         std::string(std::ranges::find(kHeadClasses, head, &std::pair<EncoderHead, const char*>::first)->second);
+         std::string(std::ranges::find(kHeadClasses, head, &std::pair<Head, const char*>::first)->second);
 }
 
 bool EncoderNames::is_head_tensor(std::string name) const {
@@ -107,7 +98,7 @@ BertConfig BertConfig::from_hf(const io::Json& json, const std::string& where, c
   config.only("is_decoder", false, "this program reads BERT as an encoder");
   config.only("add_cross_attention", false);
   config.only("position_embedding_type", "absolute");
-  if (c.head == EncoderHead::masked_lm) config.only("tie_word_embeddings", true);
+  if (c.head == Head::masked_lm) config.only("tie_word_embeddings", true);
   // Of the first BERTs' configs: the pooler as it always is, and what no program reads.
   config.ignore({"tie_word_embeddings", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
                  "pooler_size_per_head", "pooler_type", "directionality", "output_past"});
@@ -201,7 +192,7 @@ Tensor BertEmbeddings::forward(const Tensor& input_ids, const Tensor& position_i
 BertBase::BertBase(BertConfig config, const EncoderNames& names, bool pooler, int64_t position_padding,
                    const Build& build)
     : config_(std::move(config)), names_(names), position_padding_(position_padding), base_(this) {
-  const bool bare = config_.head == EncoderHead::none;
+  const bool bare = config_.head == Head::none;
   if (!bare) {
     const std::string prefix = names.base_prefix;
     base_ = register_module(prefix.substr(0, prefix.size() - 1), std::make_shared<torch::nn::Module>()).get();
@@ -215,14 +206,14 @@ BertBase::BertBase(BertConfig config, const EncoderNames& names, bool pooler, in
   if (pooler || bare)
     pooler_ =
         base_->register_module("pooler", std::make_shared<BertDense>(config_.hidden_size, config_.hidden_size, build));
-  if (config_.head == EncoderHead::token_classification)
+  if (config_.head == Head::token_classification)
     token_classifier_ = register_module(
         "classifier", std::make_shared<Linear>(config_.hidden_size, config_.num_labels, Linear::Options{}, build));
 }
 
 Tensor BertBase::forward(const Tensor& input_ids, const nn::EncoderContext& context) {
   const EncoderLayerContext shared = nn::make_encoder_context(input_ids, context, max_positions(), virtual_inputs());
-  const bool keep = config_.head == EncoderHead::sequence_classification;
+  const bool keep = config_.head == Head::sequence_classification;
   const auto seen = [&](const Tensor& x) {
     return keep || shared.before.read() == 0 ? x : x.narrow(1, shared.before.read(), input_ids.size(1));
   };
@@ -260,13 +251,13 @@ Tensor BertBase::first_token(const Tensor& hidden, const Tensor& attention_mask)
 
 Tensor BertBase::logits(const Tensor& hidden, const Tensor& attention_mask) {
   switch (config_.head) {
-    case EncoderHead::none:
+    case Head::none:
       return hidden;
-    case EncoderHead::masked_lm:
+    case Head::masked_lm:
       return masked_lm_decoder().forward(masked_lm_transform(hidden));  // [..., V]
-    case EncoderHead::sequence_classification:
+    case Head::sequence_classification:
       return sequence_logits(hidden, attention_mask);  // [B, labels]
-    case EncoderHead::token_classification:
+    case Head::token_classification:
       return token_classifier_->forward(head_dropout(hidden));  // [..., labels]
   }
   LLMTK_CHECK(false, "unknown head");
@@ -275,16 +266,16 @@ Tensor BertBase::logits(const Tensor& hidden, const Tensor& attention_mask) {
 Tensor BertBase::token_cross_entropy(const Tensor& hidden, const Tensor& targets, double scale, int64_t ignore_index) {
   const Tensor asked = targets.ne(ignore_index).nonzero().squeeze(1);
   const Tensor x = hidden.index_select(0, asked), wanted = targets.index_select(0, asked);  // [M, H], [M]
-  if (config_.head == EncoderHead::masked_lm)
+  if (config_.head == Head::masked_lm)
     return kernels::linear_cross_entropy(masked_lm_transform(x), masked_lm_decoder().effective_weight(), wanted,
                                          {.scale = scale}, masked_lm_decoder().bias);
-  LLMTK_CHECK(config_.head == EncoderHead::token_classification, "this head does not look at each token alone");
+  LLMTK_CHECK(config_.head == Head::token_classification, "this head does not look at each token alone");
   return at::cross_entropy_loss(logits(x, {}).to(at::kFloat), wanted, {}, at::Reduction::Sum) * scale;
 }
 
 int64_t BertBase::num_labels() const {
   const bool labels =
-      config_.head == EncoderHead::sequence_classification || config_.head == EncoderHead::token_classification;
+      config_.head == Head::sequence_classification || config_.head == Head::token_classification;
   return labels ? config_.num_labels : 0;
 }
 
@@ -296,8 +287,8 @@ void BertBase::remove_pooler() {
 double BertBase::training_flops_per_token(int64_t sequence_length) const {
   const auto H = static_cast<double>(config_.hidden_size), T = static_cast<double>(sequence_length);
   double head = pooler_ ? H * H / T : 0;  // one token of each sequence
-  if (config_.head == EncoderHead::masked_lm) head += H * (H + static_cast<double>(config_.vocab_size));
-  if (config_.head == EncoderHead::token_classification) head += H * static_cast<double>(config_.num_labels);
+  if (config_.head == Head::masked_lm) head += H * (H + static_cast<double>(config_.vocab_size));
+  if (config_.head == Head::token_classification) head += H * static_cast<double>(config_.num_labels);
   const double layer = H * (4 * H + 2 * static_cast<double>(config_.intermediate_size));
   return 6 * (static_cast<double>(config_.num_hidden_layers) * layer + head) +
          12 * static_cast<double>(config_.num_hidden_layers) * H * T;

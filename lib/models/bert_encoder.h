@@ -25,7 +25,7 @@ struct EncoderNames {
   std::span<const char* const> head_tensors;
 
   /// "BertForMaskedLM", or "BertModel".
-  std::string class_name(nn::EncoderHead head) const;
+  std::string class_name(nn::Head head) const;
   bool is_head_tensor(std::string name) const;  ///< with or without base_prefix
 };
 
@@ -38,7 +38,7 @@ struct BertConfig {
   double layer_norm_eps = 1e-12;
   double initializer_range = 0.02;
   int64_t pad_token_id = -1;  ///< its row of the token table gets no gradient; -1: none
-  nn::EncoderHead head = nn::EncoderHead::none;
+  nn::Head head = nn::Head::none;
   int64_t num_labels = 2;  ///< the size of id2label
   io::Json raw;            ///< config.json itself: what is saved again
 
@@ -107,7 +107,7 @@ class BertBase : public nn::EncoderModel {
 
   at::Tensor forward(const at::Tensor& input_ids, const nn::EncoderContext& context) override;
   at::Tensor pooled(const at::Tensor& hidden, const at::Tensor& attention_mask) override;
-  nn::EncoderHead head() const override { return config_.head; }
+  nn::Head head() const override { return config_.head; }
   int64_t num_labels() const override;
   at::Tensor logits(const at::Tensor& hidden, const at::Tensor& attention_mask) override;
   at::Tensor token_cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,

@@ -69,7 +69,10 @@ io::Json gemma3_language_part(const io::Json& config, const std::string& where) 
     io::ObjectReader(config, where).fail("text_config", "an object: the config of the language part");
   for (const auto& [key, value] : text->items()) part[key] = value;
   part["model_type"] = "gemma3_text";
-  part["architectures"] = {"Gemma3ForCausalLM"};
+  const bool classifies = config.value("architectures", io::Json()) == io::Json{"Gemma3ForSequenceClassification"};
+  part["architectures"] = {classifies ? "Gemma3TextForSequenceClassification" : "Gemma3ForCausalLM"};
+  for (const char* key : {"id2label", "label2id", "num_labels", "problem_type"})
+    if (classifies && config.contains(key)) part[key] = config[key];
   return part;
 }
 

@@ -329,6 +329,8 @@ GgufReceipt save_gguf(const nn::Model& model, const fs::path& path, io::GgufType
   const io::Json config = model.config();
   const std::string model_type = config.value("model_type", "");
   const GgufArchitecture* architecture = gguf_architecture_of(model_type);
+  if (model.head() == nn::Head::sequence_classification)
+    throw Error(Exit::usage, {.what = "GGUF holds no classifiers", .where = name, .got = model.kind()});
   if (!architecture) {
     std::string known;
     for (const GgufArchitecture& row : gguf_architectures())

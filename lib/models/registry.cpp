@@ -22,6 +22,7 @@
 #include "models/qwen2.h"
 #include "models/qwen3.h"
 #include "models/roberta.h"
+#include "models/sequence_classifier.h"
 #include "models/t5.h"
 
 namespace llmtk::models {
@@ -29,27 +30,46 @@ namespace {
 
 struct Family {
   const char* model_type;
-  std::shared_ptr<nn::Model> (*make)(const io::Json& config, const std::string& where, const nn::Build& build);
+  MakeModel make_language_model;  // or an encoder
   std::optional<std::string> (*parameter_name)(const std::string& name);
   std::map<std::string, io::Json> (*presets)();
+  ClassifierNames classifier;             // of decoders and encoder-decoders
   const EncoderNames* encoder = nullptr;  // of encoders, which stand with one head or another
+
+  std::shared_ptr<nn::Model> make(const io::Json& config, const std::string& where, const nn::Build& build) const {
+    return !encoder && is_classifier(config, classifier)
+               ? make_classifier(classifier, make_language_model, config, where, build)
+               : make_language_model(config, where, build);
+  }
+  bool is_head_tensor(const std::string& name) const {
+    return encoder ? encoder->is_head_tensor(name) : is_decoder_head_tensor(name);
+  }
+  std::string base_prefix() const { return encoder ? encoder->base_prefix : classifier.base_prefix; }
 };
 
 constexpr Family kFamilies[] = {
-    {"bert", make_bert, bert_parameter_name, bert_presets, &kBertNames},
-    {"gemma2", make_gemma2, gemma_parameter_name, gemma2_presets},
-    {"gemma3_text", make_gemma3_text, gemma3_parameter_name, gemma3_text_presets},
-    {"gpt2", make_gpt2, gpt2_parameter_name, gpt2_presets},
-    {"gpt_neox", make_gpt_neox, gpt_neox_parameter_name, gpt_neox_presets},
-    {"llama", make_llama, llama_parameter_name, llama_presets},
-    {"mistral", make_mistral, llama_parameter_name, mistral_presets},
-    {"openai-gpt", make_openai_gpt, openai_gpt_parameter_name, openai_gpt_presets},
-    {"opt", make_opt, opt_parameter_name, opt_presets},
-    {"qwen2", make_qwen2, llama_parameter_name, qwen2_presets},
-    {"qwen3", make_qwen3, llama_parameter_name, qwen3_presets},
-    {"roberta", make_roberta, roberta_parameter_name, roberta_presets, &kRobertaNames},
-    {"t5", make_t5, t5_parameter_name, t5_presets},
-    {"xlm-roberta", make_xlm_roberta, roberta_parameter_name, xlm_roberta_presets, &kXlmRobertaNames},
+    {"bert", make_bert, bert_parameter_name, bert_presets, {}, &kBertNames},
+    {"gemma2", make_gemma2, gemma_parameter_name, gemma2_presets, {"Gemma2ForSequenceClassification", 0}},
+    {"gemma3_text",
+     make_gemma3_text,
+     gemma3_parameter_name,
+     gemma3_text_presets,
+     {"Gemma3TextForSequenceClassification", 0}},
+    {"gpt2", make_gpt2, gpt2_parameter_name, gpt2_presets, {"GPT2ForSequenceClassification"}},
+    {"gpt_neox", make_gpt_neox, gpt_neox_parameter_name, gpt_neox_presets, {"GPTNeoXForSequenceClassification"}},
+    {"llama", make_llama, llama_parameter_name, llama_presets, {"LlamaForSequenceClassification"}},
+    {"mistral", make_mistral, llama_parameter_name, mistral_presets, {"MistralForSequenceClassification"}},
+    {"openai-gpt",
+     make_openai_gpt,
+     openai_gpt_parameter_name,
+     openai_gpt_presets,
+     {"OpenAIGPTForSequenceClassification"}},
+    {"opt", make_opt, opt_parameter_name, opt_presets, {"OPTForSequenceClassification", 1}},
+    {"qwen2", make_qwen2, llama_parameter_name, qwen2_presets, {"Qwen2ForSequenceClassification"}},
+    {"qwen3", make_qwen3, llama_parameter_name, qwen3_presets, {"Qwen3ForSequenceClassification"}},
+    {"roberta", make_roberta, roberta_parameter_name, roberta_presets, {}, &kRobertaNames},
+    {"t5", make_t5, t5_parameter_name, t5_presets, {"T5ForSequenceClassification", 0, "transformer."}},
+    {"xlm-roberta", make_xlm_roberta, roberta_parameter_name, xlm_roberta_presets, {}, &kXlmRobertaNames},
 };
 
 std::string joined(const std::vector<std::string>& names, size_t most = 8) {
@@ -164,11 +184,17 @@ struct Matched {
   std::vector<std::string> extra, missing, other_heads, buffers, renamed;
 };
 
+/// The parameter that a tensor of a file means, as the family calls it. nullopt: not a weight.
+std::optional<std::string> parameter_name(const std::string& name, const Family& family) {
+  return !family.encoder && is_decoder_head_tensor(name) && !name.starts_with("lm_head.") ? name
+                                                                                         : family.parameter_name(name);
+}
+
 /// How the model calls what the files call `name`: an encoder's tensors have a prefix where a head stands on it, and
 /// files come with and without.
 std::string name_in_model(const std::string& name, const Family& family, const auto& knows) {
-  if (!family.encoder || knows(name)) return name;
-  const std::string prefix = family.encoder->base_prefix;
+  const std::string prefix = family.base_prefix();
+  if (prefix.empty() || knows(name)) return name;
   const std::string other = name.starts_with(prefix) ? name.substr(prefix.size()) : prefix + name;
   return knows(other) ? other : name;
 }
@@ -179,17 +205,19 @@ Matched match(nn::Model& model, const Family& family, const io::WeightFiles& wei
   Matched matched;
   const auto parameters = model.named_parameters();
   const auto tied = model.tied_names();
+  const bool has_a_choice = family.encoder || model.head() == nn::Head::sequence_classification;
   const auto knows = [&](const std::string& name) { return parameters.contains(name) || tied.contains(name); };
   for (const auto& [stored_name, entry] : weights.tensors()) {
-    const auto parameter = family.parameter_name(stored_name);
+    const auto parameter = parameter_name(stored_name, family);
     if (!parameter) {
       matched.buffers.push_back(stored_name);
       continue;
     }
     const std::string name = name_in_model(*parameter, family, knows);
     if (name != stored_name) matched.renamed.push_back(stored_name);
-    const bool of_a_head = family.encoder && family.encoder->is_head_tensor(name);
-    if (of_a_head && (!knows(name) || (another_head && name.starts_with("classifier.")))) {
+    const bool of_a_head = has_a_choice && family.is_head_tensor(name);
+    const bool of_a_classifier = name.starts_with("classifier.") || name.starts_with("score.");
+    if (of_a_head && (!knows(name) || (another_head && of_a_classifier))) {
       matched.other_heads.push_back(stored_name);
     } else if (parameters.contains(name)) {
       if (!matched.stored.emplace(name, entry).second)
@@ -228,14 +256,14 @@ void fill(at::Tensor& target, const io::WeightFiles::Entry& entry, bool map) {
 
 /// What a head needs and the files lack: the pooler of an encoder alone is done without; where the task asks for
 /// another head than the files are of, it starts at random.
-void complete_head(nn::EncoderModel& model, const EncoderNames& names, Matched& matched,
+void complete_head(nn::Model& model, const Family& family, Matched& matched,
                    const std::optional<uint64_t>& seed_of_head, const std::string& where) {
   std::vector<std::string> drawn, without;
   auto parameters = model.named_parameters();
   std::erase_if(matched.missing, [&](const std::string& name) {
-    if (!names.is_head_tensor(name)) return false;
-    if (model.head() == nn::EncoderHead::none) {
-      model.remove_pooler();
+    if (!family.is_head_tensor(name)) return false;
+    if (model.head() == nn::Head::none) {
+      dynamic_cast<nn::EncoderModel&>(model).remove_pooler();
       without.push_back(name);
       return true;
     }
@@ -245,12 +273,12 @@ void complete_head(nn::EncoderModel& model, const EncoderNames& names, Matched& 
     return true;
   });
   if (!without.empty()) log::info(where + ": no pooler, as these files lack " + joined(without));
+  const auto class_name = model.config().at("architectures").at(0).get<std::string>();
   if (!drawn.empty())
-    log::warn(where + ": " + names.class_name(model.head()) + " needs what these files lack; random weights for " +
+    log::warn(where + ": " + class_name + " needs what these files lack; random weights for " +
               joined(drawn) + ": train it before its answers mean anything");
   if (!matched.other_heads.empty())
-    log::info(where + ": left out, as " + names.class_name(model.head()) +
-              " has no place for it: " + joined(matched.other_heads));
+    log::info(where + ": left out, as " + class_name + " has no place for it: " + joined(matched.other_heads));
 }
 
 /// seed_of_head: set where another head was asked for than the files are of.
@@ -262,8 +290,7 @@ void read_weights(nn::Model& model, const io::WeightFiles& weights, const std::s
   if (!matched.buffers.empty())
     log::info(where + ": left out, as nothing here computes with it: " + joined(matched.buffers, 3));
   if (!matched.renamed.empty()) log::info(where + ": read by their newer names: " + joined(matched.renamed, 3));
-  if (auto* encoder = dynamic_cast<nn::EncoderModel*>(&model))
-    complete_head(*encoder, *family.encoder, matched, seed_of_head, where);
+  complete_head(model, family, matched, seed_of_head, where);
   if (!matched.missing.empty())
     throw Error(Exit::file, {.what = "tensors are missing: " + joined(matched.missing), .where = where});
   if (!matched.extra.empty())
@@ -293,14 +320,15 @@ void refuse_quantized(const nn::Model& model) {
 
 }  // namespace
 
-bool choose_head(io::Json& config, nn::EncoderHead head, const std::string& where) {
+bool choose_head(io::Json& config, nn::Head head, const std::string& where) {
   const Family& family = family_of(config, where);
-  if (!family.encoder)
+  if (!family.encoder && head != nn::Head::sequence_classification)
     throw Error(Exit::usage, {.what = "this command does not work with models of this kind",
                               .where = where,
                               .got = family.model_type,
                               .expected = nn::EncoderModel::kKind});
-  const io::Json wanted = io::Json::array({family.encoder->class_name(head)});
+  const std::string name = family.encoder ? family.encoder->class_name(head) : family.classifier.class_name;
+  const io::Json wanted = io::Json::array({name});
   return std::exchange(config["architectures"], wanted) != wanted;
 }
 
@@ -311,7 +339,13 @@ void load_weights(nn::Model& model, const io::WeightFiles& weights, const std::s
 
 std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const LoadOptions& options) {
   const fs::path folder = io::find_model(path_or_name);
-  if (io::is_gguf_path(folder) && !fs::is_directory(folder)) return load_gguf(folder, options);
+  if (io::is_gguf_path(folder) && !fs::is_directory(folder)) {
+    if (options.head)
+      throw Error(Exit::usage, {.what = "a GGUF file has its language model's head alone",
+                                .where = folder.string(),
+                                .hint = "make a folder of it with llmtk convert"});
+    return load_gguf(folder, options);
+  }
   const std::string where = (folder / "config.json").string();
   io::Json config = language_part(io::read_model_config(folder), where);
   const Family& family = family_of(config, where);
@@ -350,7 +384,7 @@ std::vector<io::WrittenFile> save(const nn::Model& model, const fs::path& folder
   config["dtype"] = dtype_name(model.dtype());
   io::write_json(folder / "config.json", config);
   if (options.companions) io::copy_companion_files(*options.companions, folder);
-  const bool generates = !dynamic_cast<const nn::EncoderModel*>(&model);
+  const bool generates = model.head() == nn::Head::causal_lm || model.head() == nn::Head::seq2seq_lm;
   if (generates && !fs::exists(folder / "generation_config.json")) {
     io::Json generation = io::Json::object();
     for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"})

@@ -62,14 +62,14 @@ struct LoadOptions {
   /// On the CPU, parameters stored in the type that is asked for lie in the mapped files themselves: nothing is copied,
   /// and processes share the memory. Such a model is read-only (writing to a parameter crashes): not for training.
   bool map = false;
-  /// Of an encoder: the head that a task wants, instead of the one that config.json's `architectures` names. What the
-  /// files lack of it is drawn from `seed`, said as a warning.
-  std::optional<nn::EncoderHead> head;
+  /// Of an encoder the head that a task wants, instead of the one that config.json's `architectures` names; of other
+  /// models sequence_classification alone. What the files lack of it is drawn from `seed`, said as a warning.
+  std::optional<nn::Head> head;
   uint64_t seed = 0;
   io::Json overrides = io::Json::object();  ///< keys of config.json to set first: id2label, problem_type, ...
 };
 /// Opens a model folder, or a name in the local Hugging Face cache. Every parameter must be in the files with its
-/// shape, and nothing else but what the family knows to leave out (buffers; an encoder's other heads, said aloud);
+/// shape, and nothing else but what the family knows to leave out (buffers; other tasks' heads, said aloud);
 /// Error(file) names what is missing, extra or misshapen.
 std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const LoadOptions& options = {});
 /// load_model() for those who know the kind.
@@ -77,9 +77,9 @@ template <class M = nn::CausalModel>
 std::shared_ptr<M> load(const std::string& path_or_name, const LoadOptions& options = {}) {
   return as<M>(load_model(path_or_name, options), path_or_name);
 }
-/// Puts the head that a task wants into an encoder's config.json. Returns whether it is another than the config's own.
-/// Throws Error(usage) where the model is no encoder.
-bool choose_head(io::Json& config, nn::EncoderHead head, const std::string& where);
+/// Puts the head that a task wants into config.json (LoadOptions::head). Returns whether it is another than the config's
+/// own. Throws Error(usage) where the family has no such model.
+bool choose_head(io::Json& config, nn::Head head, const std::string& where);
 /// Fills a model's parameters from files, strictly, as load() does. map: as in LoadOptions. seed_of_head: for a head
 /// that another was chosen for (choose_head).
 void load_weights(nn::Model& model, const io::WeightFiles& weights, const std::string& where, bool map = false,

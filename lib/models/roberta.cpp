@@ -7,7 +7,7 @@ namespace llmtk::models {
 
 using at::Tensor;
 using nn::Build;
-using nn::EncoderHead;
+using nn::Head;
 using nn::Linear;
 
 namespace {
@@ -66,9 +66,9 @@ class Roberta final : public BertBase {
  public:
   Roberta(BertConfig config, const EncoderNames& names, const Build& build)
       : BertBase(config, names, /*pooler=*/false, /*position_padding=*/config.pad_token_id, build) {
-    if (config_.head == EncoderHead::masked_lm)
+    if (config_.head == Head::masked_lm)
       lm_head_ = register_module("lm_head", std::make_shared<LMHead>(config_, word_table(), build));
-    if (config_.head == EncoderHead::sequence_classification)
+    if (config_.head == Head::sequence_classification)
       classifier_ = register_module("classifier", std::make_shared<ClassificationHead>(config_, build));
   }
 
@@ -115,7 +115,7 @@ std::map<std::string, io::Json> presets_of(const EncoderNames& names, int64_t vo
   for (const Shape& shape : {Shape{"-base", 12, 768, 12}, Shape{"-large", 24, 1024, 16}})
     presets[std::string(names.model_type) + shape.name] = {
         {"model_type", names.model_type},
-        {"architectures", {names.class_name(EncoderHead::masked_lm)}},
+        {"architectures", {names.class_name(Head::masked_lm)}},
         {"vocab_size", vocab_size},
         {"hidden_size", shape.width},
         {"num_hidden_layers", shape.layers},

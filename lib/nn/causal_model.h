@@ -38,6 +38,7 @@ class CausalModel : public Model {
  public:
   static constexpr const char* kKind = "a decoder";
   const char* kind() const override { return kKind; }
+  Head head() const override { return Head::causal_lm; }
 
   /// input_ids: [B, T] int64. Returns the last hidden states after the final norm: [B, T, H]. The cache, where there is
   /// one, holds T tokens more. Throws Error(usage) where a row has more tokens than the model can see.

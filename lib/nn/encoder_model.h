@@ -3,7 +3,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
 #include <vector>
 
 #include "nn/model.h"
@@ -21,14 +20,6 @@ struct EncoderContext {
   std::vector<at::Tensor>* hidden_states = nullptr;
 };
 
-/// What stands on top of an encoder: config.json's `architectures` says which.
-enum class EncoderHead {
-  none,                     ///< BertModel
-  masked_lm,                ///< BertForMaskedLM: [B, T, V]
-  sequence_classification,  ///< BertForSequenceClassification: [B, labels]
-  token_classification,     ///< BertForTokenClassification: [B, T, labels]
-};
-
 class EncoderModel : public Model {
  public:
   static constexpr const char* kKind = "an encoder";
@@ -40,8 +31,7 @@ class EncoderModel : public Model {
   /// The pooler's output for hidden states [B, T, H]: [B, H]. Undefined where the model has none. attention_mask: as in
   /// EncoderContext; a row's first real token is the one that is looked at.
   virtual at::Tensor pooled(const at::Tensor& hidden, const at::Tensor& attention_mask = {}) = 0;
-  virtual EncoderHead head() const = 0;
-  /// What the head says of hidden states [B, T, H], shaped as EncoderHead says; the hidden states where it is none.
+  /// What the head says of hidden states [B, T, H], shaped as Head says; the hidden states where it is none.
   /// Heads that look at each token alone take any [..., H], so that a loss can leave out what it does not count.
   virtual at::Tensor logits(const at::Tensor& hidden, const at::Tensor& attention_mask = {}) = 0;
   /// scale * sum of -log p(target) of what a head says that looks at each token alone; a masked LM's logits are never
@@ -49,12 +39,11 @@ class EncoderModel : public Model {
   /// that are ignore_index are left out. A scalar, float32.
   virtual at::Tensor token_cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
                                          int64_t ignore_index = -100) = 0;
-  virtual int64_t num_labels() const = 0;  ///< of a classification head; otherwise 0
-  /// The labels' names: id2label of the config, LABEL_0, LABEL_1, ... where it has none.
-  std::vector<std::string> label_names() const;
+  at::Tensor class_logits(const Texts& texts) override {
+    const EncoderContext context{.attention_mask = texts.attention_mask, .token_type_ids = texts.token_type_ids};
+    return logits(forward(texts.input_ids, context), texts.attention_mask);
+  }
 
-  /// Random weights for one parameter, as initialize() draws them.
-  virtual void initialize_parameter(const std::string& name, const at::Tensor& parameter, uint64_t seed) = 0;
   void initialize(uint64_t seed) override {
     for (const auto& parameter : named_parameters()) initialize_parameter(parameter.key(), parameter.value(), seed);
   }

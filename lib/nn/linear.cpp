@@ -43,7 +43,7 @@ std::shared_ptr<Linear> Linear::tied(const at::Tensor& weight) {
 }
 
 std::shared_ptr<Linear> Linear::head(const at::Tensor& table, bool is_tied, const Build& build) {
-  if (is_tied) return tied(table);
+  if (is_tied || !build.lm_head) return tied(table);
   return std::make_shared<Linear>(table.size(1), table.size(0), Options{.bias = false}, build);
 }
 

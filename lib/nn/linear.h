@@ -19,6 +19,7 @@ struct Build {
   /// Keys of the model's config that the user typed, each with its place: one that the family doesn't know is an error,
   /// not a warning.
   const std::map<std::string, std::string>* typed_keys = nullptr;
+  bool lm_head = true;  ///< false: a language model's head gets no matrix of its own, as another head takes its place
 
   at::Tensor empty(at::IntArrayRef shape) const;
 };

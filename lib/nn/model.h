@@ -9,10 +9,28 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "nn/virtual_tokens.h"
 
 namespace llmtk::nn {
+
+/// What stands on top of a model: config.json's `architectures` says which.
+enum class Head {
+  none,                     ///< BertModel
+  causal_lm,                ///< LlamaForCausalLM: [B, T, V]
+  seq2seq_lm,               ///< T5ForConditionalGeneration: [B, T, V]
+  masked_lm,                ///< BertForMaskedLM: [B, T, V]
+  sequence_classification,  ///< BertForSequenceClassification, LlamaForSequenceClassification: [B, labels]
+  token_classification,     ///< BertForTokenClassification: [B, T, labels]
+};
+
+/// Texts as a classifier reads them.
+struct Texts {
+  at::Tensor input_ids;       ///< [B, T] int64
+  at::Tensor attention_mask;  ///< [B, T] bool (or 0 and 1), false at padding, which stands behind; default: all true
+  at::Tensor token_type_ids;  ///< [B, T] int64: which of two texts; default: all 0. Encoders alone
+};
 
 class Model : public torch::nn::Module {
  public:
@@ -21,7 +39,16 @@ class Model : public torch::nn::Module {
   virtual int64_t num_positions() const = 0;  ///< longest sequence the model can see, virtual tokens included
   int64_t max_positions() const;              ///< longest text the model can see
   virtual int64_t num_layers() const = 0;
+  virtual Head head() const = 0;
+  virtual int64_t num_labels() const { return 0; }  ///< of a classification head; otherwise 0
+  /// The labels' names: id2label of the config, LABEL_0, LABEL_1, ... where it has none.
+  std::vector<std::string> label_names() const;
+  /// What a classification head says: [B, labels] of texts, [B, T, labels] of tokens.
+  virtual at::Tensor class_logits(const Texts& texts);
+
   virtual void initialize(uint64_t seed) = 0;  ///< random weights as published for the family
+  /// The same of one parameter of a head that files may lack.
+  virtual void initialize_parameter(const std::string& name, const at::Tensor& parameter, uint64_t seed);
   virtual void set_gradient_checkpointing(bool on) = 0;
   /// Floating-point operations of one training step per token (forward and backward, without what checkpointing
   /// repeats), for the share of peak: 6 per weight of every matrix product, head included, and 6 * heads * head_dim *
@@ -42,7 +69,7 @@ class Model : public torch::nn::Module {
 
   /// What from now on stands before every text; registered as `prompt_encoder`. Null removes it. Caches made before are
   /// of no use after. Throws Error(usage) where no position is left for a text.
-  void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens);
+  virtual void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens);
   const std::shared_ptr<VirtualTokens>& virtual_tokens() const { return virtual_tokens_; }
 
   /// Of the parameters.

@@ -59,6 +59,7 @@ class Seq2SeqModel : public Model {
  public:
   static constexpr const char* kKind = "an encoder-decoder";
   const char* kind() const override { return kKind; }
+  Head head() const override { return Head::seq2seq_lm; }
 
   /// input_ids: [B, S] int64. Returns the encoder's last hidden states, [B, S, H], those of embedded virtual tokens
   /// before them.

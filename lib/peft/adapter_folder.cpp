@@ -40,7 +40,7 @@ AdapterTask read_adapter_task(const fs::path& folder) {
   AdapterTask task{.task_type = reader.string_or("task_type", "")};
   for (const auto& [key, tensor] : files.tensors)
     if (key.ends_with("classifier.weight") || key.ends_with("classifier.out_proj.weight") ||
-        key.ends_with("score.weight"))
+        key.ends_with("classification_head.out_proj.weight") || key.ends_with("score.weight"))
       task.num_labels = tensor.size(0);
   if (const fs::path config = folder / "config.json"; fs::exists(config))
     task.id2label = io::read_json(config).value("id2label", io::Json());

@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "nn/encoder_model.h"
+#include "nn/model.h"
 #include "peft/bottleneck.h"
 #include "peft/bottleneck_sites.h"
 #include "peft/head.h"
@@ -73,7 +73,7 @@ void save_head(nn::Model& model, const io::Json& identity, const std::filesystem
   const io::NamedTensors tensors = head_tensors(model, "");
   if (tensors.empty()) return;
   io::Json config = identity;
-  const auto labels = dynamic_cast<const nn::EncoderModel&>(model).label_names();
+  const auto labels = model.label_names();
   config["config"] = nullptr;
   config["name"] = nullptr;
   config["num_labels"] = labels.size();

@@ -10,6 +10,7 @@
 #include "nn/causal_model.h"
 #include "nn/encoder_model.h"
 #include "nn/seq2seq_model.h"
+#include "nn/sequence_classifier.h"
 
 namespace llmtk::peft {
 
@@ -30,26 +31,25 @@ const nn::Linear* output_embedding(const nn::Model& model) {
   auto& mutable_model = const_cast<nn::Model&>(model);
   if (auto* causal = dynamic_cast<nn::CausalModel*>(&mutable_model)) return &causal->lm_head();
   if (auto* seq2seq = dynamic_cast<nn::Seq2SeqModel*>(&mutable_model)) return &seq2seq->lm_head();
-  const auto* encoder = dynamic_cast<const nn::EncoderModel*>(&model);
-  if (!encoder || encoder->head() != nn::EncoderHead::masked_lm) return nullptr;
+  if (model.head() != nn::Head::masked_lm) return nullptr;
   for (const auto& [path, module] : base_modules(model))
     if (const auto* linear = dynamic_cast<const nn::Linear*>(module.get()); linear && linear->is_tied()) return linear;
   return nullptr;
 }
 
 std::string task_type(const nn::Model& model) {
-  if (dynamic_cast<const nn::CausalModel*>(&model)) return "CAUSAL_LM";
-  if (dynamic_cast<const nn::Seq2SeqModel*>(&model)) return "SEQ_2_SEQ_LM";
-  const auto* encoder = dynamic_cast<const nn::EncoderModel*>(&model);
-  if (!encoder) return "";
-  switch (encoder->head()) {
-    case nn::EncoderHead::sequence_classification:
+  switch (model.head()) {
+    case nn::Head::causal_lm:
+      return "CAUSAL_LM";
+    case nn::Head::seq2seq_lm:
+      return "SEQ_2_SEQ_LM";
+    case nn::Head::sequence_classification:
       return "SEQ_CLS";
-    case nn::EncoderHead::token_classification:
+    case nn::Head::token_classification:
       return "TOKEN_CLS";
-    case nn::EncoderHead::none:
+    case nn::Head::none:
       return "FEATURE_EXTRACTION";
-    case nn::EncoderHead::masked_lm:
+    case nn::Head::masked_lm:
       return "";
   }
   return "";
@@ -64,6 +64,9 @@ std::vector<std::string> saved_module_names(const nn::Model& model, std::vector<
   if (task == "SEQ_CLS" || task == "TOKEN_CLS")
     for (const char* head : {"classifier", "score"})  // peft's PeftModelForSequenceClassification
       if (std::ranges::find(names, head) == names.end()) names.emplace_back(head);
+  constexpr const char* kOfT5 = "classification_head";  // which peft would leave at random
+  if (dynamic_cast<const nn::Seq2SeqClassifier*>(&model) && std::ranges::find(names, kOfT5) == names.end())
+    names.emplace_back(kOfT5);
   return names;
 }
 
@@ -115,7 +118,7 @@ std::vector<std::string> take_modules(nn::Model& model, const std::vector<std::s
 }
 
 void refuse_shared_table(const nn::Model& model, const std::string& path) {
-  if (!dynamic_cast<const nn::Seq2SeqModel*>(&model)) return;
+  if (!dynamic_cast<const nn::Seq2SeqModel*>(&model) && !dynamic_cast<const nn::Seq2SeqClassifier*>(&model)) return;
   throw Error(Exit::usage, {.what = "encoder and decoder share this token table, and peft would change it for neither",
                             .where = path,
                             .expected = "matrices: q, k, v, o, wi, wo, lm_head"});

@@ -25,17 +25,12 @@ at::Tensor attention_mask(const data::Batch& batch, c10::Device device) {
   return at::arange(batch.length, lengths.options()).unsqueeze(0) < lengths;
 }
 
-/// An encoder's last hidden states and the mask that it ran with.
-struct Encoded {
-  at::Tensor hidden, mask;
-};
-
-Encoded encode(nn::EncoderModel& model, const data::Batch& batch) {
-  const c10::Device device = model.device();
-  nn::EncoderContext context{.attention_mask = attention_mask(batch, device)};
-  if (!batch.token_type_ids.empty()) context.token_type_ids = on_device(batch.token_type_ids, batch.rows, device);
-  LLMTK_CHECK(batch.position_ids.empty(), "an encoder's rows are one text each");
-  return {model.forward(on_device(batch.input_ids, batch.rows, device), context), context.attention_mask};
+nn::Texts texts_of(const data::Batch& batch, c10::Device device) {
+  LLMTK_CHECK(batch.position_ids.empty(), "these rows are one text each");
+  nn::Texts texts{.input_ids = on_device(batch.input_ids, batch.rows, device),
+                  .attention_mask = attention_mask(batch, device)};
+  if (!batch.token_type_ids.empty()) texts.token_type_ids = on_device(batch.token_type_ids, batch.rows, device);
+  return texts;
 }
 
 at::Tensor labels_of(const data::Batch& batch, c10::Device device) {
@@ -70,7 +65,8 @@ at::Tensor causal_lm_loss(nn::CausalModel& model, const data::Batch& batch, doub
 }
 
 at::Tensor masked_lm_loss(nn::EncoderModel& model, const data::Batch& batch, double scale) {
-  const at::Tensor hidden = encode(model, batch).hidden;  // [B, T, H]
+  const auto [ids, mask, types] = texts_of(batch, model.device());
+  const at::Tensor hidden = model.forward(ids, {.attention_mask = mask, .token_type_ids = types});  // [B, T, H]
   return model.token_cross_entropy(hidden.flatten(0, 1), labels_of(batch, model.device()).flatten(), scale,
                                    data::kIgnore);
 }
@@ -90,9 +86,8 @@ at::Tensor seq2seq_loss(nn::Seq2SeqModel& model, const data::Batch& batch, doubl
   return model.cross_entropy(hidden.flatten(0, 1), labels.flatten(), scale, data::kIgnore);
 }
 
-at::Tensor class_logits(nn::EncoderModel& model, const data::Batch& batch) {
-  const auto [hidden, mask] = encode(model, batch);
-  return model.logits(hidden, mask);
+at::Tensor class_logits(nn::Model& model, const data::Batch& batch) {
+  return model.class_logits(texts_of(batch, model.device()));
 }
 
 at::Tensor token_classification_loss(const at::Tensor& logits, const data::Batch& batch, double scale) {

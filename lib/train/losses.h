@@ -35,8 +35,8 @@ enum class ProblemType {
 at::Tensor sequence_classification_loss(const at::Tensor& logits, const data::Batch& batch, double scale,
                                         ProblemType problem);
 
-/// What an encoder's classification head says of a batch: [B, labels] of texts, [B, T, labels] of tokens.
-at::Tensor class_logits(nn::EncoderModel& model, const data::Batch& batch);
+/// What a classification head says of a batch: [B, labels] of texts, [B, T, labels] of tokens.
+at::Tensor class_logits(nn::Model& model, const data::Batch& batch);
 
 /// token_classification_loss() of logits [B, T, labels] that are there already.
 at::Tensor token_classification_loss(const at::Tensor& logits, const data::Batch& batch, double scale);

@@ -15,7 +15,7 @@ namespace llmtk {
 namespace {
 
 using at::Tensor;
-using nn::EncoderHead;
+using nn::Head;
 
 bool have_reference() { return fs::exists(reference_folder() / "bert" / "reference.safetensors"); }
 
@@ -28,10 +28,10 @@ struct Case {
   }
   /// The logits, or the pooler's output where the model has no head.
   Tensor answers(const Tensor& hidden, const Tensor& mask = {}) const {
-    return model->head() == EncoderHead::none ? model->pooled(hidden, mask) : model->logits(hidden, mask);
+    return model->head() == Head::none ? model->pooled(hidden, mask) : model->logits(hidden, mask);
   }
   bool answers_by_token() const {
-    return model->head() == EncoderHead::masked_lm || model->head() == EncoderHead::token_classification;
+    return model->head() == Head::masked_lm || model->head() == Head::token_classification;
   }
 
   std::string name;
@@ -49,7 +49,7 @@ void for_each_case(Body&& body) {
 Tensor loss_of(const Case& c, const Tensor& ids, const Tensor& types) {
   const Tensor hidden = c.model->forward(ids, {.token_type_ids = types});
   const Tensor target = c.reference.at("target"), answers = c.answers(hidden);
-  if (c.model->head() == EncoderHead::none)
+  if (c.model->head() == Head::none)
     return (hidden - target).square().mean() + (answers - target.select(1, 0)).square().mean();
   if (target.is_floating_point()) return at::mse_loss(answers.squeeze(), target);
   return at::cross_entropy_loss(answers.flatten(0, -2), target.flatten());

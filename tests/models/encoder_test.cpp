@@ -14,7 +14,7 @@ namespace llmtk::models {
 namespace {
 
 using at::Tensor;
-using nn::EncoderHead;
+using nn::Head;
 using nn::EncoderModel;
 
 io::Json small(const std::string& model_type, const std::string& architecture) {
@@ -76,19 +76,19 @@ TEST_CASE("the head is the one that architectures names") {
   const at::NoGradGuard no_grad;
   struct Expected {
     const char *model_type, *architecture;
-    EncoderHead head;
+    Head head;
     std::vector<int64_t> shape;
   };
   const Expected cases[] = {
-      {"bert", "", EncoderHead::none, {2, 10, 24}},
-      {"bert", "BertModel", EncoderHead::none, {2, 10, 24}},
-      {"bert", "BertForMaskedLM", EncoderHead::masked_lm, {2, 10, 31}},
-      {"bert", "BertForPreTraining", EncoderHead::masked_lm, {2, 10, 31}},
-      {"bert", "BertForSequenceClassification", EncoderHead::sequence_classification, {2, 3}},
-      {"bert", "BertForTokenClassification", EncoderHead::token_classification, {2, 10, 3}},
-      {"roberta", "RobertaForMaskedLM", EncoderHead::masked_lm, {2, 10, 31}},
-      {"roberta", "RobertaForSequenceClassification", EncoderHead::sequence_classification, {2, 3}},
-      {"xlm-roberta", "XLMRobertaForTokenClassification", EncoderHead::token_classification, {2, 10, 3}}};
+      {"bert", "", Head::none, {2, 10, 24}},
+      {"bert", "BertModel", Head::none, {2, 10, 24}},
+      {"bert", "BertForMaskedLM", Head::masked_lm, {2, 10, 31}},
+      {"bert", "BertForPreTraining", Head::masked_lm, {2, 10, 31}},
+      {"bert", "BertForSequenceClassification", Head::sequence_classification, {2, 3}},
+      {"bert", "BertForTokenClassification", Head::token_classification, {2, 10, 3}},
+      {"roberta", "RobertaForMaskedLM", Head::masked_lm, {2, 10, 31}},
+      {"roberta", "RobertaForSequenceClassification", Head::sequence_classification, {2, 3}},
+      {"xlm-roberta", "XLMRobertaForTokenClassification", Head::token_classification, {2, 10, 3}}};
   for (const Expected& expected : cases) {
     INFO(expected.model_type << " " << expected.architecture);
     io::Json config = small(expected.model_type, expected.architecture);
@@ -207,7 +207,7 @@ TEST_CASE("a task's head that the files lack starts at random, said aloud") {
   Folder base("bert", "BertForMaskedLM");
   const io::Json labels = {{"id2label", {{"0", "a"}, {"1", "b"}, {"2", "c"}}}};
   const auto open = [&](uint64_t seed) {
-    return base.load({.head = EncoderHead::sequence_classification, .seed = seed, .overrides = labels});
+    return base.load({.head = Head::sequence_classification, .seed = seed, .overrides = labels});
   };
   CHECK(says(test::stderr_of([&] { open(7); }),
              "BertForSequenceClassification needs what these files lack; random weights for "
@@ -226,31 +226,31 @@ TEST_CASE("a task's head that the files lack starts at random, said aloud") {
 
   // Another task's classifier is not this one's, whatever its shape.
   Folder classified("bert", "BertForSequenceClassification");
-  const auto change = [&] { return classified.load({.head = EncoderHead::token_classification, .seed = 3}); };
+  const auto change = [&] { return classified.load({.head = Head::token_classification, .seed = 3}); };
   CHECK(says(test::stderr_of([&] { change(); }), "random weights for classifier.weight, classifier.bias"));
   CHECK_FALSE(at::equal(weights(*change()), weights(*classified.model)));
   // The same head asked for is the files' own, and must be whole.
-  CHECK(same(*classified.load({.head = EncoderHead::sequence_classification}), *classified.model));
+  CHECK(same(*classified.load({.head = Head::sequence_classification}), *classified.model));
   classified.with([](io::NamedTensors& tensors) {
     std::erase_if(tensors, [](const auto& named) { return named.first == "classifier.bias"; });
   });
-  CHECK(says(classified.error({.head = EncoderHead::sequence_classification}), "tensors are missing: classifier.bias"));
+  CHECK(says(classified.error({.head = Head::sequence_classification}), "tensors are missing: classifier.bias"));
 }
 
 TEST_CASE("a RoBERTa without a head is opened for a task, with a head at random, said aloud") {
   const at::NoGradGuard no_grad;
   struct Task {
-    EncoderHead head;
+    Head head;
     const char* random;
   };
   const Task tasks[] = {
-      {EncoderHead::masked_lm,
+      {Head::masked_lm,
        "RobertaForMaskedLM needs what these files lack; random weights for lm_head.bias, lm_head.dense.weight, "
        "lm_head.dense.bias, lm_head.layer_norm.weight, lm_head.layer_norm.bias:"},
-      {EncoderHead::sequence_classification,
+      {Head::sequence_classification,
        "RobertaForSequenceClassification needs what these files lack; random weights for classifier.dense.weight, "
        "classifier.dense.bias, classifier.out_proj.weight, classifier.out_proj.bias:"},
-      {EncoderHead::token_classification,
+      {Head::token_classification,
        "RobertaForTokenClassification needs what these files lack; random weights for classifier.weight, "
        "classifier.bias:"}};
   const Folder base("roberta", "RobertaModel");
@@ -267,21 +267,21 @@ TEST_CASE("a RoBERTa without a head is opened for a task, with a head at random,
     CHECK_FALSE(same(*model, *base.load({.head = task.head, .seed = 8})));
   }
   // Without being asked for a head the folder has none; and a masked LM's is left out for another task's.
-  CHECK(base.load()->head() == EncoderHead::none);
+  CHECK(base.load()->head() == Head::none);
   const Folder masked("roberta", "RobertaForMaskedLM");
-  CHECK(says(test::stderr_of([&] { masked.load({.head = EncoderHead::token_classification}); }),
+  CHECK(says(test::stderr_of([&] { masked.load({.head = Head::token_classification}); }),
              "RobertaForTokenClassification has no place for it: lm_head.bias, lm_head.dense.bias"));
 }
 
 TEST_CASE("an encoder alone takes the pooler that is there, and does without") {
   const at::NoGradGuard no_grad;
   Folder bert("bert", "BertForMaskedLM");
-  const auto bare = bert.load({.head = EncoderHead::none});
+  const auto bare = bert.load({.head = Head::none});
   CHECK(at::equal(bare->forward(ids()), bert.model->forward(ids())));
   CHECK_FALSE(bare->pooled(bare->forward(ids())).defined());
   CHECK_FALSE(bare->named_parameters().contains("pooler.dense.weight"));
   Folder classified("bert", "BertForSequenceClassification");
-  const auto with_pooler = classified.load({.head = EncoderHead::none});
+  const auto with_pooler = classified.load({.head = Head::none});
   const Tensor hidden = with_pooler->forward(ids());
   CHECK(at::equal(with_pooler->pooled(hidden), classified.model->pooled(hidden)));
 }
@@ -291,7 +291,7 @@ TEST_CASE("what is no encoder has no such head") {
   const io::Json config = {{"model_type", "gpt2"}, {"vocab_size", 31}, {"n_positions", 16},
                            {"n_embd", 24},         {"n_layer", 1},     {"n_head", 3}};
   save(*create(config, {}, 1), folder.path());
-  CHECK(says(error_of([&] { load_model(folder.path().string(), {.head = EncoderHead::none}); }),
+  CHECK(says(error_of([&] { load_model(folder.path().string(), {.head = Head::none}); }),
              "does not work with models of this kind: got gpt2, expected an encoder"));
   Folder bert("bert", "BertModel");
   CHECK(says(error_of([&] { load<nn::CausalModel>(bert.folder.path().string()); }),

@@ -35,6 +35,8 @@ struct Case {
     return seq2seq.decode(reference.at("decoder_input_ids"), {.encoder_hidden = seq2seq.encode(ids)});
   }
   Tensor logits() const {
+    if (model->head() == nn::Head::sequence_classification)
+      return model->class_logits({.input_ids = reference.at("input_ids")});
     if (auto* causal = dynamic_cast<nn::CausalModel*>(model.get())) return causal->logits(hidden());
     if (auto* encoder = dynamic_cast<nn::EncoderModel*>(model.get())) return encoder->logits(hidden());
     return dynamic_cast<nn::Seq2SeqModel&>(*model).logits(hidden());
@@ -59,7 +61,7 @@ struct Case {
 
 template <class Body>
 void for_each_case(Body&& body) {
-  llmtk::for_each_case<Case>(reference_folder(), 20, body);
+  llmtk::for_each_case<Case>(reference_folder(), 23, body);
 }
 
 /// Everything that the adapter trains, by its key in adapter_model.safetensors.

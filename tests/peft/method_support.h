@@ -31,6 +31,8 @@ struct Inputs {
 
 /// What the model's head says: [B, T, V or labels], or [B, labels].
 inline at::Tensor logits(nn::Model& model, const Inputs& in) {
+  if (model.head() == nn::Head::sequence_classification)
+    return model.class_logits({.input_ids = in.ids, .attention_mask = in.mask});
   if (auto* causal = dynamic_cast<nn::CausalModel*>(&model))
     return causal->logits(causal->forward(in.ids, {.attention_mask = in.mask}));
   if (auto* encoder = dynamic_cast<nn::EncoderModel*>(&model))

@@ -78,7 +78,7 @@ struct Case {
 
 template <class Body>
 void for_each_case(Body&& body) {
-  llmtk::for_each_case<Case>(reference_folder(), 37, body);
+  llmtk::for_each_case<Case>(reference_folder(), 43, body);
 }
 
 #define LLMTK_NEEDS_REFERENCE                        \

@@ -45,6 +45,8 @@ FAMILIES = {name: ("CAUSAL_LM", config) for name, config in CAUSAL.items()} | {
     "bert": ("SEQ_CLS", BERT),
     "bert_tokens": ("TOKEN_CLS", BERT),
     "roberta": ("SEQ_CLS", ROBERTA),
+    "gpt2_classes": ("SEQ_CLS", dict(CAUSAL["gpt2"], num_labels=3, pad_token_id=0)),
+    "llama_classes": ("SEQ_CLS", dict(LLAMA, num_labels=3, pad_token_id=0)),
     "t5": ("SEQ_2_SEQ_LM", dict(model_type="t5", vocab_size=61, d_model=32, d_kv=8, d_ff=48, num_layers=3,
                                 num_heads=4, dropout_rate=0.0, decoder_start_token_id=0)),
 }
@@ -85,6 +87,10 @@ def inputs(family, task, method, generator):
     ids = torch.randint(2, 61, (B, T), generator=generator)
     mask = torch.ones(B, T, dtype=torch.long)
     mask[1, 6:] = 0
+    if family.endswith("_classes"):
+        if method == "prompt":  # there transformers does not look for padding
+            mask[:] = 1
+        ids *= mask
     given = dict(input_ids=ids, attention_mask=mask)
     if task == "CAUSAL_LM" and method in ("prefix", "projection"):
         if "sliding_window" not in CAUSAL[family]:

@@ -38,7 +38,7 @@ def check(folder):
 
 
 folders = sorted(p.parent for p in Path(sys.argv[1]).glob("*/saved"))
-assert len(folders) >= 37, f"only {len(folders)} cases were saved"
+assert len(folders) >= 43, f"only {len(folders)} cases were saved"
 for folder in folders:
     check(folder)
 print(f"{len(folders)} adapters saved here open in peft with equal logits")

@@ -14,9 +14,10 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import (BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel, LlamaConfig,
-                          LlamaForCausalLM, RobertaConfig, RobertaForTokenClassification, T5Config,
-                          T5ForConditionalGeneration)
+from transformers import (BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification,
+                          GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, RobertaConfig,
+                          RobertaForTokenClassification, T5Config, T5ForConditionalGeneration,
+                          T5ForSequenceClassification)
 
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
@@ -43,6 +44,13 @@ ROBERTA = (RobertaForTokenClassification,
                          pad_token_id=1, **NO_DROPOUT))
 T5 = (T5ForConditionalGeneration, T5Config(vocab_size=V, d_model=48, d_kv=12, d_ff=80, num_layers=2, num_heads=4,
                                            dropout_rate=0.0, decoder_start_token_id=0))
+CLASSES = dict(num_labels=3, pad_token_id=0)
+
+
+def classifier(cls, language_model):
+    return cls, type(language_model[1]).from_dict(language_model[1].to_dict() | CLASSES)
+
+
 CAUSAL, S2S, SEQ, TOKEN = "CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS"
 CASES = {
     "gpt2": (GPT2, dict(task_type=CAUSAL, r=4, lora_alpha=6)),
@@ -69,6 +77,12 @@ CASES = {
                                modules_to_save=["classifier"])),
     "t5": (T5, dict(task_type=S2S, r=4, lora_alpha=2)),
     "t5_dora": (T5, dict(task_type=S2S, r=4, target_modules=["q", "v", "wi", "wo"], use_dora=True)),
+    "gpt2_classes": (classifier(GPT2ForSequenceClassification, GPT2), dict(task_type=SEQ, r=4)),
+    "llama_classes": (classifier(LlamaForSequenceClassification, LLAMA),
+                      dict(task_type=SEQ, r=4, target_modules="all-linear", use_dora=True)),
+    # By itself peft would leave this head as it is.
+    "t5_classes": (classifier(T5ForSequenceClassification, T5),
+                   dict(task_type=SEQ, r=4, modules_to_save=["classification_head"])),
 }
 
 
@@ -98,7 +112,7 @@ def stored_name(name):
 
 
 def answers(model, case, ids, decoder_ids):
-    if case.startswith("t5"):
+    if case in ("t5", "t5_dora"):
         return model(input_ids=ids, decoder_input_ids=decoder_ids, use_cache=False).logits
     return model(input_ids=ids).logits
 
@@ -121,6 +135,8 @@ def main(folder):
             adapted.save_pretrained(target / "converted", path_initial_model_for_weight_conversion=str(target / "start"))
 
         out = {"input_ids": torch.randint(3, V, (B, T), generator=generator)}
+        if case == "t5_classes":
+            out["input_ids"][:, -1] = config.eos_token_id
         decoder_ids = out["decoder_input_ids"] = torch.randint(3, V, (B, T - 7), generator=generator)
         logits = answers(adapted, case, out["input_ids"], decoder_ids)
         labels = out["labels"] = torch.randint(0, logits.size(-1), logits.shape[:-1], generator=generator)
