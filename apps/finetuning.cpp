@@ -99,6 +99,7 @@ void Finetuning::prepare() {
     name_classes();
     make_shape();
   }
+  train::best_metric(config_.trainer, evaluator(shape_, {}).get());
 }
 
 void Finetuning::make_shape() {

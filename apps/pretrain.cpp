@@ -97,6 +97,7 @@ void Pretraining::prepare() {
   open_tokenizer();
   fit_vocabulary();
   check_samples();
+  train::best_metric(config_.trainer, /*evaluator=*/nullptr);
   open_data();
 }
 

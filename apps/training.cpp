@@ -49,6 +49,10 @@ void validate_training(const train::TrainerConfig& trainer, const SamplesConfig&
   if (trainer.eval_steps > 0)
     problems.add("trainer.eval_steps",
                  {.what = "evaluations are asked for, but there is no data for them", .hint = hint});
+  if (trainer.eval_on_start)
+    problems.add("trainer.eval_on_start", {.what = "there is no data to evaluate on", .hint = hint});
+  if (trainer.metric_for_best_model != "loss")
+    problems.add("trainer.metric_for_best_model", {.what = "there is no data to evaluate on", .hint = hint});
   if (trainer.early_stopping_patience > 0)
     problems.add("trainer.early_stopping_patience", {.what = "early stopping needs evaluations", .hint = hint});
 }
@@ -220,7 +224,10 @@ Json run_trainer(RunParts parts, const train::Start& start, int& exit_code) {
           {"seconds", result.seconds},
           {"loss", number(result.last_loss)},
           {"eval_loss", number(result.eval_loss)},
+          {"eval_metrics", result.eval_metrics},
           {"best_eval_loss", number(result.best_eval_loss)},
+          {"best_metric", number(result.best_metric)},
+          {"best_step", result.best_step < 0 ? Json() : Json(result.best_step)},
           {"skipped_steps", result.nonfinite_steps},
           {"checkpoint", result.checkpoint}};
 }

@@ -54,6 +54,8 @@ void TrainerConfig::validate(config::Problems& problems) const {
                  {.what = "the best model must have been saved",
                   .got = "save_steps " + std::to_string(save_steps) + ", eval_steps " + std::to_string(eval_steps),
                   .expected = "save_steps equal to eval_steps"});
+  if (greater_is_better && metric_for_best_model == "loss")
+    problems.add("greater_is_better", {.what = "a lower loss is always better", .hint = "leave it out"});
   if (early_stopping_patience > 0 && eval_steps == 0)
     problems.add("early_stopping_patience", {.what = "needs evaluations", .hint = "set trainer.eval_steps"});
   if (early_stopping_threshold > 0 && early_stopping_patience == 0)

@@ -3,6 +3,7 @@
 // those of transformers 5's TrainingArguments; where a default differs, the reason stands beside it.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "config/config.h"
@@ -86,7 +87,10 @@ struct TrainerConfig {
   int64_t sample_steps = 0;
   int64_t save_steps = 500;
   int64_t save_total_limit = 0;
+  bool eval_on_start = false;
   bool load_best_model_at_end = false;
+  std::string metric_for_best_model = "loss";
+  std::optional<bool> greater_is_better;
   int64_t early_stopping_patience = 0;
   double early_stopping_threshold = 0.0;
   int64_t max_nonfinite_steps = 3;
@@ -116,15 +120,22 @@ struct TrainerConfig {
       "Keep only each layer's input and compute the rest again: less memory, a third more work");
     v("logging_steps", logging_steps, "Metrics every so many steps", config::at_least(1));
     v("eval_steps", eval_steps, "Evaluate every so many steps; 0: only at the end", config::at_least(0));
+    v("eval_on_start", eval_on_start, "Evaluate before the first step too; that model is no candidate for the best");
     v("sample_steps", sample_steps, "Write samples every so many steps; 0: only at the end", config::at_least(0));
     v("save_steps", save_steps, "A checkpoint every so many steps; 0: only at the end", config::at_least(0));
     v("save_total_limit", save_total_limit, "Checkpoints kept; the newest and the best always are. 0: all",
       config::at_least(0));
     v("load_best_model_at_end", load_best_model_at_end,
-      "The final model is that of the checkpoint with the lowest evaluation loss");
+      "The final model is that of the checkpoint with the best evaluation, as metric_for_best_model says");
+    v("metric_for_best_model", metric_for_best_model,
+      "What an evaluation is judged by: loss, perplexity, or one of the metrics of the objective, with or without eval_ "
+      "before it",
+      config::not_empty);
+    v("greater_is_better", greater_is_better,
+      "Whether a higher metric_for_best_model is better; default: not of losses, perplexities and errors");
     v("early_stopping_patience", early_stopping_patience,
-      "Stop after so many evaluations in a row without a lower loss; 0: never", config::at_least(0));
-    v("early_stopping_threshold", early_stopping_threshold, "A loss must be lower by more than this to count",
+      "Stop after so many evaluations in a row without a better metric_for_best_model; 0: never", config::at_least(0));
+    v("early_stopping_threshold", early_stopping_threshold, "What is better must be so by more than this to count",
       config::at_least(0));
     v("max_nonfinite_steps", max_nonfinite_steps,
       "A step whose loss or gradient is NaN or infinite is skipped; so many in a row end the run (exit code 4)",

@@ -66,6 +66,28 @@ int64_t total_steps(const TrainerConfig& config, const SchedulerConfig& schedule
                             .hint = "set trainer.max_steps"});
 }
 
+BestMetric best_metric(const TrainerConfig& config, Evaluator* evaluator) {
+  const std::string& given = config.metric_for_best_model;
+  const std::string name = given.starts_with("eval_") ? given.substr(5) : given;
+  std::vector<std::string> known = {"loss"};
+  if (!evaluator || evaluator->has_perplexity()) known.emplace_back("perplexity");
+  if (evaluator) {
+    evaluator->begin();
+    for (const auto& [metric, value] : evaluator->metrics().items())  // of nothing yet
+      if (!value.is_number_integer() && !value.is_structured()) known.push_back(metric);
+  }
+  if (std::ranges::find(known, name) == known.end()) {
+    std::string expected;
+    for (const std::string& one : known) expected += (expected.empty() ? "" : ", ") + one;
+    throw Error(Exit::usage, {.what = "no evaluation of this run gives this metric",
+                              .where = "trainer.metric_for_best_model",
+                              .got = "'" + given + "'",
+                              .expected = expected});
+  }
+  const bool error = name.ends_with("loss") || name == "perplexity" || name == "mse" || name == "mae";
+  return {name, config.greater_is_better.value_or(!error)};
+}
+
 void warn_of_length(const TrainerConfig& config, const SchedulerConfig& scheduler, int64_t steps) {
   if (steps <= 0) return;
   if (config.max_steps > steps)

@@ -29,6 +29,7 @@ void visit(State& s, Visit&& v) {
   v("last_eval_step", s.last_eval_step);
   v("last_sample_step", s.last_sample_step);
   v("best_eval_loss", s.best_eval_loss);
+  v("best_metric", s.best_metric);
   v("best_step", s.best_step);
   v("evaluations_without_gain", s.evaluations_without_gain);
   v("stopped_early", s.stopped_early);
@@ -45,7 +46,7 @@ void flatten(const Json& json, const std::string& prefix, std::map<std::string, 
 }
 
 /// Where files go, how often something is said, which machine does the work: nothing of it changes the run.
-constexpr std::array<std::string_view, 11> kFree = {"trainer.output_dir",
+constexpr std::array<std::string_view, 12> kFree = {"trainer.output_dir",
                                                     "trainer.overwrite_output_dir",
                                                     "trainer.resume_from_checkpoint",
                                                     "trainer.logging_steps",
@@ -53,6 +54,7 @@ constexpr std::array<std::string_view, 11> kFree = {"trainer.output_dir",
                                                     "trainer.save_total_limit",
                                                     "trainer.device",
                                                     "trainer.sample_steps",
+                                                    "trainer.eval_on_start",
                                                     "data.cache_dir",
                                                     "data.dataloader_prefetch_factor",
                                                     "data.preprocessing_num_workers"};
@@ -62,8 +64,9 @@ constexpr std::array<std::string_view, 1> kFreeSections = {"samples."};
 constexpr std::array<std::string_view, 12> kRefusedSections = {
     "model.", "tokenizer.", "data.", "lora.", "quantization.", "adapter.", "prefix_tuning.", "p_tuning_v2.",
     "prompt_tuning.", "ia3.", "parameters.", "masked_lm."};
-constexpr std::array<std::string_view, 5> kRefused = {"objective", "optimizer.type", "trainer.dtype", "trainer.seed",
-                                                      "trainer.per_device_train_batch_size"};
+constexpr std::array<std::string_view, 7> kRefused = {"objective", "optimizer.type", "trainer.dtype", "trainer.seed",
+                                                      "trainer.per_device_train_batch_size",
+                                                      "trainer.metric_for_best_model", "trainer.greater_is_better"};
 
 /// Data that was moved is the same data: its checksums are compared.
 bool names_data(const std::string& key) {
@@ -92,8 +95,10 @@ LoopState LoopState::from_json(const Json& json, const std::string& where) {
   LoopState state;
   visit(state, [&](const char* name, auto& value) {
     using T = std::decay_t<decltype(value)>;
+    // Where no metric could be named it was the loss.
+    const bool before_metrics = std::string_view(name) == "best_metric" && !json.contains(name);
     try {
-      const Json& member = json.at(name);
+      const Json& member = json.at(before_metrics ? "best_eval_loss" : name);
       if constexpr (std::is_same_v<T, std::optional<double>>) {
         if (!member.is_null()) value = member.get<double>();
       } else {

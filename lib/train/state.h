@@ -27,8 +27,9 @@ struct LoopState {
   std::optional<double> last_eval_loss;  ///< of the last evaluation, finite or not
   int64_t last_eval_step = -1;
   int64_t last_sample_step = -1;
-  std::optional<double> best_eval_loss;
-  int64_t best_step = -1;                ///< the step that best_eval_loss belongs to
+  std::optional<double> best_eval_loss;  ///< the lowest
+  std::optional<double> best_metric;     ///< of metric_for_best_model
+  int64_t best_step = -1;                ///< the step that best_metric belongs to
   int64_t evaluations_without_gain = 0;  ///< what early stopping counts
   bool stopped_early = false;
 

@@ -83,6 +83,7 @@ Trainer::Trainer(const TrainerConfig& trainer, const OptimizerConfig& optimizer,
     : config_(trainer), optimizer_config_(optimizer), task_(std::move(task)), device_(c10::kCPU) {
   LLMTK_CHECK(task_.module && task_.loss && task_.train && task_.parallel && task_.save_model);
   LLMTK_CHECK(task_.load_weights || !task_.saves_all);
+  best_metric_ = best_metric(config_, task_.evaluator);
   total_steps_ = total_steps(config_, scheduler, *task_.train);
   schedule_ = scheduler.make(total_steps_);
   warn_of_length(config_, scheduler, total_steps_);
@@ -111,6 +112,11 @@ RunResult Trainer::run(const Start& start) {
   const StopSignals signals;
   task_.module->train();
   if (task_.observer) task_.observer->began(state_.step, total_steps_);
+  const bool starts = task_.eval && config_.eval_on_start && state_.step == 0 && state_.last_eval_step < 0;
+  if (starts && !evaluate(signals)) {
+    save();
+    return result(RunResult::End::interrupted, signals.received());
+  }
   const auto due = [this](int64_t every, bool last) {
     return state_.step > 0 && (last || (every > 0 && state_.step % every == 0));
   };
@@ -293,31 +299,40 @@ bool Trainer::evaluate(const StopSignals& signals) {
   return true;
 }
 
+double Trainer::metric_of(double loss) const {
+  if (best_metric_.name == "loss") return loss;
+  if (best_metric_.name == "perplexity") return std::exp(loss);
+  const Json& value = eval_metrics_.at(best_metric_.name);
+  return value.is_number() ? value.get<double>() : std::nan("");
+}
+
 void Trainer::note_evaluation(double loss, int64_t targets) {
   state_.last_eval_step = state_.step;
   state_.last_eval_loss = loss;
-  const bool lowest = std::isfinite(loss) && (!state_.best_eval_loss || loss < *state_.best_eval_loss);
-  const bool gain = std::isfinite(loss) &&
-                    (!state_.best_eval_loss || loss < *state_.best_eval_loss - config_.early_stopping_threshold);
-  if (lowest) {
-    state_.best_eval_loss = loss;
+  const double value = metric_of(loss), threshold = config_.early_stopping_threshold;
+  const bool counts = state_.step > 0 && std::isfinite(value);  // what stands before training has no checkpoint
+  const bool best = counts && (!state_.best_metric || best_metric_.better(value, *state_.best_metric));
+  const bool gain = best && (!state_.best_metric || std::abs(value - *state_.best_metric) > threshold);
+  if (best) {
+    state_.best_metric = value;
     state_.best_step = state_.step;
   }
-  state_.evaluations_without_gain = gain ? 0 : state_.evaluations_without_gain + 1;
+  if (state_.step > 0 && std::isfinite(loss)) state_.best_eval_loss = std::min(loss, state_.best_eval_loss.value_or(loss));
+  if (state_.step > 0) state_.evaluations_without_gain = gain ? 0 : state_.evaluations_without_gain + 1;
   const bool has_perplexity = !task_.evaluator || task_.evaluator->has_perplexity();
   if (task_.observer)
     task_.observer->evaluated({.step = state_.step,
                                .loss = loss,
                                .perplexity = has_perplexity ? std::exp(loss) : 0,
                                .target_tokens = targets,
-                               .best = lowest,
+                               .best = best,
                                .metrics = eval_metrics_});
   if (config_.early_stopping_patience > 0 && state_.evaluations_without_gain >= config_.early_stopping_patience) {
     log::info(detail::concat("step ", state_.step, ": stopping early, ", state_.evaluations_without_gain,
-                             " evaluations without a lower loss",
-                             state_.best_eval_loss ? detail::concat(" (best ", *state_.best_eval_loss, " at step ",
-                                                                    state_.best_step, ")")
-                                                   : ": none was finite"));
+                             " evaluations without a better ", best_metric_.name,
+                             state_.best_metric ? detail::concat(" (best ", *state_.best_metric, " at step ",
+                                                                 state_.best_step, ")")
+                                                : ": none was finite"));
     state_.stopped_early = true;
   }
 }
@@ -406,8 +421,8 @@ void Trainer::save_final() {
     if (const auto damage = checkpoint_damage(path))
       throw Error(Exit::file, {.what = "the best checkpoint is not whole: " + *damage, .where = path.string()});
     load_weights(path);
-    log::info(detail::concat("the final model is that of step ", state_.best_step, ", with the lowest evaluation loss ",
-                             *state_.best_eval_loss));
+    log::info(detail::concat("the final model is that of step ", state_.best_step, ", with the best evaluation: ",
+                             best_metric_.name, " ", *state_.best_metric));
   }
   if (task_.parallel->is_main()) {
     FolderUpdate update(config_.output_dir, bytes_of_model() + kSmallFiles);
@@ -428,6 +443,8 @@ RunResult Trainer::result(RunResult::End end, int signal) const {
                    .last_loss = state_.last_loss,
                    .eval_loss = state_.last_eval_loss,
                    .best_eval_loss = state_.best_eval_loss,
+                   .best_metric = state_.best_metric,
+                   .best_step = state_.best_step,
                    .eval_metrics = eval_metrics_,
                    .nonfinite_steps = state_.nonfinite_steps,
                    .signal = signal};

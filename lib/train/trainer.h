@@ -72,6 +72,8 @@ struct RunResult {
   int64_t tokens = 0, target_tokens = 0;
   double seconds = 0;
   std::optional<double> last_loss, eval_loss, best_eval_loss;
+  std::optional<double> best_metric;  ///< of TrainerConfig::metric_for_best_model
+  int64_t best_step = -1;             ///< that it belongs to
   nlohmann::ordered_json eval_metrics;  ///< of the last evaluation of this process; null: none
   int64_t nonfinite_steps = 0;
   std::string checkpoint;  ///< the newest
@@ -91,6 +93,16 @@ Start find_start(const TrainerConfig& config);
 /// Optimizer steps of a run: max_steps, or what the source's batches come to where that is less or max_steps is not
 /// said; 0 when nobody knows. Throws Error(usage) when the schedule needs the number and nobody knows it.
 int64_t total_steps(const TrainerConfig& config, const SchedulerConfig& scheduler, const data::BatchSource& source);
+
+/// What evaluations are judged by, as metric_for_best_model and greater_is_better say.
+struct BestMetric {
+  std::string name;
+  bool greater_is_better;
+
+  bool better(double value, double than) const { return greater_is_better ? value > than : value < than; }
+};
+/// evaluator: may be null. Throws Error(usage) for a name that no evaluation of this run gives.
+BestMetric best_metric(const TrainerConfig& config, Evaluator* evaluator);
 
 /// Warns where a run of `steps` steps is shorter than max_steps, than its warm-up or than its decay.
 void warn_of_length(const TrainerConfig& config, const SchedulerConfig& scheduler, int64_t steps);
@@ -122,6 +134,7 @@ class Trainer {
   void load_weights(const fs::path& checkpoint);
   bool evaluate(const StopSignals& signals);
   void note_evaluation(double loss, int64_t targets);
+  double metric_of(double loss) const;
   void sample();
   void save();
   void save_final();
@@ -132,6 +145,7 @@ class Trainer {
   TrainerConfig config_;
   OptimizerConfig optimizer_config_;
   Task task_;
+  BestMetric best_metric_;
   int64_t total_steps_;
   Schedule schedule_;
   std::unique_ptr<Optimizer> optimizer_;
