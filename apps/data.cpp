@@ -9,9 +9,7 @@
 #include "core/error.h"
 #include "data_config.h"
 #include "data_show.h"
-#include "finetune_context.h"
-#include "io/model_folder.h"
-#include "models/registry.h"
+#include "finetuning_setup.h"
 
 using namespace llmtk;
 using Json = nlohmann::ordered_json;
@@ -32,52 +30,12 @@ struct Options {
   bool ids = false, validation = false;
 };
 
-/// Everything that the rows depend on.
-struct Opened {
-  std::unique_ptr<text::Tokenizer> tokenizer;
-  data::FinetuningData data;
-  data::Objective objective;
-  bool packed;
-};
-
-std::string tokenizer_path(const DataCommandConfig& config) {
-  if (!config.tokenizer.name_or_path.empty()) return config.tokenizer.name_or_path;
-  if (!config.model.name_or_path.empty() && !std::filesystem::is_regular_file(config.model.name_or_path))
-    return io::find_model(config.model.name_or_path).string();
-  throw Error(Exit::usage, {.what = "no tokenizer is named", .hint = "set tokenizer.name_or_path"});
-}
-
-bool classifies(const nn::Model& shape, data::Objective objective, const models::ResolvedModel& model) {
-  return is_classification(objective) && model.weights && shape.head() == head_of(objective) &&
-         model.config.contains("id2label");
-}
-
-Opened open(const DataCommandConfig& config, const config::Places& places) {
-  Opened opened{.packed = config.data.packing};
-  const std::string path = tokenizer_path(config);
-  opened.tokenizer = text::load_tokenizer(path);
-  auto model = models::resolve_model(config.model, places);
-  const auto special = opened.tokenizer->special_tokens();
-  models::adopt_vocabulary(model, static_cast<int64_t>(opened.tokenizer->vocab_size()), special.bos, special.eos,
-                           special.pad);
-  const auto shape = models::make_model(model.config, model.where, {at::kFloat, c10::kMeta, &model.typed_keys});
-  opened.objective = choose_objective(config.objective, *shape, model.where);
-  auto context =
-      finetune_context(opened.objective, *shape, model.config,
-                       classifies(*shape, opened.objective, model), opened.tokenizer.get(), path);
-  context.loader.batch_size = config.trainer.per_device_train_batch_size;
-  context.loader.eval_batch_size = config.trainer.per_device_eval_batch_size;
-  context.loader.seed = static_cast<uint64_t>(config.trainer.seed);
-  opened.data = data::open_finetuning_data(config.data, context);
-  return opened;
-}
-
-Json described(const Opened& opened) {
-  const auto& data = opened.data;
-  Json json = {{"objective", to_string(opened.objective)}, {"max_length", data.max_length}};
+Json described(const FinetuningSetup& setup, bool packed) {
+  const auto& data = setup.rows;
+  Json json = {{"objective", to_string(setup.objective)}, {"max_length", data.max_length}};
   if (!data.problem_type.empty()) json["problem_type"] = data.problem_type;
   if (!data.label_names.empty()) json["label_names"] = data.label_names;
-  json["train"] = describe_rows(*data.train_rows, data.train_statistics, data, opened.packed);
+  json["train"] = describe_rows(*data.train_rows, data.train_statistics, data, packed);
   if (data.validation_rows)
     json["validation"] = describe_rows(*data.validation_rows, data.validation_statistics, data, false);
   json["sources"] = data.description.at("sources");
@@ -92,19 +50,25 @@ bool in_color(const std::string& color) {
 int run(const Options& options) {
   if (options.path.empty()) throw Error(Exit::usage, {.what = "which config?", .hint = "llmtk data CONFIG.yaml"});
   config::Places places;
-  const auto config = config::load<DataCommandConfig>(options.path, options.overrides, &places);
-  const Opened opened = open(config, places);
-  if (options.validation && !opened.data.validation_rows)
+  auto config = config::load<DataCommandConfig>(options.path, options.overrides, &places);
+  complete(config);
+  if (config.tokenizer.name_or_path.empty())
+    throw Error(Exit::usage, {.what = "no tokenizer is named", .hint = "set tokenizer.name_or_path"});
+  const auto method = method_of(config);
+  FinetuningSetup opened(config, places, *method);
+  opened.open_model();
+  opened.open_data(*dist::single_process());
+  if (options.validation && !opened.rows.validation_rows)
     throw Error(Exit::usage, {.what = "--validation, but the config holds nothing out",
                               .where = options.path,
                               .hint = "set data.validation or data.validation_fraction"});
-  const auto& rows = *(options.validation ? opened.data.validation_rows : opened.data.train_rows);
+  const auto& rows = *(options.validation ? opened.rows.validation_rows : opened.rows.train_rows);
   if (options.rows > 0 && options.from > rows.rows())
     throw Error(Exit::usage, {.what = "--from is behind the last row",
                               .got = std::to_string(options.from),
                               .expected = "at most " + std::to_string(rows.rows())});
   const uint64_t end = std::min(rows.rows(), options.from - 1 + options.rows);
-  Json json = described(opened);
+  Json json = described(opened, config.data.packing);
   if (options.common.json) {
     json["rows"] = Json::array();
     for (uint64_t row = options.from - 1; row < end; ++row)
@@ -114,7 +78,7 @@ int run(const Options& options) {
   }
   const ShowOptions show{.objective = opened.objective, .color = in_color(options.color), .ids = options.ids};
   for (uint64_t row = options.from - 1; row < end; ++row)
-    std::cout << show_row(rows, row, opened.data.label_names, *opened.tokenizer, show);
+    std::cout << show_row(rows, row, opened.rows.label_names, *opened.tokenizer, show);
   for (const char* part : {"train", "validation"})
     if (json.contains(part)) std::cout << show_description(part, json[part]);
   return 0;

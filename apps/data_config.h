@@ -1,25 +1,28 @@
 #pragma once
-// What `llmtk data` reads of a training config. The sections that say how to train are checked where they are the same
-// for every method, and otherwise left to the command that trains.
+// What `llmtk data` reads: a config of `finetune` or of `lora`.
 
-#include <nlohmann/json.hpp>
+#include <optional>
 
-#include "finetuning_config.h"
+#include "finetuning_methods.h"
+#include "lora_method.h"
 
 namespace llmtk {
 
-struct DataCommandConfig : FinetuneSections {
-  nlohmann::ordered_json lora, quantization, parameters, adapter, prefix_tuning, p_tuning_v2, prompt_tuning, ia3;
+struct DataCommandConfig : FinetuneConfig {
+  std::optional<peft::LoraConfig> lora;
+  std::optional<quant::QuantizationConfig> quantization;
 
   template <class V>
   void fields(V& v) {
-    FinetuneSections::fields(v);
-    for (auto& [name, section] : {std::pair("lora", &lora), std::pair("quantization", &quantization),
-                                  std::pair("parameters", &parameters), std::pair("adapter", &adapter),
-                                  std::pair("prefix_tuning", &prefix_tuning), std::pair("p_tuning_v2", &p_tuning_v2),
-                                  std::pair("prompt_tuning", &prompt_tuning), std::pair("ia3", &ia3)})
-      v(name, *section, "For the command that trains");
+    FinetuneConfig::fields(v);
+    v("lora", lora, "Of llmtk lora: the adapter");
+    v("quantization", quantization, "Of llmtk lora: the base in 4 or 8 bits");
   }
 };
+
+inline std::unique_ptr<Method> method_of(const DataCommandConfig& config) {
+  return config.lora ? lora_method(*config.lora, config.quantization)
+                     : method_of(static_cast<const FinetuneConfig&>(config));
+}
 
 }  // namespace llmtk

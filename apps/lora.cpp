@@ -2,8 +2,9 @@
 
 #include "app.h"
 #include "core/error.h"
+#include "finetuning.h"
 #include "lora_merge.h"
-#include "lora_train.h"
+#include "lora_method.h"
 
 namespace {
 
@@ -20,18 +21,21 @@ constexpr const char* kExamples =
 int main(int argc, char** argv) {
   CLI::App app("Trains adapters of low rank: LoRA, rsLoRA, DoRA, LoRA+, PiSSA, QLoRA; merges them.", "llmtk lora");
   llmtk::CommonOptions common;
-  llmtk::LoraTraining training;
+  llmtk::TrainingOptions training;
   std::function<int()> merge;
-  training.add_to(app);
+  llmtk::add_training_options(app, training);
   llmtk::add_common_options(app, common, kExamples);
   app.require_subcommand(0, 1);
   app.fallthrough();
   llmtk::add_merge_command(app, common, merge);
   return llmtk::run_app(app, common, argc, argv, [&] {
-    if (!merge) return training.run(common);
-    if (!training.options.path.empty())
+    if (!merge)
+      return llmtk::training_main<llmtk::LoraRunConfig>(
+          training, common, "llmtk lora",
+          [](const auto& config, auto places) { return llmtk::make_finetuning(config, std::move(places)); });
+    if (!training.path.empty())
       throw llmtk::Error(llmtk::Exit::usage,
-                         {.what = "merge takes no config", .got = training.options.path, .hint = "leave it out"});
+                         {.what = "merge takes no config", .got = training.path, .hint = "leave it out"});
     return merge();
   });
 }

@@ -276,15 +276,8 @@ Json Pretraining::run() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Trains a model from random weights, or goes on with one, on raw text or token shards.",
-               "llmtk pretrain");
-  CommonOptions common;
-  TrainingOptions options;
-  add_training_options(app, options);
-  add_common_options(app, common, kExamples);
-  return run_app(app, common, argc, argv, [&] {
-    return training_main<PretrainConfig>(options, common, "llmtk pretrain", [](auto config, auto places) {
-      return std::make_unique<Pretraining>(std::move(config), std::move(places));
-    });
-  });
+  return training_program<PretrainConfig>(
+      argc, argv, "llmtk pretrain",
+      "Trains a model from random weights, or goes on with one, on raw text or token shards.", kExamples,
+      [](auto config, auto places) { return std::make_unique<Pretraining>(std::move(config), std::move(places)); });
 }

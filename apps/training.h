@@ -90,6 +90,18 @@ int training_main(const TrainingOptions& options, const CommonOptions& common, c
   return run_training(*command, options, common.json);
 }
 
+/// main() of a command that trains, and does nothing else. make: as above.
+template <class Config, class Make>
+int training_program(int argc, char** argv, const std::string& name, const std::string& description,
+                     const char* examples, Make&& make) {
+  CLI::App app(description, name);
+  CommonOptions common;
+  TrainingOptions options;
+  add_training_options(app, options);
+  add_common_options(app, common, examples);
+  return run_app(app, common, argc, argv, [&] { return training_main<Config>(options, common, name, make); });
+}
+
 /// What a run does with its machine, known before it begins.
 struct RunShape {
   const train::TrainerConfig& trainer;

@@ -110,8 +110,8 @@ at::Tensor Seq2SeqClassifier::class_logits(const Texts& texts) {
       shifted, {.encoder_hidden = encoded, .encoder_attention_mask = texts.attention_mask});  // [B, T, H]
   const at::Tensor last = (at::arange(ids.size(1), ids.options()) * ends).argmax(1);        // [B]
   at::Tensor x = hidden.gather(1, last.view({-1, 1, 1}).expand({-1, 1, hidden.size(2)})).squeeze(1);
-  x = dense_->forward(dropout(x, options_.dropout, is_training())).tanh();
-  return out_proj_->forward(dropout(x, options_.dropout, is_training()));  // [B, labels]
+  x = dense_->forward(nn::dropout(x, options_.dropout, is_training())).tanh();
+  return out_proj_->forward(nn::dropout(x, options_.dropout, is_training()));  // [B, labels]
 }
 
 void Seq2SeqClassifier::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {

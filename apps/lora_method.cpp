@@ -1,26 +1,11 @@
-#include "lora_train.h"
+#include "lora_method.h"
 
-#include <optional>
-
-#include "core/error.h"
 #include "peft/adapter.h"
 
 namespace llmtk {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct LoraRunConfig : FinetuneSections {
-  peft::LoraConfig lora;
-  std::optional<quant::QuantizationConfig> quantization;
-
-  template <class V>
-  void fields(V& v) {
-    FinetuneSections::fields(v);
-    v("lora", lora, "The adapter");
-    v("quantization", quantization, "The base in 4 or 8 bits (QLoRA)");
-  }
-};
 
 class LoraMethod final : public Method {
  public:
@@ -50,12 +35,8 @@ class LoraMethod final : public Method {
 
 }  // namespace
 
-int LoraTraining::run(const CommonOptions& common) const {
-  return training_main<LoraRunConfig>(options, common, "llmtk lora", [](LoraRunConfig config, auto places) {
-    auto method = std::make_unique<LoraMethod>(config.lora, config.quantization);
-    auto text = as_text(config);
-    return make_finetuning(std::move(config), std::move(text), std::move(places), std::move(method));
-  });
+std::unique_ptr<Method> lora_method(peft::LoraConfig config, std::optional<quant::QuantizationConfig> quantization) {
+  return std::make_unique<LoraMethod>(std::move(config), std::move(quantization));
 }
 
 }  // namespace llmtk
