@@ -52,7 +52,7 @@ int run(const Options& options) {
   config::Places places;
   auto config = config::load<DataCommandConfig>(options.path, options.overrides, &places);
   complete(config);
-  if (config.tokenizer.name_or_path.empty())
+  if (!config.tokenizer.given())
     throw Error(Exit::usage, {.what = "no tokenizer is named", .hint = "set tokenizer.name_or_path"});
   const auto method = method_of(config);
   FinetuningSetup opened(config, places, *method);

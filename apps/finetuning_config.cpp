@@ -1,10 +1,6 @@
 #include "finetuning_config.h"
 
-#include <filesystem>
-
 #include "core/error.h"
-#include "io/model_folder.h"
-#include "text/tokenizer.h"
 
 namespace llmtk {
 
@@ -21,8 +17,7 @@ void EvaluationConfig::validate(config::Problems& problems) const {
 
 void FinetuneSections::validate(config::Problems& problems) const {
   const bool evaluates = !data.validation.empty() || data.validation_fraction > 0;
-  validate_training(trainer, samples, !tokenizer.name_or_path.empty() || !model.name_or_path.empty(), evaluates,
-                    problems);
+  validate_training(trainer, samples, tokenizer.given() || !model.name_or_path.empty(), evaluates, problems);
   if (evaluation.predict_with_generate && !evaluates)
     problems.add("evaluation.predict_with_generate",
                  {.what = "there is no data to evaluate on", .hint = "set data.validation_fraction or data.validation"});
@@ -31,11 +26,6 @@ void FinetuneSections::validate(config::Problems& problems) const {
                  {.what = "does not work with data.packing, which joins rows", .hint = "leave one of the two out"});
 }
 
-void complete(FinetuneSections& config) {
-  const std::string& model = config.model.name_or_path;
-  if (!config.tokenizer.name_or_path.empty() || model.empty() || std::filesystem::is_regular_file(model)) return;
-  if (const auto folder = io::find_model(model); text::holds_tokenizer(folder))
-    config.tokenizer.name_or_path = folder.string();
-}
+void complete(FinetuneSections& config) { complete(config.tokenizer, config.model); }
 
 }  // namespace llmtk

@@ -8,21 +8,11 @@
 #include "config/config.h"
 #include "data/finetuning.h"
 #include "models/config.h"
+#include "tokenizer_config.h"
 #include "train/config.h"
 #include "training.h"
 
 namespace llmtk {
-
-struct FinetuneTokenizerConfig {
-  std::string name_or_path;
-
-  template <class V>
-  void fields(V& v) {
-    v("name_or_path", name_or_path,
-      "A tokenizer file, a folder that holds one, or a name in the local Hugging Face cache; empty: that of "
-      "model.name_or_path");
-  }
-};
 
 struct EvaluationConfig {
   bool predict_with_generate = false;
@@ -42,7 +32,7 @@ struct EvaluationConfig {
 
 struct FinetuneSections {
   models::ModelConfig model;
-  FinetuneTokenizerConfig tokenizer;
+  TokenizerConfig tokenizer;
   std::string objective = "auto";
   data::FinetuneDataConfig data;
   train::OptimizerConfig optimizer;

@@ -125,8 +125,8 @@ void FinetuningSetup::choose_objective() {
 }
 
 void FinetuningSetup::open_tokenizer() {
-  if (config_.tokenizer.name_or_path.empty()) return;
-  tokenizer = text::load_tokenizer(config_.tokenizer.name_or_path);
+  tokenizer = llmtk::open_tokenizer(config_.tokenizer, config_.data, objective);
+  if (!tokenizer) return;
   const auto special = tokenizer->special_tokens();
   const auto size = static_cast<int64_t>(tokenizer->vocab_size());
   models::adopt_vocabulary(model, size, special.bos, special.eos, special.pad);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <thread>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -18,21 +17,10 @@ namespace {
 using Described = nlohmann::ordered_json;
 
 constexpr int64_t kMaxLength = 1024;
-constexpr size_t kMaxRowBytes = 8u << 20;  // far more tokens than any model sees
 constexpr size_t kPeekBytes = 64u << 10;
 
 enum class Part { train, validation };
 const char* name_of(Part part) { return part == Part::train ? "train" : "validation"; }
-
-const std::vector<Format>& formats_of(Objective objective) {
-  static const std::vector<Format> kOf[] = {{Format::messages, Format::sharegpt, Format::prompt_completion,
-                                             Format::alpaca, Format::input_output, Format::text},
-                                            {Format::text},
-                                            {Format::prompt_completion, Format::alpaca, Format::input_output},
-                                            {Format::classification},
-                                            {Format::tagging}};
-  return kOf[static_cast<size_t>(objective)];
-}
 
 [[noreturn]] void refuse_setting(const std::string& key, const std::string& because, const std::string& where = {}) {
   throw Error(Exit::usage, {.what = key + " has no effect " + because, .where = where, .hint = "leave it out"});
@@ -147,11 +135,7 @@ class FinetuneOpener {
     const bool plain = std::ranges::any_of(files, [](const auto& file) { return file.kind == FileKind::text; });
     if (!plain && source.document != FinetuneSourceConfig().document)
       refuse_setting("document", "on files that are no plain text", source.path);
-    return {.document = parse_document_unit(source.document),
-            .on_bad_line = parse_bad_line(config_.on_bad_line),
-            .max_line_bytes = kMaxRowBytes,
-            .block_bytes = 256u << 10,
-            .piece_bytes = kMaxRowBytes};
+    return row_options(source, config_.on_bad_line);
   }
 
   /// The first row of the source that can be read, for what its fields and labels look like.
@@ -166,19 +150,6 @@ class FinetuneOpener {
       return std::move(parsed.rows[0]);
     }
     throw Error(Exit::data, {.what = "no rows", .where = files.empty() ? "" : files[0].path.string()});
-  }
-
-  Format format_of(const FinetuneSourceConfig& source, const Fields& first) const {
-    const auto& possible = formats_of(objective_);
-    if (source.format == "auto") return possible.size() == 1 ? possible[0] : detect_format(first, possible);
-    const Format format = parse_format(source.format);
-    if (std::ranges::find(possible, format) != possible.end()) return format;
-    std::string expected;
-    for (const Format each : possible) expected += (expected.empty() ? "" : ", ") + to_string(each);
-    throw Error(Exit::usage, {.what = "format: the objective " + to_string(objective_) + " does not take such rows",
-                              .where = source.path,
-                              .got = source.format,
-                              .expected = expected});
   }
 
   static void check_columns(const FinetuneSourceConfig& source, Format format) {
@@ -202,7 +173,7 @@ class FinetuneOpener {
     std::string where;
     const JsonRow first = peek(files, options, where);
     const Fields fields(first.json, source.columns, where);
-    const Format format = format_of(source, fields);
+    const Format format = format_of(source, objective_, fields);
     check_columns(source, format);
     const bool of_table = !files.empty() && delimiter_of(files[0].kind) != 0;
     if (objective_ == Objective::causal_lm) prepare_dialogues(format, fields, source.path);
@@ -244,7 +215,7 @@ class FinetuneOpener {
       }
       return source.max_samples == 0 || ++taken < static_cast<uint64_t>(source.max_samples);
     };
-    BadRows bad = read_rows<Draft>(files, options, threads(), work, take);
+    BadRows bad = read_rows<Draft>(files, options, row_threads(config_), work, take);
     bad.skipped += unlabelled.skipped;
     bad.complaints.insert(bad.complaints.end(), unlabelled.complaints.begin(), unlabelled.complaints.end());
     opened.read.skipped = bad.skipped;
@@ -252,11 +223,6 @@ class FinetuneOpener {
       log::warn(source.path + ": " + std::to_string(bad.skipped) + " bad rows left out, " +
                 std::to_string(bad.replaced) + " mended; the first: " + bad.complaints.at(0));
     return opened;
-  }
-
-  int threads() const {
-    if (config_.preprocessing_num_workers > 0) return static_cast<int>(config_.preprocessing_num_workers);
-    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   }
 
   TrainOn train_on() const {
@@ -290,7 +256,7 @@ class FinetuneOpener {
     template_opened_ = true;
     if (config_.chat_template == "alpaca") return;
     const bool own = config_.chat_template == "auto";
-    if (own && !text::holds_chat_template(context_.tokenizer_path)) {
+    if (own && (context_.tokenizer_path.empty() || !text::holds_chat_template(context_.tokenizer_path))) {
       log::info("no chat template beside the tokenizer: conversations take Alpaca's form (data.chat_template)");
       return;
     }

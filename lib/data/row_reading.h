@@ -1,5 +1,5 @@
 #pragma once
-// All rows of some files, read by one thread, worked on by several, in order. For data/finetuning.cpp.
+// All rows of some files, read by one thread, worked on by several, in order; and what a fine-tuning config says of them.
 
 #include <atomic>
 #include <exception>
@@ -8,12 +8,26 @@
 #include <vector>
 
 #include "core/error.h"
+#include "data/finetuning.h"
 #include "data/ordered_map.h"
 #include "data/reader.h"
 #include "data/row_encoder.h"
 #include "data/scan.h"
+#include "data/schema.h"
 
 namespace llmtk::data {
+
+/// How the rows of a source are read.
+ReadOptions row_options(const FinetuneSourceConfig& source, const std::string& on_bad_line);
+/// Threads that tokenize.
+int row_threads(const FinetuneDataConfig& config);
+/// What the rows of a source are: as it says, or as its first row does. Throws Error(usage) for a format that the
+/// objective does not take, Error(data) for a row of none.
+Format format_of(const FinetuneSourceConfig& source, Objective objective, const Fields& first);
+
+/// What the rows of data.train say, labels and tags aside, source by source: each source's first max_samples rows.
+/// Throws what opening the data would throw of rows, and Error(usage) for rows that are tokenized already.
+std::vector<std::string> texts_of_rows(const FinetuneDataConfig& config, Objective objective);
 
 /// Bad rows of a reading.
 struct BadRows {

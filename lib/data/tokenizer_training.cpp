@@ -11,6 +11,7 @@
 #include "data/files.h"
 #include "data/ordered_map.h"
 #include "data/progress_lines.h"
+#include "data/row_reading.h"
 #include "data/rows.h"
 #include "data/shard.h"
 #include "text/sentencepiece.h"
@@ -88,8 +89,12 @@ text::WordCounts count_words(BlockReader& reader, const ReadOptions& read, const
   return counts;
 }
 
-std::unique_ptr<text::Tokenizer> train_merges(BlockReader& reader, const ReadOptions& read,
-                                              const TokenizerTrainingConfig& config, int threads,
+/// How often each word stands in the text.
+using CountWords = std::function<text::WordCounts(const text::Normalizer&, const text::PreTokenizer&)>;
+/// The next line of the text; false behind the last.
+using NextLine = std::function<bool(std::string& line)>;
+
+std::unique_ptr<text::Tokenizer> train_merges(const CountWords& count_words, const TokenizerTrainingConfig& config,
                                               const OnTrainingProgress& on_progress) {
   const auto learning = [&](size_t done, size_t total) {
     if (on_progress) on_progress({TrainingProgress::Phase::learning, done, total});
@@ -102,11 +107,11 @@ std::unique_ptr<text::Tokenizer> train_merges(BlockReader& reader, const ReadOpt
                                                  .lowercase = config.lowercase.value_or(true),
                                                  .special_tokens = config.all_special_tokens()};
     const auto [normalizer, words] = text::wordpiece_words(options);
-    return text::train_wordpiece(count_words(reader, read, normalizer, words, threads, on_progress), options, learning);
+    return text::train_wordpiece(count_words(normalizer, words), options, learning);
   }
   const text::Pattern pattern = config.split_digits.value_or(false) ? text::Pattern::gpt2_digits : text::Pattern::gpt2;
   return text::train_bpe(
-      count_words(reader, read, text::Normalizer(), text::PreTokenizer({}, pattern), threads, on_progress),
+      count_words(text::Normalizer(), text::PreTokenizer({}, pattern)),
       {.vocab_size = vocab_size,
        .min_frequency = min_frequency,
        .pattern = pattern,
@@ -114,37 +119,52 @@ std::unique_ptr<text::Tokenizer> train_merges(BlockReader& reader, const ReadOpt
       learning);
 }
 
-std::unique_ptr<text::Tokenizer> train_pieces(BlockReader& reader, const ReadOptions& read,
-                                              const TokenizerTrainingConfig& config, int threads,
-                                              const OnTrainingProgress& on_progress) {
-  Complaints complaints;
-  Reading reading(reader, on_progress);
-  uint64_t read_lines = 0;
-  std::vector<std::string> lines;  // of the block at hand, in reverse
-  const auto next = [&](std::string& sentence) {
-    while (lines.empty()) {
+/// The lines of files, one after another.
+class FileLines {
+ public:
+  FileLines(BlockReader& reader, const ReadOptions& read, const OnTrainingProgress& on_progress)
+      : reader_(reader), read_(read), reading_(reader, on_progress) {}
+
+  bool next(std::string& line) {
+    while (lines_.empty()) {
       Block block;
-      if (!reader.next(block)) {
-        log::info(std::to_string(read_lines) + " lines; sentencepiece learns from them");
+      if (!reader_.next(block)) {
+        log::info(std::to_string(count_) + " lines; sentencepiece learns from them");
         return false;
       }
-      const ParsedBlock parsed = parse_block(block, reader.files()[block.begin.file], read);
-      complaints.add(parsed);
-      reading.add(block.bytes.size());
-      for (const auto& document : parsed.documents)
-        for (size_t at = 0; at < document.text.size();) {
-          const size_t end = std::min(document.text.find('\n', at), document.text.size());
-          if (end > at) lines.push_back(document.text.substr(at, end - at));
-          at = end + 1;
-        }
-      read_lines += lines.size();
-      std::ranges::reverse(lines);
+      const ParsedBlock parsed = parse_block(block, reader_.files()[block.begin.file], read_);
+      complaints_.add(parsed);
+      reading_.add(block.bytes.size());
+      for (const auto& document : parsed.documents) add_lines(document.text, lines_);
+      count_ += lines_.size();
+      std::ranges::reverse(lines_);
     }
-    sentence = std::move(lines.back());
-    lines.pop_back();
+    line = std::move(lines_.back());
+    lines_.pop_back();
     return true;
-  };
-  auto tokenizer = text::train_sentencepiece(
+  }
+  void finish() const { complaints_.finish(); }
+
+  /// Those that are not empty.
+  static void add_lines(const std::string& text, std::vector<std::string>& lines) {
+    for (size_t at = 0; at < text.size();) {
+      const size_t end = std::min(text.find('\n', at), text.size());
+      if (end > at) lines.push_back(text.substr(at, end - at));
+      at = end + 1;
+    }
+  }
+
+ private:
+  BlockReader& reader_;
+  const ReadOptions& read_;
+  Complaints complaints_;
+  Reading reading_;
+  uint64_t count_ = 0;
+  std::vector<std::string> lines_;  // of the block at hand, in reverse
+};
+
+std::unique_ptr<text::Tokenizer> train_pieces(const NextLine& next, const TokenizerTrainingConfig& config, int threads) {
+  return text::train_sentencepiece(
       next, {.model_type = config.type == "sentencepiece-bpe" ? "bpe" : "unigram",
              .vocab_size = static_cast<size_t>(config.vocab_size),
              .byte_fallback = config.byte_fallback.value_or(true),
@@ -152,9 +172,9 @@ std::unique_ptr<text::Tokenizer> train_pieces(BlockReader& reader, const ReadOpt
              .input_sentence_size = static_cast<uint64_t>(config.input_sentence_size.value_or(0)),
              .special_tokens = config.all_special_tokens(),
              .threads = threads});
-  complaints.finish();
-  return tokenizer;
 }
+
+bool learns_merges(const TokenizerTrainingConfig& config) { return config.type == "bpe" || config.type == "wordpiece"; }
 
 }  // namespace
 
@@ -187,8 +207,16 @@ std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>&
                                                  const OnTrainingProgress& on_progress) {
   BlockReader reader(find_text_files(inputs), read);
   if (threads == 0) threads = usable_processors();
-  if (config.type == "bpe" || config.type == "wordpiece") return train_merges(reader, read, config, threads, on_progress);
-  return train_pieces(reader, read, config, threads, on_progress);
+  if (learns_merges(config))
+    return train_merges(
+        [&](const text::Normalizer& normalizer, const text::PreTokenizer& words) {
+          return count_words(reader, read, normalizer, words, threads, on_progress);
+        },
+        config, on_progress);
+  FileLines lines(reader, read, on_progress);
+  auto tokenizer = train_pieces([&](std::string& line) { return lines.next(line); }, config, threads);
+  lines.finish();
+  return tokenizer;
 }
 
 OnTrainingProgress training_lines() {
@@ -230,6 +258,32 @@ std::filesystem::path learn_tokenizer(const DataConfig& data, const TokenizerTra
       train_tokenizer(inputs, read, config, static_cast<int>(data.preprocessing_num_workers), training_lines());
   tokenizer->save(folder);
   return folder;
+}
+
+std::unique_ptr<text::Tokenizer> learn_tokenizer(const FinetuneDataConfig& data, Objective objective,
+                                                 const TokenizerTrainingConfig& config) {
+  const std::vector<std::string> texts = texts_of_rows(data, objective);
+  log::info("learning a tokenizer of " + std::to_string(config.vocab_size) + " tokens from " +
+            std::to_string(texts.size()) + " texts");
+  if (learns_merges(config))
+    return train_merges(
+        [&](const text::Normalizer& normalizer, const text::PreTokenizer& words) {
+          text::WordCounts counts;
+          std::string buffer;
+          for (const auto& text : texts) counts.add(normalizer.apply(text, buffer), words);
+          return counts;
+        },
+        config, {});
+  std::vector<std::string> lines;
+  for (const auto& text : texts) FileLines::add_lines(text, lines);
+  size_t at = 0;
+  return train_pieces(
+      [&](std::string& line) {
+        if (at == lines.size()) return false;
+        line = lines[at++];
+        return true;
+      },
+      config, row_threads(data));
 }
 
 }  // namespace llmtk::data

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "data/finetuning.h"
 #include "data/pretraining.h"
 #include "data/reader.h"
 #include "text/tokenizer.h"
@@ -76,5 +77,11 @@ std::unique_ptr<text::Tokenizer> train_tokenizer(const std::vector<std::string>&
 /// The folder of a tokenizer learnt from the text of data.train: in the cache under a name made of all that it depends
 /// on, so that it is learnt once. Throws what train_tokenizer throws, and Error(usage) for sources that are no text.
 std::filesystem::path learn_tokenizer(const DataConfig& data, const TokenizerTrainingConfig& config);
+
+/// A tokenizer learnt from what the rows of data.train say, labels and tags aside. It is learnt anew for each run, as its
+/// rows are read anew. Throws Error(data) for rows that cannot be used or say too little, and Error(usage) for rows that
+/// are tokenized already.
+std::unique_ptr<text::Tokenizer> learn_tokenizer(const FinetuneDataConfig& data, Objective objective,
+                                                 const TokenizerTrainingConfig& config);
 
 }  // namespace llmtk::data
