@@ -141,4 +141,5 @@ def main():
         sys.exit(7)
 
 
-main()
+if __name__ == "__main__":
+    main()
