@@ -100,7 +100,7 @@ std::vector<std::string> texts_of_rows(const FinetuneDataConfig& config, Objecti
                                 .hint = "name the tokenizer it was made with in tokenizer.name_or_path"});
     uint64_t taken = 0;
     const std::function<Texts(JsonRow&, size_t, const std::string&)> work = [&](JsonRow& row, size_t,
-                                                                               const std::string& where) {
+                                                                                const std::string& where) {
       const Fields fields(row.json, source.columns, where);
       Texts texts = texts_of(format_of(source, objective, fields), fields);
       if (!texts.empty()) texts[0].insert(0, config.source_prefix);

@@ -1,5 +1,6 @@
 #pragma once
-// All rows of some files, read by one thread, worked on by several, in order; and what a fine-tuning config says of them.
+// All rows of some files, read by one thread, worked on by several, in order; and what a fine-tuning config says of
+// them.
 
 #include <atomic>
 #include <exception>

@@ -74,8 +74,7 @@ text::WordCounts count_words(BlockReader& reader, const ReadOptions& read, const
                     .block = parse_block(block, reader.files()[block.begin.file], read),
                     .bytes = block.bytes.size()};
         std::string buffer;
-        for (const auto& document : out.block.documents)
-          out.counts.add(normalizer.apply(document.text, buffer), words);
+        for (const auto& document : out.block.documents) out.counts.add(normalizer.apply(document.text, buffer), words);
         return out;
       },
       [&](Counted& part) {
@@ -110,13 +109,12 @@ std::unique_ptr<text::Tokenizer> train_merges(const CountWords& count_words, con
     return text::train_wordpiece(count_words(normalizer, words), options, learning);
   }
   const text::Pattern pattern = config.split_digits.value_or(false) ? text::Pattern::gpt2_digits : text::Pattern::gpt2;
-  return text::train_bpe(
-      count_words(text::Normalizer(), text::PreTokenizer({}, pattern)),
-      {.vocab_size = vocab_size,
-       .min_frequency = min_frequency,
-       .pattern = pattern,
-       .special_tokens = config.all_special_tokens()},
-      learning);
+  return text::train_bpe(count_words(text::Normalizer(), text::PreTokenizer({}, pattern)),
+                         {.vocab_size = vocab_size,
+                          .min_frequency = min_frequency,
+                          .pattern = pattern,
+                          .special_tokens = config.all_special_tokens()},
+                         learning);
 }
 
 /// The lines of files, one after another.
@@ -163,7 +161,8 @@ class FileLines {
   std::vector<std::string> lines_;  // of the block at hand, in reverse
 };
 
-std::unique_ptr<text::Tokenizer> train_pieces(const NextLine& next, const TokenizerTrainingConfig& config, int threads) {
+std::unique_ptr<text::Tokenizer> train_pieces(const NextLine& next, const TokenizerTrainingConfig& config,
+                                              int threads) {
   return text::train_sentencepiece(
       next, {.model_type = config.type == "sentencepiece-bpe" ? "bpe" : "unigram",
              .vocab_size = static_cast<size_t>(config.vocab_size),

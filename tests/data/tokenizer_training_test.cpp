@@ -96,5 +96,50 @@ TEST_CASE("Sentencepiece learns from a sample of all lines, the same every time"
   CHECK(tokens({}) != sampled);
 }
 
+TEST_CASE("A tokenizer learns from what rows say, not from their labels") {
+  test::TemporaryFolder folder;
+  const auto learn = [&](Objective objective, const std::string& row, int64_t max_samples = 0) {
+    write_file_atomic(folder / "rows.jsonl",
+                      row + row + R"({"text": "later", "label": "x", "input": "", "output": "later"})");
+    FinetuneDataConfig data;
+    data.train = {{.path = (folder / "rows.jsonl").string(), .max_samples = max_samples}};
+    data.source_prefix = objective == Objective::seq2seq ? "add: " : "";
+    return learn_tokenizer(data, objective, {.type = "wordpiece", .vocab_size = 60});
+  };
+  const auto knows = [](const auto& tokenizer, const char* word) { return tokenizer->token_to_id(word).has_value(); };
+  auto tokenizer = learn(Objective::sequence_classification, R"({"text": "one", "text_pair": "two", "label": "hug"})"
+                                                             "\n");
+  CHECK(knows(tokenizer, "one"));
+  CHECK(knows(tokenizer, "two"));
+  CHECK_FALSE(knows(tokenizer, "hug"));
+  CHECK(knows(tokenizer, "##t"));  // of "later"
+  tokenizer = learn(Objective::sequence_classification,
+                    R"({"text": "one", "text_pair": "two", "label": "hug"})"
+                    "\n",
+                    2);
+  CHECK_FALSE(knows(tokenizer, "##t"));
+  tokenizer = learn(Objective::token_classification,
+                    R"({"tokens": ["one", "two"], "tags": ["hug", "O"]})"
+                    "\n",
+                    2);
+  CHECK(knows(tokenizer, "two"));
+  CHECK_FALSE(knows(tokenizer, "##u"));
+  tokenizer = learn(Objective::seq2seq, R"({"input": "one", "output": "two"})"
+                                        "\n");
+  CHECK(knows(tokenizer, "two"));
+  CHECK(knows(tokenizer, "add"));
+  tokenizer = learn(Objective::causal_lm,
+                    R"({"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]})"
+                    "\n",
+                    2);
+  CHECK(knows(tokenizer, "two"));
+  CHECK_FALSE(knows(tokenizer, "user"));
+  CHECK(test::says(test::error_of([&] {
+                     learn(Objective::causal_lm, R"({"input_ids": [1, 2]})"
+                                                 "\n");
+                   }),
+                   "tokenized already"));
+}
+
 }  // namespace
 }  // namespace llmtk::data
