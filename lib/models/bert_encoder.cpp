@@ -21,8 +21,8 @@ namespace llmtk::models {
 
 using at::Tensor;
 using nn::Build;
-using nn::Head;
 using nn::EncoderLayerContext;
+using nn::Head;
 using nn::Linear;
 
 namespace {
@@ -259,6 +259,8 @@ Tensor BertBase::logits(const Tensor& hidden, const Tensor& attention_mask) {
       return sequence_logits(hidden, attention_mask);  // [B, labels]
     case Head::token_classification:
       return token_classifier_->forward(head_dropout(hidden));  // [..., labels]
+    default:
+      break;
   }
   LLMTK_CHECK(false, "unknown head");
 }
@@ -274,8 +276,7 @@ Tensor BertBase::token_cross_entropy(const Tensor& hidden, const Tensor& targets
 }
 
 int64_t BertBase::num_labels() const {
-  const bool labels =
-      config_.head == Head::sequence_classification || config_.head == Head::token_classification;
+  const bool labels = config_.head == Head::sequence_classification || config_.head == Head::token_classification;
   return labels ? config_.num_labels : 0;
 }
 

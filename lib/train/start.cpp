@@ -73,7 +73,8 @@ BestMetric best_metric(const TrainerConfig& config, Evaluator* evaluator) {
   if (!evaluator || evaluator->has_perplexity()) known.emplace_back("perplexity");
   if (evaluator) {
     evaluator->begin();
-    for (const auto& [metric, value] : evaluator->metrics().items())  // of nothing yet
+    const nlohmann::ordered_json metrics = evaluator->metrics();  // of nothing yet
+    for (const auto& [metric, value] : metrics.items())
       if (!value.is_number_integer() && !value.is_structured()) known.push_back(metric);
   }
   if (std::ranges::find(known, name) == known.end()) {
