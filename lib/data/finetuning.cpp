@@ -1,39 +1,23 @@
 #include "data/finetuning.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 
 #include "core/error.h"
 #include "core/log.h"
-#include "data/loader.h"
-#include "data/permutation.h"
+#include "data/finetuning_sets.h"
 #include "data/row_labels.h"
 #include "data/row_reading.h"
 
 namespace llmtk::data {
 namespace {
 
-using Described = nlohmann::ordered_json;
-
 constexpr int64_t kMaxLength = 1024;
 constexpr size_t kPeekBytes = 64u << 10;
-
-enum class Part { train, validation };
-const char* name_of(Part part) { return part == Part::train ? "train" : "validation"; }
 
 [[noreturn]] void refuse_setting(const std::string& key, const std::string& because, const std::string& where = {}) {
   throw Error(Exit::usage, {.what = key + " has no effect " + because, .where = where, .hint = "leave it out"});
 }
-
-/// What the rows of one source are before they are split into sets.
-struct OpenSource {
-  const FinetuneSourceConfig* config;
-  std::string format;
-  std::shared_ptr<RowSource> rows;
-  std::shared_ptr<EncodedRows> encoded;  ///< null where the rows were tokenized already
-  FinetuneStatistics read;               ///< what was skipped, dropped and untrained
-};
 
 class FinetuneOpener {
  public:
@@ -44,17 +28,17 @@ class FinetuneOpener {
     check_settings();
     out_.max_length = resolved_max_length();
     std::vector<OpenSource> train, validation;
-    for (const auto& source : config_.train) train.push_back(open(source, Part::train));
+    for (const auto& source : config_.train) train.push_back(open(source, /*trains=*/true));
     if (const auto map = labels_.finish(config_.train[0].path))  // the classes of validation rows are among these
       for (auto& source : train) source.encoded->map_labels(*map);
-    for (const auto& source : config_.validation) validation.push_back(open(source, Part::validation));
+    for (const auto& source : config_.validation) validation.push_back(open(source, /*trains=*/false));
     out_.label_names = labels_.names();
     for (auto* sources : {&train, &validation})
       for (auto& source : *sources)
         if (source.encoded) source.encoded->set_classes(out_.label_names.size());
     if (!dialogues_used_) refuse_dialogue_settings("on rows that are no conversations");
     if (objective_ == Objective::sequence_classification) out_.problem_type = to_string(labels_.task());
-    make_sets(train, validation);
+    make_sets(config_, context_, train, validation, out_);
     return std::move(out_);
   }
 
@@ -100,9 +84,9 @@ class FinetuneOpener {
 
   // --- sources ---
 
-  OpenSource open(const FinetuneSourceConfig& source, Part part) {
+  OpenSource open(const FinetuneSourceConfig& source, bool trains) {
     const auto files = find_text_files({source.path});
-    for (const auto& file : files) paths_.add(file.path, "", part == Part::train);
+    for (const auto& file : files) paths_.add(file.path, "", trains);
     if (TokenizedRows::is_tokenized(source.path)) return open_tokenized(source);
     if (!context_.tokenizer) throw Error(Exit::usage, {.what = "rows of text need a tokenizer", .where = source.path});
     return open_rows(source, files);
@@ -264,8 +248,6 @@ class FinetuneOpener {
         text::open_chat_template(context_.tokenizer_path, own ? "" : config_.chat_template, context_.tokenizer));
   }
 
-  // --- rows to sets ---
-
   void add(Draft& draft, const std::string& where, OpenSource& source) {
     if (draft.dropped) {
       ++source.read.dropped;
@@ -274,138 +256,10 @@ class FinetuneOpener {
     labels_.assign(draft, where);
     // A masked model's labels are made where a row is drawn.
     if (objective_ != Objective::masked_lm && draft.row.num_trained(labels_.kind()) == 0) {
-      if (source.read.untrained++ == 0) first_untrained_ = where;
+      if (source.read.untrained++ == 0) source.first_untrained = where;
       return;
     }
     source.encoded->add(draft.row);
-  }
-
-  /// Rows to hold out: one of each of so many equal stretches.
-  std::vector<uint64_t> held_out(uint64_t rows, size_t source) const {
-    const auto count =
-        static_cast<uint64_t>(std::clamp(std::llround(config_.validation_fraction * static_cast<double>(rows)), 1LL,
-                                         std::max(1LL, static_cast<long long>(rows) - 1)));
-    std::vector<uint64_t> chosen;
-    for (uint64_t i = 0; i < count; ++i) {
-      const uint64_t begin = i * rows / count, end = (i + 1) * rows / count;
-      chosen.push_back(begin + mix(mix(mix(context_.loader.seed) ^ source) ^ i) % (end - begin));
-    }
-    return chosen;
-  }
-
-  void make_sets(std::vector<OpenSource>& train, std::vector<OpenSource>& validation) {
-    std::vector<MixtureSource> sets[2];
-    for (size_t s = 0; s < train.size(); ++s) {
-      OpenSource& source = train[s];
-      if (config_.validation_fraction == 0) {
-        add_part(source, Part::train, {}, sets[0]);
-        continue;
-      }
-      require_rows(source, 2);
-      const auto out = held_out(source.rows->rows(), s);
-      std::vector<uint64_t> kept;
-      for (uint64_t row = 0; row < source.rows->rows(); ++row)
-        if (!std::ranges::binary_search(out, row)) kept.push_back(row);
-      add_part(source, Part::train, kept, sets[0]);
-      add_part(source, Part::validation, out, sets[1]);
-    }
-    for (OpenSource& source : validation) add_part(source, Part::validation, {}, sets[1]);
-    warn(out_.train_statistics, Part::train);
-    if (!sets[1].empty()) warn(out_.validation_statistics, Part::validation);
-    out_.description = {{"sources", description_}, {"max_length", out_.max_length}, {"packing", config_.packing}};
-    if (!out_.label_names.empty()) out_.description["label_names"] = out_.label_names;
-    make_loaders(std::move(sets[0]), std::move(sets[1]));
-  }
-
-  void require_rows(const OpenSource& source, uint64_t least) const {
-    if (source.rows->rows() >= least) return;
-    const bool untrained = source.read.untrained > 0;
-    throw Error(
-        Exit::data,
-        {.what = untrained ? "no row has anything to train on" : "there are not enough rows",
-         .where = source.config->path,
-         .got = untrained ? std::to_string(source.read.untrained) + " rows without, the first at " + first_untrained_
-                          : std::to_string(source.rows->rows()) + " rows, " + std::to_string(source.read.dropped) +
-                                " dropped as too long, " + std::to_string(source.read.skipped) + " skipped as bad",
-         .expected = std::to_string(least) + " or more",
-         .hint = untrained ? "are the answers cut off by data.max_length, or does the template mark nothing?" : ""});
-  }
-
-  /// chosen: the rows of the source that belong to the part; empty: all.
-  void add_part(OpenSource& source, Part part, const std::vector<uint64_t>& chosen, std::vector<MixtureSource>& out) {
-    require_rows(source, 1);
-    auto rows = source.rows;
-    if (!chosen.empty()) rows = std::make_shared<ChosenRows>(source.rows, chosen);
-    FinetuneStatistics own;
-    if (part == Part::train || config_.validation_fraction == 0) own = source.read;
-    Example example;
-    for (uint64_t i = 0; i < rows->rows(); ++i) {
-      rows->read(i, example);
-      own.count(example);
-      if (source.encoded) own.count(source.encoded->notes(chosen.empty() ? i : chosen[i]));
-    }
-    description_.push_back({{"path", source.config->path},
-                            {"role", name_of(part)},
-                            {"format", source.format},
-                            {"rows", own.rows},
-                            {"tokens", own.tokens},
-                            {"trained_tokens", own.trained_tokens},
-                            {"identity", rows->identity()}});
-    (part == Part::train ? out_.train_statistics : out_.validation_statistics) += own;
-    if (config_.packing && part == Part::train)
-      rows = std::make_shared<PackedRows>(rows, static_cast<uint64_t>(out_.max_length));
-    const bool mixed = part == Part::train;
-    out.push_back({std::move(rows), mixed ? source.config->weight : 0, mixed ? source.config->max_epochs : 0,
-                   source.config->path});
-  }
-
-  void warn(const FinetuneStatistics& found, Part part) const {
-    const auto say = [&](uint64_t rows, const std::string& what) {
-      if (rows > 0)
-        log::warn(std::string(name_of(part)) + ": " + std::to_string(rows) + " of " +
-                  std::to_string(found.rows + found.dropped + found.untrained) + " rows " + what);
-    };
-    const bool targets = objective_ == Objective::seq2seq;
-    const std::string limit = "longer than data.max_length " + std::to_string(out_.max_length) +
-                              (targets ? ", or their targets than max_target_length," : "");
-    say(found.cut, "are " + limit + " and were cut (" + std::to_string(found.cut_tokens) + " tokens)");
-    say(found.answers_cut, targets ? "lost the end of their targets: the model learns to end too early"
-                                   : "lost tokens to train on: an answer without its end does not teach to end");
-    say(found.dropped, "are " + limit + " and were left out");
-    say(found.untrained, "have nothing to train on and were left out; the first: " + first_untrained_);
-    say(found.doubled_bos, "begin with two bos tokens: the template or the text writes one already");
-    say(found.untrained_eos, "train no end of text (" + end_token() +
-                                 "): generation would not stop there. Does the template end answers otherwise?");
-    if (found.words_cut > 0)
-      log::warn(std::string(name_of(part)) + ": " + std::to_string(found.words_cut) +
-                " words do not count: they were cut away, or have no token of their own");
-  }
-
-  std::string end_token() const {
-    const auto end = context_.tokenizer ? context_.tokenizer->special_tokens().eos : -1;
-    return end < 0 ? "none" : context_.tokenizer->id_to_token(end);
-  }
-
-  void make_loaders(std::vector<MixtureSource> train, std::vector<MixtureSource> validation) {
-    RowLoaderOptions options{.batch_size = context_.loader.batch_size,
-                             .length = out_.max_length,
-                             .shuffle = config_.shuffle,
-                             .group_by_length = config_.group_by_length,
-                             .seed = context_.loader.seed,
-                             .epochs = context_.loader.epochs,
-                             .rank = context_.loader.rank,
-                             .world_size = context_.loader.world_size,
-                             .vocab_size = context_.loader.vocab_size,
-                             .labels_are_ids = out_.label_names.empty(),
-                             .transform = context_.transform};
-    out_.train_rows = join_sources(train, options).rows;
-    out_.train = make_loader(std::move(train), options, config_.dataloader_prefetch_factor);
-    options.batch_size = context_.loader.eval_batch_size;
-    options.shuffle = options.group_by_length = false;
-    options.epochs = 1;
-    if (validation.empty()) return;
-    out_.validation_rows = join_sources(validation, options).rows;
-    out_.validation = make_loader(std::move(validation), options, config_.dataloader_prefetch_factor);
   }
 
   const FinetuneDataConfig& config_;
@@ -417,8 +271,6 @@ class FinetuneOpener {
   std::optional<DialogueEncoder> dialogues_;
   bool template_opened_ = false, dialogues_used_ = false;
   RowLabels labels_;
-  std::string first_untrained_;
-  Described description_ = Described::array();
 };
 
 }  // namespace

@@ -49,9 +49,7 @@ struct FinetuneSourceConfig {
       "('chats/*.jsonl'), "
       "or .jsonl rows of {input_ids, labels}",
       config::required, config::not_empty);
-    v("weight", weight, "Share of the rows, relative to the other sources'; 0 for all: by size", config::at_least(0));
-    v("max_epochs", max_epochs, "Passes over this source, after which the others share its weight; 0: no limit",
-      config::at_least(0));
+    mixture_fields(v, *this);
     v("max_samples", max_samples, "Its first so many rows, the others are left unread; 0: all", config::at_least(0));
     v("format", format, "What the rows are; auto: what the keys of the first one say",
       config::one_of({"auto", "text", "alpaca", "sharegpt", "messages", "prompt_completion", "input_output",
@@ -115,10 +113,7 @@ struct FinetuneDataConfig {
     v("shuffle", shuffle, "Draw the rows of each epoch in another order");
     v("on_bad_line", on_bad_line, "A row that is not UTF-8, not JSON, or not as its format wants it",
       config::one_of({"stop", "skip", "replace"}));
-    v("preprocessing_num_workers", preprocessing_num_workers, "Threads that tokenize; 0: one for each core",
-      config::at_least(0));
-    v("dataloader_prefetch_factor", dataloader_prefetch_factor, "Batches made ahead on a thread of their own; 0: none",
-      config::at_least(0));
+    worker_fields(v, *this);
   }
   void validate(config::Problems& problems) const;
 };

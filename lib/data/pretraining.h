@@ -14,6 +14,25 @@
 
 namespace llmtk::data {
 
+// Fields that the data sections of all training configs have.
+
+/// Of a source: weight and max_epochs.
+template <class V, class Source>
+void mixture_fields(V& v, Source& source) {
+  v("weight", source.weight, "Share of the rows, relative to the other sources'; 0 for all: by size",
+    config::at_least(0));
+  v("max_epochs", source.max_epochs, "Passes over this source, after which the others share its weight; 0: no limit",
+    config::at_least(0));
+}
+/// preprocessing_num_workers and dataloader_prefetch_factor.
+template <class V, class Section>
+void worker_fields(V& v, Section& section) {
+  v("preprocessing_num_workers", section.preprocessing_num_workers, "Threads that tokenize text; 0: one for each core",
+    config::at_least(0));
+  v("dataloader_prefetch_factor", section.dataloader_prefetch_factor,
+    "Batches made ahead on a thread of their own; 0: none", config::at_least(0));
+}
+
 /// One member of the mixture.
 struct SourceConfig {
   std::string path;
@@ -30,9 +49,7 @@ struct SourceConfig {
       "token shards, "
       "files with llm.c's header (.bin), or .jsonl rows of {input_ids, labels}",
       config::required, config::not_empty);
-    v("weight", weight, "Share of the rows, relative to the other sources'; 0 for all: by size", config::at_least(0));
-    v("max_epochs", max_epochs, "Passes over this source, after which the others share its weight; 0: no limit",
-      config::at_least(0));
+    mixture_fields(v, *this);
     v("text_field", text_field, "The key that holds the text in rows of JSON, or the column of a .csv or .tsv file",
       config::not_empty);
     v("document", document, "What one document of a plain text file is",
@@ -78,10 +95,7 @@ struct DataConfig {
     v("on_bad_line", on_bad_line, "A line that is not UTF-8, or not the JSON or the record of a table it should be",
       config::one_of({"stop", "skip", "replace"}));
     v("cache_dir", cache_dir, "Where raw text is kept as token shards; empty: ~/.cache/llmtk/data");
-    v("preprocessing_num_workers", preprocessing_num_workers, "Threads that tokenize raw text; 0: one for each core",
-      config::at_least(0));
-    v("dataloader_prefetch_factor", dataloader_prefetch_factor, "Batches made ahead on a thread of their own; 0: none",
-      config::at_least(0));
+    worker_fields(v, *this);
   }
   void validate(config::Problems& problems) const;
   /// cache_dir, or the default one.
