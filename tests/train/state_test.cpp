@@ -27,6 +27,14 @@ TEST_CASE("the loop's state comes back to the last bit") {
   CHECK(!LoopState::from_json(Json::parse(state.to_json().dump()), "x").best_eval_loss);
 }
 
+TEST_CASE("where no metric was named, the best was that of the loss") {
+  LoopState state;
+  state.best_eval_loss = 0.25;
+  Json json = state.to_json();
+  json.erase("best_metric");
+  CHECK(LoopState::from_json(json, "x").best_metric == 0.25);
+}
+
 TEST_CASE("a state that lacks a key names it") {
   Json json = LoopState().to_json();
   json.erase("tokens");
