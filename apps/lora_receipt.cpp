@@ -7,6 +7,7 @@
 #include "nn/causal_model.h"
 #include "nn/encoder_model.h"
 #include "nn/seq2seq_model.h"
+#include "nn/sequence_classifier.h"
 
 namespace llmtk {
 namespace {
@@ -14,6 +15,10 @@ namespace {
 /// What the model's head says of one row: [T, V], or a classifier's [1, labels]. An encoder-decoder reads the row on
 /// both sides.
 at::Tensor logits_of(nn::Model& model, const at::Tensor& ids) {
+  if (dynamic_cast<nn::Seq2SeqClassifier*>(&model)) {
+    const at::Tensor end = at::full({1, 1}, model.config().value("eos_token_id", int64_t{1}), ids.options());
+    return model.class_logits({.input_ids = at::cat({ids, end}, 1)});
+  }
   if (model.head() == nn::Head::sequence_classification) return model.class_logits({.input_ids = ids});
   if (auto* causal = dynamic_cast<nn::CausalModel*>(&model)) return causal->logits(causal->forward(ids))[0];
   if (auto* encoder = dynamic_cast<nn::EncoderModel*>(&model))

@@ -69,6 +69,7 @@ void expect_adapters(models::LoadOptions& load, const std::filesystem::path& bas
     }
     load.overrides["id2label"] = labels;
     load.overrides["num_labels"] = task.num_labels;
+    if (!task.pad_token_id.is_null()) load.overrides["pad_token_id"] = task.pad_token_id;
   }
 }
 

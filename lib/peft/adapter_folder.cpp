@@ -42,8 +42,11 @@ AdapterTask read_adapter_task(const fs::path& folder) {
     if (key.ends_with("classifier.weight") || key.ends_with("classifier.out_proj.weight") ||
         key.ends_with("classification_head.out_proj.weight") || key.ends_with("score.weight"))
       task.num_labels = tensor.size(0);
-  if (const fs::path config = folder / "config.json"; fs::exists(config))
-    task.id2label = io::read_json(config).value("id2label", io::Json());
+  if (const fs::path file = folder / "config.json"; fs::exists(file)) {
+    const io::Json config = io::read_json(file);
+    task.id2label = config.value("id2label", io::Json());
+    task.pad_token_id = config.value("pad_token_id", io::Json());
+  }
   return task;
 }
 

@@ -34,6 +34,7 @@ struct AdapterTask {
   std::string task_type;   ///< "SEQ_CLS", "TOKEN_CLS", ...; empty: not said
   int64_t num_labels = 0;  ///< rows of the classifier among the tensors; 0: none
   io::Json id2label;       ///< of a config.json beside the adapter; null: none
+  io::Json pad_token_id;   ///< the same
 };
 AdapterTask read_adapter_task(const std::filesystem::path& folder);
 /// Writes both files, the tensors sorted by key; the folder is made where it is not there.

@@ -260,4 +260,19 @@ def test_what_it_refuses():
     assert "which config?" in run("data", exit=2)[1]
 
 
+def test_a_method_s_change_is_shown():
+    """Virtual tokens leave less room, as they do in the run."""
+    tokenizer = support.make_tokenizer(FOLDER / "room")
+    transformers.BertForSequenceClassification(SHAPES["bert"]).save_pretrained(FOLDER / "bert-base")
+    tokenizer.save_pretrained(FOLDER / "bert-base")
+    rows = write_rows("room.jsonl", [{"text": sentence(60, 80), "label": label} for label in "abab"])
+    path = config(rows, "room", "bert", "sequence_classification")
+    base = f"model.name_or_path={FOLDER / 'bert-base'}"
+    for arguments, room in ([base], 64), ([base, "p_tuning_v2.num_virtual_tokens=10"], 54), ([base, "lora.r=2"], 64):
+        shown = json.loads(run("data", path, "--json", *arguments))
+        assert shown["max_length"] == room and {row["tokens"] for row in shown["rows"]} == {room}, (arguments, shown)
+    assert "querry" in run("data", path, base, "lora.target_modules=[querry]", exit=2)[1]
+    assert "a base with weights" in run("data", path, "prefix_tuning.num_virtual_tokens=4", exit=2)[1]
+
+
 support.main(globals())

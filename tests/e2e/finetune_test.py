@@ -253,6 +253,48 @@ def test_parameters(folder):
     assert "matches no parameter" in done.stderr, done.stderr
 
 
+def evaluations(output):
+    return [row for line in (output / "metrics.jsonl").read_text().splitlines() if "eval_loss" in (row := json.loads(line))]
+
+
+def test_decoder_classifier(folder):
+    """What classifies is judged elsewhere as in the run, by itself and as an adapter; it writes no text."""
+    rows = folder / "sequence_classification-dev.jsonl"
+    for arguments, run in (([folder / "llama-sequence_classification-full"], "llama-sequence_classification-full"),
+                           ([folder / "llama", "--adapter", folder / "llama-sequence_classification-lora"],
+                            "llama-sequence_classification-lora")):
+        judged = json.loads(llmtk("eval", "classify", *arguments, rows, "--json").stdout)
+        assert judged["accuracy"] == evaluations(folder / run)[-1]["eval_accuracy"], (run, judged)
+    model = folder / "llama-sequence_classification-full"
+    one, two = (json.loads(line)["label_scores"] for line in llmtk(
+        "inspect", "logits", model, "--json", "-p", "a good film", "-p", "bad", "--batch-size", "2").stdout.splitlines())
+    assert sorted(score["label"] for score in one) == ["down", "up"], one
+    alone = json.loads(llmtk("inspect", "logits", model, "--json", "-p", "bad").stdout)["label_scores"]
+    assert all(abs(a["logit"] - b["logit"]) < 1e-5 for a, b in zip(two, alone)), (two, alone)
+    for command in (["generate", model, "-p", "a"], ["convert", model, folder / "x.gguf"]):
+        done = llmtk(*command, check=2)
+        assert "classifier" in done.stderr, done.stderr
+
+
+def test_evaluations(folder):
+    """Judged before the first step; the best by another metric than the loss."""
+    config = config_of(folder, "bert", "sequence_classification", {}, "judged")
+    answer, done = train("finetune", config, "trainer.eval_on_start=true", "trainer.eval_steps=4", "trainer.save_steps=4",
+                         "trainer.metric_for_best_model=eval_macro_f1", "trainer.load_best_model_at_end=true")
+    found = evaluations(folder / "judged")
+    assert [row["step"] for row in found] == [0, 4, 8, 12] and not found[0]["best"], found
+    best = max(found[1:], key=lambda row: row["eval_macro_f1"])
+    assert (answer["best_step"], answer["best_metric"]) == (best["step"], best["eval_macro_f1"]), (answer, found)
+    again = json.loads(llmtk("eval", "classify", folder / "judged", folder / "sequence_classification-dev.jsonl",
+                             "--json").stdout)
+    assert again["macro_f1"] == best["eval_macro_f1"], (again, best)
+    for data, base, metric, words in (("sequence_classification", "bert", "f1", "accuracy, macro_f1"),
+                                      ("regression", "bert", "accuracy", "mse, mae, pearson, spearman"),
+                                      ("causal_lm", "llama", "rouge_l", "expected loss, perplexity")):
+        config = config_of(folder, base, data, {"trainer": {"metric_for_best_model": metric, "output_dir": "x"}}, "refused")
+        assert words in (done := llmtk("finetune", config, "--dry-run", check=2)).stderr, done.stderr
+
+
 def test_refuses(folder):
     for command, section, overrides, code, words in (
             ("finetune", {"ia3": {}, "p_tuning_v2": PREFIX}, [], 2, "one method of fine-tuning"),
@@ -281,12 +323,16 @@ def main():
         every = list(METHODS)
         check_runs(folder, [("llama", "causal_lm", every), ("gpt2", "causal_lm", ["full", "lora", "prefix", "ia3"]),
                             ("bert", "sequence_classification", ["full", "lora", "ptv2", "adapter"]),
+                            ("llama", "sequence_classification", ["full", "lora", "ptv2"]),
+                            ("gpt2", "sequence_classification", ["prompt", "adapter"]),
                             ("bert", "token_classification", ["full", "lora"]),
                             ("roberta", "sequence_classification", ["full", "ia3"]),
                             ("bert", "multi_label", ["full"]), ("bert", "regression", ["full"]),
                             ("bert", "masked_lm", ["full"]), ("t5", "seq2seq", ["full", "lora", "prefix"])])
         test_variants(folder)
         test_parameters(folder)
+        test_decoder_classifier(folder)
+        test_evaluations(folder)
         test_refuses(folder)
 
 
