@@ -38,13 +38,11 @@ class FullMethod final : public Method {
     model_ = &model;
     rates_.clear();
     for (const auto& expression : config_.frozen)
-      for_each_match(expression, "parameters.frozen", [](const std::string&, at::Tensor parameter) {
-        parameter.requires_grad_(false);
-      });
+      for_each_match(expression, "parameters.frozen",
+                     [](const std::string&, at::Tensor parameter) { parameter.requires_grad_(false); });
     for (const auto& [expression, rate] : config_.learning_rates)
-      for_each_match(expression, "parameters.learning_rates", [&, rate = rate](const std::string& name, const at::Tensor&) {
-        rates_.emplace(name, rate);
-      });
+      for_each_match(expression, "parameters.learning_rates",
+                     [&, rate = rate](const std::string& name, const at::Tensor&) { rates_.emplace(name, rate); });
   }
   bool is_full() const override { return true; }
   void save(const fs::path& folder, const ModelOrigin& origin) const override {
@@ -70,10 +68,11 @@ class FullMethod final : public Method {
     }
     if (any) return;
     const std::string near = nearest(expression, names);
-    throw Error(Exit::usage, {.what = "an expression in " + key + " matches no parameter",
-                              .got = "'" + expression + "'",
-                              .expected = "the names of the model, as " + names.front(),
-                              .hint = near.empty() ? "llmtk inspect MODEL lists them" : "did you mean '" + near + "'?"});
+    throw Error(Exit::usage,
+                {.what = "an expression in " + key + " matches no parameter",
+                 .got = "'" + expression + "'",
+                 .expected = "the names of the model, as " + names.front(),
+                 .hint = near.empty() ? "llmtk inspect MODEL lists them" : "did you mean '" + near + "'?"});
   }
 
   ParametersConfig config_;
@@ -101,12 +100,12 @@ class PeftMethod final : public Method {
 
  private:
   /// What prompt tuning begins with.
-  std::vector<int64_t> text_of(const ModelOrigin& origin) const
-    requires std::is_same_v<Config, peft::PromptTuningConfig>
-  {
+  std::vector<int64_t> text_of(
+      const ModelOrigin& origin) const requires std::is_same_v<Config, peft::PromptTuningConfig> {
     if (config_.prompt_tuning_init != "TEXT") return {};
     if (!origin.tokenizer)
-      throw Error(Exit::usage, {.what = "prompt_tuning_init TEXT needs a tokenizer", .hint = "set tokenizer.name_or_path"});
+      throw Error(Exit::usage,
+                  {.what = "prompt_tuning_init TEXT needs a tokenizer", .hint = "set tokenizer.name_or_path"});
     std::vector<text::TokenId> ids;
     origin.tokenizer->encode(config_.prompt_tuning_init_text, ids, /*add_special_tokens=*/true);
     return {ids.begin(), ids.end()};
@@ -138,10 +137,8 @@ std::unique_ptr<Method> method_of(const FinetuneConfig& config) {
         });
   if (config.adapter)
     return std::make_unique<PeftMethod<peft::BottleneckConfig>>(
-        *config.adapter,
-        [](nn::Model& model, const peft::BottleneckConfig& bottleneck, const fs::path& folder, const std::string&) {
-          peft::save_bottleneck(model, bottleneck, folder);
-        });
+        *config.adapter, [](nn::Model& model, const peft::BottleneckConfig& bottleneck, const fs::path& folder,
+                            const std::string&) { peft::save_bottleneck(model, bottleneck, folder); });
   return std::make_unique<FullMethod>(config.parameters.value_or(ParametersConfig()));
 }
 

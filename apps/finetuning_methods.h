@@ -23,7 +23,8 @@ struct ParametersConfig {
 
   template <class V>
   void fields(V& v) {
-    v("frozen", frozen, "Parameters that stay as they are: regular expressions for whole names, as 'bert\\.embeddings\\..*'");
+    v("frozen", frozen,
+      "Parameters that stay as they are: regular expressions for whole names, as 'bert\\.embeddings\\..*'");
     v("learning_rates", learning_rates,
       "Parameters that learn at a peak rate of their own, by regular expressions for whole names; the first that "
       "matches, in alphabetical order, counts",

@@ -145,8 +145,9 @@ void FinetuningSetup::choose_padding(int64_t pad) {
   if (pad >= 0)
     model.config["pad_token_id"] = pad;
   else
-    log::warn(model.where + ": neither model nor tokenizer has a token for padding; transformers takes no two texts at "
-                            "once of such a model (set model.config.pad_token_id)");
+    log::warn(model.where +
+              ": neither model nor tokenizer has a token for padding; transformers takes no two texts at "
+              "once of such a model (set model.config.pad_token_id)");
 }
 
 data::FinetuneContext FinetuningSetup::context(const dist::Parallel& parallel) const {

@@ -1,6 +1,6 @@
 #pragma once
-// What a fine-tuning run knows before there is a model: its config.json, objective, tokenizer, every size, and the rows as
-// that model will see them. `finetune` and `lora` go on from here; `data` shows it.
+// What a fine-tuning run knows before there is a model: its config.json, objective, tokenizer, every size, and the rows
+// as that model will see them. `finetune` and `lora` go on from here; `data` shows it.
 
 #include <memory>
 

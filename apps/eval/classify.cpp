@@ -165,8 +165,8 @@ int run_classify(ClassifyOptions& options, bool json) {
 
 void add_classify_command(CLI::App& app, EvalContext& context) {
   auto options = std::make_shared<ClassifyOptions>();
-  auto& command = add_eval_command(app, context, "classify", "How often a classification head is right",
-                                   options, run_classify);
+  auto& command =
+      add_eval_command(app, context, "classify", "How often a classification head is right", options, run_classify);
   Settings& settings = options->eval.settings;
   command
       .add_option(

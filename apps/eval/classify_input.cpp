@@ -17,8 +17,7 @@ void refuse(bool given, const char* flag, const char* because) {
 
 class ExampleReader {
  public:
-  ExampleReader(Task task, const OpenModel& open, const ClassifyOptions& options,
-                const std::vector<std::string>& names)
+  ExampleReader(Task task, const OpenModel& open, const ClassifyOptions& options, const std::vector<std::string>& names)
       : task_(task),
         open_(open),
         options_(options),

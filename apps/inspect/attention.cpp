@@ -144,8 +144,8 @@ int run(const AttentionOptions& options, bool json) {
   const std::string layer = options.layer.value_or(options.to_file() ? "all" : "-1"),
                     of = options.of.value_or("encoder");
   Wanted wanted{.attentions = true};
-  const bool decoder = dynamic_cast<nn::CausalModel*>(open.model.get()) ||
-                       dynamic_cast<nn::DecoderClassifier*>(open.model.get());
+  const bool decoder =
+      dynamic_cast<nn::CausalModel*>(open.model.get()) || dynamic_cast<nn::DecoderClassifier*>(open.model.get());
   if (decoder && !options.to_file() && layer != "all")
     wanted.attention_layer = choose("--layer", layer, open.model->num_layers())[0];
   if (options.to_file()) {

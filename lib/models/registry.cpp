@@ -187,7 +187,7 @@ struct Matched {
 /// The parameter that a tensor of a file means, as the family calls it. nullopt: not a weight.
 std::optional<std::string> parameter_name(const std::string& name, const Family& family) {
   return !family.encoder && is_decoder_head_tensor(name) && !name.starts_with("lm_head.") ? name
-                                                                                         : family.parameter_name(name);
+                                                                                          : family.parameter_name(name);
 }
 
 /// How the model calls what the files call `name`: an encoder's tensors have a prefix where a head stands on it, and
@@ -275,8 +275,8 @@ void complete_head(nn::Model& model, const Family& family, Matched& matched,
   if (!without.empty()) log::info(where + ": no pooler, as these files lack " + joined(without));
   const auto class_name = model.config().at("architectures").at(0).get<std::string>();
   if (!drawn.empty())
-    log::warn(where + ": " + class_name + " needs what these files lack; random weights for " +
-              joined(drawn) + ": train it before its answers mean anything");
+    log::warn(where + ": " + class_name + " needs what these files lack; random weights for " + joined(drawn) +
+              ": train it before its answers mean anything");
   if (!matched.other_heads.empty())
     log::info(where + ": left out, as " + class_name + " has no place for it: " + joined(matched.other_heads));
 }

@@ -113,24 +113,23 @@ std::map<std::string, io::Json> presets_of(const EncoderNames& names, int64_t vo
   };
   std::map<std::string, io::Json> presets;
   for (const Shape& shape : {Shape{"-base", 12, 768, 12}, Shape{"-large", 24, 1024, 16}})
-    presets[std::string(names.model_type) + shape.name] = {
-        {"model_type", names.model_type},
-        {"architectures", {names.class_name(Head::masked_lm)}},
-        {"vocab_size", vocab_size},
-        {"hidden_size", shape.width},
-        {"num_hidden_layers", shape.layers},
-        {"num_attention_heads", shape.heads},
-        {"intermediate_size", 4 * shape.width},
-        {"hidden_act", "gelu"},
-        {"hidden_dropout_prob", 0.1},
-        {"attention_probs_dropout_prob", 0.1},
-        {"max_position_embeddings", 514},
-        {"type_vocab_size", 1},
-        {"initializer_range", 0.02},
-        {"layer_norm_eps", 1e-5},
-        {"bos_token_id", 0},
-        {"pad_token_id", 1},
-        {"eos_token_id", 2}};
+    presets[std::string(names.model_type) + shape.name] = {{"model_type", names.model_type},
+                                                           {"architectures", {names.class_name(Head::masked_lm)}},
+                                                           {"vocab_size", vocab_size},
+                                                           {"hidden_size", shape.width},
+                                                           {"num_hidden_layers", shape.layers},
+                                                           {"num_attention_heads", shape.heads},
+                                                           {"intermediate_size", 4 * shape.width},
+                                                           {"hidden_act", "gelu"},
+                                                           {"hidden_dropout_prob", 0.1},
+                                                           {"attention_probs_dropout_prob", 0.1},
+                                                           {"max_position_embeddings", 514},
+                                                           {"type_vocab_size", 1},
+                                                           {"initializer_range", 0.02},
+                                                           {"layer_norm_eps", 1e-5},
+                                                           {"bos_token_id", 0},
+                                                           {"pad_token_id", 1},
+                                                           {"eos_token_id", 2}};
   return presets;
 }
 

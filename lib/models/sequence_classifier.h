@@ -15,9 +15,9 @@ namespace llmtk::models {
 
 /// What transformers calls a family's classifier of texts, and its config class says of one.
 struct ClassifierNames {
-  const char* class_name;         ///< "LlamaForSequenceClassification"
-  int64_t pad_token_id = -1;      ///< where config.json has none
-  const char* base_prefix = "";   ///< of the layers' tensors, where they have another name than in the language model
+  const char* class_name;        ///< "LlamaForSequenceClassification"
+  int64_t pad_token_id = -1;     ///< where config.json has none
+  const char* base_prefix = "";  ///< of the layers' tensors, where they have another name than in the language model
 };
 
 /// Whether config.json's `architectures` names that class.

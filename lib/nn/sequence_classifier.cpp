@@ -106,9 +106,9 @@ at::Tensor Seq2SeqClassifier::class_logits(const Texts& texts) {
   const at::Tensor start = at::full({ids.size(0), 1}, body_->decoder_start_token_id(), ids.options());
   const at::Tensor shifted = at::cat({start, ids.slice(1, 0, -1)}, 1);  // [B, T]
   const at::Tensor encoded = body_->encode(ids, {.attention_mask = texts.attention_mask});
-  const at::Tensor hidden = body_->decode(
-      shifted, {.encoder_hidden = encoded, .encoder_attention_mask = texts.attention_mask});  // [B, T, H]
-  const at::Tensor last = (at::arange(ids.size(1), ids.options()) * ends).argmax(1);        // [B]
+  const at::Tensor hidden =
+      body_->decode(shifted, {.encoder_hidden = encoded, .encoder_attention_mask = texts.attention_mask});  // [B, T, H]
+  const at::Tensor last = (at::arange(ids.size(1), ids.options()) * ends).argmax(1);                        // [B]
   at::Tensor x = hidden.gather(1, last.view({-1, 1, 1}).expand({-1, 1, hidden.size(2)})).squeeze(1);
   x = dense_->forward(nn::dropout(x, options_.dropout, is_training())).tanh();
   return out_proj_->forward(nn::dropout(x, options_.dropout, is_training()));  // [B, labels]

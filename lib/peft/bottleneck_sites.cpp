@@ -56,7 +56,8 @@ std::vector<BottleneckSite> bottleneck_sites(const nn::Model& model, bool attent
     const auto* known = std::ranges::find_if(kSites, [&](const KnownSite& site) { return path.ends_with(site.end); });
     int64_t number = first_number(path);
     if (known == std::end(kSites) || number < 0 || (known->attention && !attention)) continue;
-    if (path.starts_with("decoder.block.") || path.starts_with("transformer.decoder.block.")) number += model.num_layers();
+    if (path.starts_with("decoder.block.") || path.starts_with("transformer.decoder.block."))
+      number += model.num_layers();
     const std::string kept = path.substr(0, path.size() - known->end.size() + known->keep);
     sites.push_back({path, kept + std::string(known->hub_end), number, layer});
   }

@@ -128,8 +128,8 @@ struct TrainerConfig {
     v("load_best_model_at_end", load_best_model_at_end,
       "The final model is that of the checkpoint with the best evaluation, as metric_for_best_model says");
     v("metric_for_best_model", metric_for_best_model,
-      "What an evaluation is judged by: loss, perplexity, or one of the metrics of the objective, with or without eval_ "
-      "before it",
+      "What an evaluation is judged by: loss, perplexity, or one of the objective's own metrics (eval_ may stand before "
+      "the name)",
       config::not_empty);
     v("greater_is_better", greater_is_better,
       "Whether a higher metric_for_best_model is better; default: not of losses, perplexities and errors");

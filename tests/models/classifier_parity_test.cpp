@@ -1,5 +1,6 @@
-// Classifiers of texts over decoders and T5 against transformers: logits of rows of unequal lengths, loss, every gradient,
-// the scores of all tokens; a language model opened for the task; and what is saved goes back (classifier_saved_check.py).
+// Classifiers of texts over decoders and T5 against transformers: logits of rows of unequal lengths, loss, every
+// gradient, the scores of all tokens; a language model opened for the task; and what is saved goes back
+// (classifier_saved_check.py).
 
 #include <ATen/ATen.h>
 
@@ -42,8 +43,8 @@ void for_each_case(Body&& body) {
   llmtk::for_each_case<Case>(reference_folder(), 12, body);
 }
 
-#define LLMTK_NEEDS_REFERENCE                                               \
-  if (!fs::exists(reference_folder() / "t5" / "reference.safetensors"))     \
+#define LLMTK_NEEDS_REFERENCE                                           \
+  if (!fs::exists(reference_folder() / "t5" / "reference.safetensors")) \
   LLMTK_SKIP("no reference models: they are made by classifier_reference.py, with the Python peers")
 
 TEST_CASE("a text's logits and the scores of its tokens are transformers', wherever padding stands") {
@@ -94,8 +95,7 @@ TEST_CASE("loss and every gradient are transformers', with and without activatio
         const Tensor& wanted = c.reference.at("grad." + name);
         // A key's bias moves all scores of a query alike: its gradient is rounding where nothing rotates.
         const bool rounding = name.ends_with("k_proj.bias") && c.name == "opt";
-        const Tensor scale =
-            rounding ? c.reference.at("grad." + name.substr(0, name.size() - 4) + "weight") : wanted;
+        const Tensor scale = rounding ? c.reference.at("grad." + name.substr(0, name.size() - 4) + "weight") : wanted;
         CHECK((parameter.value().grad() - wanted).abs().max().item<double>() <
               kTolerance * scale.abs().max().item<double>());
       }
@@ -109,8 +109,7 @@ TEST_CASE("a language model opened for the task keeps its layers and gets a new 
   for_each_case([](Case& c) {
     const models::LoadOptions options{.head = nn::Head::sequence_classification,
                                       .seed = 3,
-                                      .overrides = {{"num_labels", c.model->num_labels()},
-                                                    {"id2label", nullptr}}};
+                                      .overrides = {{"num_labels", c.model->num_labels()}, {"id2label", nullptr}}};
     const auto opened = models::load_model((c.folder / "base").string(), options);
     const auto expected = c.model->named_parameters();
     size_t drawn = 0;
@@ -147,7 +146,8 @@ TEST_CASE("without a token for padding the mask alone says where a text ends; a 
   LLMTK_NEEDS_REFERENCE;
   const at::NoGradGuard no_grad;
   const Case llama(reference_folder() / "llama"), t5(reference_folder() / "t5");
-  const auto open = models::load<nn::DecoderClassifier>(llama.folder.string(), {.overrides = {{"pad_token_id", nullptr}}});
+  const auto open =
+      models::load<nn::DecoderClassifier>(llama.folder.string(), {.overrides = {{"pad_token_id", nullptr}}});
   const nn::Texts texts = llama.texts();
   CHECK(open->last_tokens(texts.input_ids, texts.attention_mask).equal(at::tensor({11, 8, 3}, at::kLong)));
   CHECK(open->last_tokens(texts.input_ids).equal(at::tensor({11, 11, 11}, at::kLong)));

@@ -14,8 +14,8 @@ namespace llmtk::models {
 namespace {
 
 using at::Tensor;
-using nn::Head;
 using nn::EncoderModel;
+using nn::Head;
 
 io::Json small(const std::string& model_type, const std::string& architecture) {
   io::Json config = {{"model_type", model_type},      {"vocab_size", 31},         {"hidden_size", 24},
