@@ -23,16 +23,31 @@ struct LinearCrossEntropyOptions {
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                                 const LinearCrossEntropyOptions& options = {}, const at::Tensor& bias = {});
 
-/// log softmax(hidden weight^T)[target] of each row, [N] float32; 0 where the target is ignore_index. softcap: as
-/// above. Not differentiable.
-at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                           int64_t ignore_index = -100, double softcap = 0.0);
+struct LogProbOptions {
+  int64_t ignore_index = -100;  ///< rows with this target are left out of everything
+  double temperature = 1.0;     ///< logits are divided by it, behind the softcap
+  double softcap = 0.0;         ///< as LinearCrossEntropyOptions has it
+  bool entropy = false;         ///< entropies are asked for
+};
+
+/// Both [N] float32, 0 where the target is ignore_index.
+struct LogProbs {
+  at::Tensor log_probs;  ///< log p(target), p = softmax(logits / temperature)
+  at::Tensor entropies;  ///< -sum_v p(v) log p(v); undefined where it was not asked for
+};
+
+/// The log-probability of each row's target, and the entropy of what stands beside it, without holding the logits;
+/// hidden, weight, bias and targets as linear_cross_entropy has them. Differentiable in hidden, weight and bias:
+/// backward computes the logits once more, chunk by chunk, so each row may have a weight of its own that is known only
+/// then (a policy's ratio, a pair's preference), any number of times.
+LogProbs linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                         const LogProbOptions& options = {}, const at::Tensor& bias = {});
 
 namespace reference {
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                                 const LinearCrossEntropyOptions& options = {}, const at::Tensor& bias = {});
-at::Tensor linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                           int64_t ignore_index = -100, double softcap = 0.0);
+LogProbs linear_log_prob(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                         const LogProbOptions& options = {}, const at::Tensor& bias = {});
 }  // namespace reference
 
 }  // namespace llmtk::kernels

@@ -59,11 +59,10 @@ struct AttentionOptions {
 at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const LayerContext& context, int64_t layer,
                             const AttentionOptions& options);
 
-/// block.forward(x, context), with its activations recomputed in backward where `checkpointing` is on and the module is
-/// training.
+/// block.forward(x, context), with its activations recomputed in backward where `checkpointing` is on.
 template <class Block>
 Residual run_layer(Block& block, const Residual& x, const LayerContext& context, bool checkpointing) {
-  if (!checkpointing || context.cache || context.attentions || !block.is_training()) return block.forward(x, context);
+  if (!checkpointing || context.cache || context.attentions) return block.forward(x, context);
   // One tensor is kept per layer, so what waits is added first.
   const Tensors inputs = {x.sum(), context.virtual_keys_values};
   const auto outputs = checkpoint(block, inputs, [&block, context](const Tensors& inputs) -> Tensors {

@@ -58,8 +58,13 @@ at::Tensor CausalModel::cross_entropy(const at::Tensor& hidden, const at::Tensor
 }
 
 at::Tensor CausalModel::log_prob(const at::Tensor& hidden, const at::Tensor& targets, int64_t ignore_index) {
-  return kernels::linear_log_prob(hidden, lm_head().effective_weight(), targets, ignore_index,
-                                  final_logit_softcapping());
+  return log_probs(hidden, targets, {.ignore_index = ignore_index}).log_probs;
+}
+
+kernels::LogProbs CausalModel::log_probs(const at::Tensor& hidden, const at::Tensor& targets,
+                                         kernels::LogProbOptions options) {
+  options.softcap = final_logit_softcapping();
+  return kernels::linear_log_prob(hidden, lm_head().effective_weight(), targets, options);
 }
 
 std::map<std::string, at::Tensor> CausalModel::tied_names() {

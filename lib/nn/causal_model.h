@@ -10,6 +10,11 @@
 
 #include "nn/model.h"
 
+namespace llmtk::kernels {
+struct LogProbOptions;
+struct LogProbs;
+}  // namespace llmtk::kernels
+
 namespace llmtk::nn {
 
 class KVCache;
@@ -56,8 +61,10 @@ class CausalModel : public Model {
   /// hidden: [N, H]; targets: [N] int64, those that are ignore_index are left out. A scalar, float32.
   at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
                            int64_t ignore_index = -100);
-  /// log p(target) without holding the logits: [N] float32, 0 where the target is ignore_index. Not differentiable.
+  /// log p(target) without holding the logits: [N] float32, 0 where the target is ignore_index. Differentiable.
   at::Tensor log_prob(const at::Tensor& hidden, const at::Tensor& targets, int64_t ignore_index = -100);
+  /// The same at a temperature, with the entropies: kernels::linear_log_prob of the head. The softcap is the model's.
+  kernels::LogProbs log_probs(const at::Tensor& hidden, const at::Tensor& targets, kernels::LogProbOptions options);
   /// A cache for `batch` sequences of at most `max_length` tokens, in the model's dtype and on its device. Virtual
   /// tokens have room beside them, and are put there by the first pass.
   std::unique_ptr<KVCache> make_cache(int64_t batch, int64_t max_length) const;

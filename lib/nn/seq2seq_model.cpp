@@ -41,7 +41,7 @@ at::Tensor Seq2SeqModel::cross_entropy(const at::Tensor& hidden, const at::Tenso
 }
 
 at::Tensor Seq2SeqModel::log_prob(const at::Tensor& hidden, const at::Tensor& targets) {
-  return kernels::linear_log_prob(hidden, lm_head().effective_weight(), targets);
+  return kernels::linear_log_prob(hidden, lm_head().effective_weight(), targets).log_probs;
 }
 
 }  // namespace llmtk::nn

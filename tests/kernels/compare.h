@@ -57,7 +57,7 @@ inline double difference(const at::Tensor& got, const at::Tensor& expected) {
 
 /// The operation in float32 and bfloat16 against the reference computed in float32.
 inline void compare(const std::string& name, const Operation& fused, const Operation& reference, const Tensors& leaves,
-                    c10::Device device) {
+                    c10::Device device, double bfloat16_tolerance = 1.6e-2) {
   const Tensors expected = run_with_gradients(reference, leaves, at::kFloat, c10::Device(c10::kCPU));
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const Tensors got = run_with_gradients(fused, leaves, dtype, device);
@@ -65,7 +65,7 @@ inline void compare(const std::string& name, const Operation& fused, const Opera
     for (size_t i = 0; i < got.size(); ++i) {
       INFO(name << " " << dtype_name(dtype) << " on " << device << ", tensor " << i);
       REQUIRE(got[i].defined() == expected[i].defined());
-      if (got[i].defined()) CHECK(difference(got[i], expected[i]) < (dtype == at::kFloat ? 4e-6 : 1.6e-2));
+      if (got[i].defined()) CHECK(difference(got[i], expected[i]) < (dtype == at::kFloat ? 4e-6 : bfloat16_tolerance));
     }
   }
 }

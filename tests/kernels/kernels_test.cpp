@@ -2,6 +2,7 @@
 // The same cases run on the CPU and, tagged [gpu], on a GPU.
 
 #include <ATen/Parallel.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
 
 #include <limits>
@@ -154,6 +155,29 @@ void rotaries(c10::Device device) {
   }
 }
 
+/// leaves: hidden, weight, targets, bias.
+void log_probs_of(const Tensors& leaves, double softcap, c10::Device device) {
+  for (const bool entropy : {false, true}) {
+    const kernels::LogProbOptions options{.temperature = entropy ? 0.7 : 1.0, .softcap = softcap, .entropy = entropy};
+    const auto outputs = [&](const kernels::LogProbs& found) {
+      return entropy ? Tensors{found.log_probs, found.entropies} : Tensors{found.log_probs};
+    };
+    const at::Tensor bias = entropy ? leaves[3] : at::Tensor();
+    test::compare(
+        "linear_log_prob",
+        [&](const Tensors& t) { return outputs(kernels::linear_log_prob(t[0], t[1], t[2], options, t[3])); },
+        [&](const Tensors& t) { return outputs(kernels::reference::linear_log_prob(t[0], t[1], t[2], options, t[3])); },
+        {leaves[0], leaves[1], leaves[2], bias}, device, /*bfloat16_tolerance=*/4e-2);  // entropies cancel
+    const auto on_device = [&](size_t i) { return leaves[i].to(device); };
+    const auto values = [&](const auto& function, auto&& leaf) {
+      return function(leaf(0), leaf(1), leaf(2), options, at::Tensor()).log_probs.cpu();
+    };
+    const auto plain = [&](size_t i) { return leaves[i]; };
+    CHECK(test::difference(values(kernels::linear_log_prob, on_device),
+                           values(kernels::reference::linear_log_prob, plain)) < 4e-6);
+  }
+}
+
 void cross_entropies(c10::Device device) {
   at::manual_seed(4);
   struct Case {
@@ -166,7 +190,6 @@ void cross_entropies(c10::Device device) {
     at::Tensor targets = at::randint(c.V, {c.N}, at::kLong);
     targets.masked_fill_(at::rand({c.N}) < c.ignored, -100);
     const at::Tensor hidden = random({c.N, c.H}), weight = random({c.V, c.H}, 0.5);
-    const at::Tensor h = hidden.to(device), w = weight.to(device), goal = targets.to(device);
     for (const double softcap : {0.0, 1.5}) {
       const kernels::LinearCrossEntropyOptions options{.scale = 0.25, .softcap = softcap};
       test::compare(
@@ -181,8 +204,7 @@ void cross_entropies(c10::Device device) {
             return Tensors{kernels::reference::linear_cross_entropy(t[0], t[1], t[2], options, t[3])};
           },
           {hidden, weight, targets, random({c.V})}, device);
-      const at::Tensor got = kernels::linear_log_prob(h, w, goal, -100, softcap).cpu();
-      CHECK(test::difference(got, kernels::reference::linear_log_prob(hidden, weight, targets, -100, softcap)) < 4e-6);
+      log_probs_of({hidden, weight, targets, random({c.V})}, softcap, device);
     }
   }
 }
@@ -276,8 +298,21 @@ TEST_CASE("a softcap bounds the logits before the loss, by the formula") {
   // Logits of 100 and -100 become 2 and -2.
   const double expected = std::log1p(std::exp(4.0));
   CHECK(kernels::linear_cross_entropy(hidden, weight, targets, {.softcap = 2}).item<double>() == Approx(expected));
-  CHECK(kernels::linear_log_prob(hidden, weight, targets, -100, 2).item<double>() == Approx(-expected));
+  CHECK(kernels::linear_log_prob(hidden, weight, targets, {.softcap = 2}).log_probs.item<double>() ==
+        Approx(-expected));
   CHECK(kernels::linear_cross_entropy(hidden, weight, targets).item<double>() == Approx(200));
+}
+
+TEST_CASE("tokens that cannot come have no share in the entropy, and backward may run again") {
+  const at::Tensor hidden = at::ones({1, 1}).set_requires_grad(true);
+  const at::Tensor weight = at::tensor({1.0f, -INFINITY, 1.0f}).view({3, 1}), targets = at::tensor({0}, at::kLong);
+  const auto found = kernels::linear_log_prob(hidden, weight, targets, {.entropy = true});
+  CHECK(found.log_probs.item<double>() == Approx(-std::log(2.0)));
+  CHECK(found.entropies.item<double>() == Approx(std::log(2.0)));
+  const auto gradient = [&] {
+    return torch::autograd::grad({found.log_probs.sum()}, {hidden}, {}, /*retain_graph=*/true)[0];
+  };
+  CHECK(gradient().equal(gradient()));
 }
 
 TEST_CASE("a target outside the vocabulary is refused") {
