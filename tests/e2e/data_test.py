@@ -89,7 +89,7 @@ def test_generation_marks_as_transformers():
 
 def test_trl_training_templates_as_transformers():
     """The real families' templates as trl marks them: those that llmtk and transformers take the most different ways through."""
-    found = importlib.util.find_spec("trl")  # looked for, not run: what it depends on is not there
+    found = importlib.util.find_spec("trl")  # looked for, not run: it takes seconds to load
     folder = pathlib.Path(found.submodule_search_locations[0]) / "chat_templates"
     tokenizer = chat_tokenizer("bare")
     chats = [[message for message in chat if message["role"] != "system"] for chat in conversations(6)]

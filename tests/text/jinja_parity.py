@@ -222,7 +222,7 @@ def compare(what, cases):
 
 
 def trl_templates():
-    found = importlib.util.find_spec("trl")  # looked for, not run: what it depends on is not there
+    found = importlib.util.find_spec("trl")  # looked for, not run: it takes seconds to load
     if not found:
         sys.exit("trl is not installed: scripts/bootstrap --peers")
     paths = sorted(Path(found.origin).parent.glob("chat_templates/*.jinja"))
