@@ -70,11 +70,6 @@ std::string where_of(const data::RowSource& rows, uint64_t row) {
   return place.substr(0, place.rfind(", token"));
 }
 
-uint64_t num_asked(const Example& example) {
-  return example.labels.size() - static_cast<uint64_t>(std::ranges::count(example.labels, kIgnore)) +
-         example.values.size();
-}
-
 /// Packed rows: each text by itself.
 void write_decoder_row(Writer& out, const Example& example) {
   const auto asked = asked_next(example);
@@ -88,6 +83,22 @@ void write_decoder_row(Writer& out, const Example& example) {
     if (t < ids.size()) out.line("  -- next text, which does not see those before --");
     begin = t;
   }
+}
+
+/// Answers side by side: two that are compared, or one that is rated and one of another prompt.
+void write_answers(Writer& out, const Example& example, data::Objective objective) {
+  const auto asked = asked_next(example);
+  const bool rated = objective == data::Objective::unpaired_preference;
+  const std::string first = !rated ? "chosen" : example.values.at(0) > 0 ? "wanted" : "not wanted";
+  const std::string names[] = {first, rated ? "another row's answer, for the KL" : "rejected"};
+  size_t begin = 0, text = 0;
+  for (const size_t end : data::text_ends(example)) {
+    out.line("  -- " + names[text++] + " --");
+    out.ids(Ids(example.input_ids).subspan(begin, end - begin),
+            {asked.begin() + static_cast<std::ptrdiff_t>(begin), asked.begin() + static_cast<std::ptrdiff_t>(end)});
+    begin = end;
+  }
+  if (!rated && !example.values.empty()) out.line("  margin: " + fixed(example.values[0], 4));
 }
 
 void write_labels(Writer& out, const Example& example, const std::vector<std::string>& names) {
@@ -153,6 +164,10 @@ std::string show_row(const data::RowSource& rows, uint64_t row, const std::vecto
     case data::Objective::sequence_classification:
       out.ids(example.input_ids, none);
       write_labels(out, example, labels);
+      break;
+    case data::Objective::preference:
+    case data::Objective::unpaired_preference:
+      write_answers(out, example, options.objective);
       break;
     case data::Objective::token_classification:
       write_tags(out, example, labels, tokenizer);

@@ -24,6 +24,9 @@ struct Example {
   std::vector<int32_t> token_type_ids;  ///< [n], or empty: all 0
 };
 
+/// Labels that are asked; of a row without labels, values.
+uint64_t num_asked(const Example& example);
+
 /// One micro-batch: B rows, the shorter ones padded behind their ends, row-major.
 struct Batch {
   int64_t rows = 0;                     ///< B
@@ -34,7 +37,7 @@ struct Batch {
   std::vector<int32_t> position_ids;    ///< [B, T], or empty: as Example's
   std::vector<int32_t> token_type_ids;  ///< [B, T], or empty
   std::vector<int32_t> lengths;         ///< [B], the rows' own tokens; empty: all T
-  int64_t targets = 0;                  ///< labels and values that are asked: what the loss is a sum over
+  int64_t targets = 0;                  ///< what the loss is a sum over: labels and values that are asked, or rows
 
   int64_t label_length() const { return rows > 0 ? static_cast<int64_t>(labels.size()) / rows : 0; }  ///< U
   int64_t num_values() const { return rows > 0 ? static_cast<int64_t>(values.size()) / rows : 0; }    ///< K

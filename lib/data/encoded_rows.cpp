@@ -13,9 +13,13 @@ uint64_t EncodedRow::num_trained(LabelKind kind) const {
   if (kind == LabelKind::set) return 1;  // an empty set is asked, too
   if (kind == LabelKind::own)
     return labels.size() + values.size() - static_cast<uint64_t>(std::ranges::count(labels, kIgnore));
-  uint64_t sum = 0;  // nothing stands before the first token
-  for (const auto [begin, end] : trained) sum += end - std::min(std::max(begin, 1u), end);
-  return sum;
+  uint64_t sum = 0, of_second = 0;  // nothing stands before a first token
+  for (const auto [begin, end] : trained) {
+    const bool behind = kind == LabelKind::answers && second > 0 && begin >= second;
+    (behind ? of_second : sum) += end - std::min(std::max(begin, behind ? second + 1 : 1u), end);
+  }
+  // Half a pair teaches nothing.
+  return kind == LabelKind::answers && second > 0 && (sum == 0 || of_second == 0) ? 0 : sum + of_second;
 }
 
 void EncodedRows::add(const EncodedRow& row) {
@@ -49,6 +53,7 @@ void EncodedRows::read(uint64_t row, Example& out) const {
   out = {};
   const auto ids = ids_[row], labels = labels_[row];
   const auto values = values_[row];
+  const size_t second = places_[row].second;
   out.input_ids.assign(ids.begin(), ids.end());
   out.values.assign(values.begin(), values.end());
   if (kind_ == LabelKind::own) {
@@ -59,9 +64,13 @@ void EncodedRows::read(uint64_t row, Example& out) const {
   } else {
     out.labels.assign(ids.size(), kIgnore);
     for (const auto [begin, end] : trained_[row])
-      for (size_t t = std::max(begin, 1u); t < end; ++t) out.labels[t - 1] = ids[t];
+      for (size_t t = std::max(begin, 1u); t < end; ++t)
+        if (kind_ != LabelKind::answers || t != second) out.labels[t - 1] = ids[t];
   }
-  if (const size_t second = places_[row].second; second > 0) {
+  if (kind_ == LabelKind::answers) {
+    for (size_t t = 0; t < ids.size(); ++t)
+      out.position_ids.push_back(static_cast<int32_t>(second > 0 && t >= second ? t - second : t));
+  } else if (second > 0) {
     out.token_type_ids.assign(ids.size(), 0);
     std::fill(out.token_type_ids.begin() + static_cast<std::ptrdiff_t>(second), out.token_type_ids.end(), 1);
   }

@@ -17,9 +17,11 @@ struct TokenSpan {
 };
 
 enum class LabelKind {
-  next,  ///< a decoder's: the ids in `trained`, each asked at the place before it
-  own,   ///< EncodedRow::labels and values, as Example has them
-  set,   ///< classes that hold: values of 1 for the ones in EncodedRow::labels, else 0
+  next,     ///< a decoder's: the ids in `trained`, each asked at the place before it
+  own,      ///< EncodedRow::labels and values, as Example has them
+  set,      ///< classes that hold: values of 1 for the ones in EncodedRow::labels, else 0
+  answers,  ///< as next, of a text or of two side by side (from `second` on), which do not see each other; the values
+            ///< are EncodedRow's
 };
 
 /// A row before it is stored.
@@ -28,7 +30,7 @@ struct EncodedRow {
   std::vector<TokenSpan> trained;  ///< LabelKind::next: what is trained on, in order, apart from each other
   std::vector<int32_t> labels;     ///< the other kinds
   std::vector<float> values;
-  uint32_t second = 0;  ///< where the second text of a pair begins (token type 1); 0: there is none
+  uint32_t second = 0;  ///< where the second text of a pair begins (token type 1, or LabelKind::answers'); 0: none
   uint32_t file = 0;
   uint64_t line = 0;
   uint32_t cut = 0;            ///< tokens that it lost

@@ -47,8 +47,12 @@ class FinetuneOpener {
 
   void check_settings() const {
     const std::string because = "with the objective " + to_string(objective_);
-    const bool causal = objective_ == Objective::causal_lm;
-    if (config_.packing && !causal) refuse_setting("data.packing", because);
+    const bool causal = objective_ == Objective::causal_lm || is_preference(objective_);
+    if (config_.packing && objective_ != Objective::causal_lm) refuse_setting("data.packing", because);
+    if (is_preference(objective_) && config_.train_on == "all")
+      throw Error(
+          Exit::usage,
+          {.what = "data.train_on: a preference is one of answers", .got = "all", .expected = "answers or generation"});
     if (config_.truncation_side != "right" && !causal) refuse_setting("data.truncation_side", because);
     if (!causal) refuse_dialogue_settings(because);
     if (objective_ != Objective::seq2seq) {
@@ -98,6 +102,10 @@ class FinetuneOpener {
     if (source.format != defaults.format) refuse_setting("format", kind, source.path);
     if (!source.columns.empty()) refuse_setting("columns", kind, source.path);
     if (source.document != defaults.document) refuse_setting("document", kind, source.path);
+    if (is_preference(objective_))
+      throw Error(Exit::data, {.what = "preferences are no rows that are tokenized already",
+                               .where = source.path,
+                               .expected = R"({"prompt", "chosen", "rejected"})"});
     if (objective_ == Objective::sequence_classification || objective_ == Objective::token_classification)
       throw Error(Exit::data, {.what = "classification takes no rows that are tokenized already",
                                .where = source.path,
@@ -160,7 +168,7 @@ class FinetuneOpener {
     const Format format = format_of(source, objective_, fields);
     check_columns(source, format);
     const bool of_table = !files.empty() && delimiter_of(files[0].kind) != 0;
-    if (objective_ == Objective::causal_lm) prepare_dialogues(format, fields, source.path);
+    if (objective_ == Objective::causal_lm || is_preference(objective_)) prepare_dialogues(format, fields, source.path);
     labels_.see_first(fields, of_table);
 
     const RowEncoder encoder({.objective = objective_,
@@ -174,7 +182,8 @@ class FinetuneOpener {
                               .truncation = config_.truncation,
                               .cut_left = config_.truncation_side == "left",
                               .source_prefix = config_.source_prefix,
-                              .token_types = context_.token_types},
+                              .token_types = context_.token_types,
+                              .margins = context_.margins},
                              *context_.tokenizer, dialogues_ ? &*dialogues_ : nullptr);
     OpenSource opened{.config = &source, .format = to_string(format)};
     std::vector<std::string> names;
@@ -218,7 +227,9 @@ class FinetuneOpener {
   // --- conversations ---
 
   void prepare_dialogues(Format format, const Fields& first, const std::string& path) {
-    const bool chats = speaks(format) || (format == Format::prompt_completion && is_conversational(first));
+    const bool prompted = format == Format::prompt_completion || format == Format::unpaired_preference;
+    const bool chats = speaks(format) || (prompted && is_conversational(first)) ||
+                       (format == Format::preference && first.need("chosen").is_array());
     const bool answers = format != Format::text;
     if (chats && !template_opened_) open_template();
     if (answers) dialogues_used_ = true;

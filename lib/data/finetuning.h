@@ -16,6 +16,7 @@
 #include "data/encoded_rows.h"
 #include "data/labels.h"
 #include "data/noise.h"
+#include "data/preference_rows.h"
 #include "data/pretraining.h"
 #include "text/tokenizer.h"
 
@@ -28,8 +29,11 @@ enum class Objective {
   seq2seq,                  ///< a target text for an input text
   sequence_classification,  ///< of a text or a pair: one label, several, or numbers
   token_classification,     ///< a label for each word
+  preference,               ///< which of two answers is better
+  unpaired_preference,      ///< whether an answer is wanted; pairs are taken apart
 };
-/// "causal_lm", "masked_lm", "seq2seq", "sequence_classification", "token_classification"; throws Error(usage).
+inline bool is_preference(Objective objective) { return objective >= Objective::preference; }
+/// By their names here; throws Error(usage).
 Objective parse_objective(std::string_view name);
 std::string to_string(Objective objective);
 
@@ -53,7 +57,7 @@ struct FinetuneSourceConfig {
     v("max_samples", max_samples, "Its first so many rows, the others are left unread; 0: all", config::at_least(0));
     v("format", format, "What the rows are; auto: what the keys of the first one say",
       config::one_of({"auto", "text", "alpaca", "sharegpt", "messages", "prompt_completion", "input_output",
-                      "classification", "tagging"}));
+                      "classification", "tagging", "preference", "unpaired_preference"}));
     v("columns", columns,
       "The rows' own names of the format's keys, as {prompt: question, completion: answer}; see "
       "docs/finetuning-data.md");
@@ -128,6 +132,8 @@ struct FinetuneContext {
   bool token_types = false;                    ///< the model tells the two texts of a pair apart (BERT's type ids)
   std::vector<std::string> label_names;        ///< of a model that classifies already; empty: the data says
   std::string problem_type;                    ///< config.json's; empty: none
+  bool margins = false;                        ///< preference: a row's value is its margin
+  bool annotated = false;                      ///< preference: FinetuningData::annotated are wanted
   /// RowLoaderOptions::transform, for both sets.
   std::function<void(Example& example, uint64_t random)> transform;
 };
@@ -162,6 +168,9 @@ struct FinetuningData {
   FinetuneStatistics train_statistics, validation_statistics;
   /// What the loaders draw from, packed where that is asked for; for showing.
   std::shared_ptr<const RowSource> train_rows, validation_rows;
+  /// The sources of both sets in order, where the caller writes down what its reference says of each row before the
+  /// first batch is drawn.
+  std::vector<std::shared_ptr<AnnotatedRows>> annotated;
   int64_t max_length = 0;                ///< as resolved
   std::vector<std::string> label_names;  ///< id2label, in order; of classification
   std::string problem_type;              ///< of sequence_classification, as resolved

@@ -8,8 +8,9 @@
 namespace llmtk::data {
 namespace {
 
-constexpr const char* kObjectives[] = {"causal_lm", "masked_lm", "seq2seq", "sequence_classification",
-                                       "token_classification"};
+constexpr const char* kObjectives[] = {
+    "causal_lm",  "masked_lm",          "seq2seq", "sequence_classification", "token_classification",
+    "preference", "unpaired_preference"};
 
 }  // namespace
 
@@ -19,7 +20,7 @@ Objective parse_objective(std::string_view name) {
     throw Error(Exit::usage, {.what = "unknown objective",
                               .got = "'" + std::string(name) + "'",
                               .expected = "causal_lm, masked_lm, seq2seq, sequence_classification, "
-                                          "token_classification"});
+                                          "token_classification, preference, unpaired_preference"});
   return static_cast<Objective>(found - kObjectives);
 }
 
@@ -60,8 +61,7 @@ void FinetuneDataConfig::validate(config::Problems& problems) const {
 void FinetuneStatistics::count(const Example& row) {
   ++rows;
   tokens += row.input_ids.size();
-  trained_tokens +=
-      row.labels.size() + row.values.size() - static_cast<uint64_t>(std::ranges::count(row.labels, kIgnore));
+  trained_tokens += num_asked(row);
   longest = std::max<uint64_t>(longest, row.input_ids.size());
 }
 

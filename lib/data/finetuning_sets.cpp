@@ -85,6 +85,7 @@ class SetMaker {
       own.count(example);
       if (source.encoded) own.count(source.encoded->notes(chosen.empty() ? i : chosen[i]));
     }
+    rows = preference_rows(std::move(rows));
     description_.push_back({{"path", source.config->path},
                             {"role", name_of(part)},
                             {"format", source.format},
@@ -100,6 +101,18 @@ class SetMaker {
     const bool mixed = part == Part::train;
     out.push_back({std::move(rows), mixed ? source.config->weight : 0, mixed ? source.config->max_epochs : 0,
                    source.config->path});
+  }
+
+  /// Pairs as they are or taken apart; each rated answer beside one that is not its prompt's.
+  std::shared_ptr<RowSource> preference_rows(std::shared_ptr<RowSource> rows) {
+    if (context_.objective == Objective::unpaired_preference) {
+      rows = std::make_shared<RatedRows>(std::move(rows));
+      rows = std::make_shared<MismatchedRows>(std::move(rows), static_cast<uint64_t>(context_.loader.batch_size),
+                                              static_cast<size_t>(out_.max_length));
+    }
+    if (!context_.annotated) return rows;
+    out_.annotated.push_back(std::make_shared<AnnotatedRows>(std::move(rows)));
+    return out_.annotated.back();
   }
 
   void warn(const FinetuneStatistics& found, Part part) const {
@@ -141,6 +154,7 @@ class SetMaker {
                              .world_size = context_.loader.world_size,
                              .vocab_size = context_.loader.vocab_size,
                              .labels_are_ids = out_.label_names.empty(),
+                             .rows_are_targets = is_preference(context_.objective),
                              .transform = context_.transform};
     out_.train_rows = join_sources(train, options).rows;
     out_.train = make_loader(std::move(train), options, config_.dataloader_prefetch_factor);

@@ -57,7 +57,7 @@ std::vector<T> padded(const std::vector<Example>& examples, std::vector<T> Examp
 
 constexpr float kNotAsked = std::numeric_limits<float>::quiet_NaN();
 
-void collate(const std::vector<Example>& examples, Batch& batch) {
+void collate(const std::vector<Example>& examples, bool rows_are_targets, Batch& batch) {
   const auto zero = [](const Example&, size_t) { return 0; };
   batch = {.rows = static_cast<int64_t>(examples.size())};
   batch.input_ids = padded(examples, &Example::input_ids, zero);
@@ -74,6 +74,12 @@ void collate(const std::vector<Example>& examples, Batch& batch) {
       for (const Example& each : examples) batch.lengths.push_back(static_cast<int32_t>(each.input_ids.size()));
       break;
     }
+  if (rows_are_targets) {
+    batch.targets = std::ranges::count_if(examples, [](const Example& example) {
+      return std::ranges::any_of(example.labels, [](int32_t label) { return label != kIgnore; });
+    });
+    return;
+  }
   batch.targets = static_cast<int64_t>(batch.labels.size()) - std::ranges::count(batch.labels, kIgnore) +
                   std::ranges::count_if(batch.values, [](float value) { return !std::isnan(value); });
 }
@@ -87,6 +93,11 @@ Example without_targets(const Example& like) {
 }
 
 }  // namespace
+
+uint64_t num_asked(const Example& example) {
+  if (example.labels.empty()) return example.values.size();
+  return example.labels.size() - static_cast<uint64_t>(std::ranges::count(example.labels, kIgnore));
+}
 
 int64_t Batch::tokens() const {
   return lengths.empty() ? rows * length : std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
@@ -238,7 +249,7 @@ bool RowLoader::next(Batch& batch) {
   for (uint64_t i = begin; i < end; ++i) examples.push_back(example(draws[i]));
   if (examples.empty()) examples.push_back(without_targets(example(draws[0])));
   while (examples.size() < per_rank) examples.push_back(without_targets(examples[0]));
-  collate(examples, batch);
+  collate(examples, options_.rows_are_targets, batch);
   return true;
 }
 

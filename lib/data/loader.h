@@ -34,6 +34,7 @@ struct RowLoaderOptions {
   int rank = 0, world_size = 1;
   int64_t vocab_size = 0;  ///< ids from here on are an error, in labels too where they are ids; 0: not checked
   bool labels_are_ids = true;
+  bool rows_are_targets = false;  ///< Batch::targets counts rows with a label
   /// What becomes of a row before the model gets it (hidden tokens, say); may be empty. Called on any thread; `random`
   /// is another number for each time a row is drawn, and the same in a run that goes on from a checkpoint.
   std::function<void(Example& example, uint64_t random)> transform;

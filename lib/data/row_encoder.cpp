@@ -5,6 +5,19 @@
 namespace llmtk::data {
 namespace {
 
+/// Puts `second` behind `first`, as a text of its own.
+void join(Draft& first, const Draft& second) {
+  EncodedRow& row = first.row;
+  const EncodedRow& other = second.row;
+  row.second = static_cast<uint32_t>(row.ids.size());
+  row.ids.insert(row.ids.end(), other.ids.begin(), other.ids.end());
+  for (const auto [begin, end] : other.trained) row.trained.push_back({begin + row.second, end + row.second});
+  row.cut += other.cut;
+  row.answer_cut |= other.answer_cut;
+  row.untrained_eos |= other.untrained_eos;
+  first.dropped |= second.dropped;
+}
+
 /// Leaves of a row the tokens [begin, end).
 void cut_to(EncodedRow& row, size_t begin, size_t end) {
   const uint64_t before = row.num_trained(LabelKind::next);
@@ -32,6 +45,16 @@ Draft RowEncoder::encode(const nlohmann::ordered_json& json, const std::string& 
     case Objective::causal_lm:
       draft.row = decoder_row(row);
       fit(draft, where);
+      break;
+    case Objective::preference:
+    case Objective::unpaired_preference:
+      if (settings_.format == Format::preference) {
+        draft = pair_row(row);
+      } else {
+        const RatedAnswer rated = read_unpaired_preference(row);
+        draft = answer_row(rated.answer, where);
+        draft.row.values = {rated.wanted ? 1.0f : 0.0f};
+      }
       break;
     case Objective::seq2seq:
       draft = target_row(row);
@@ -91,6 +114,25 @@ EncodedRow RowEncoder::decoder_row(const Fields& row) const {
     default:
       return dialogues_->continuation(read_input_output(row), row.where());
   }
+}
+
+EncodedRow RowEncoder::encode_answer(const Answer& answer, const std::string& where) const {
+  return answer.dialogue ? dialogues_->dialogue(*answer.dialogue, where)
+                         : dialogues_->continuation(answer.texts, where);
+}
+
+Draft RowEncoder::answer_row(const Answer& answer, const std::string& where) const {
+  Draft draft{.row = encode_answer(answer, where)};
+  fit(draft, where);
+  return draft;
+}
+
+Draft RowEncoder::pair_row(const Fields& row) const {
+  const Preference pair = read_preference(row);
+  Draft draft = answer_row(pair.chosen, row.where());
+  join(draft, answer_row(pair.rejected, row.where()));
+  if (settings_.margins) draft.row.values = {static_cast<float>(pair.margin.value_or(0))};
+  return draft;
 }
 
 void RowEncoder::fit(Draft& draft, const std::string& where) const {

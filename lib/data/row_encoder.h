@@ -33,6 +33,7 @@ struct RowSettings {
   bool cut_left = false;
   std::string source_prefix;
   bool token_types = false;
+  bool margins = false;  ///< preference: a row's value is its margin, 0 where it has none
 };
 
 /// A row whose labels are not classes yet.
@@ -54,6 +55,9 @@ class RowEncoder {
 
  private:
   EncodedRow decoder_row(const Fields& row) const;
+  EncodedRow encode_answer(const Answer& answer, const std::string& where) const;
+  Draft answer_row(const Answer& answer, const std::string& where) const;
+  Draft pair_row(const Fields& row) const;
   void fit(Draft& draft, const std::string& where) const;
   Draft target_row(const Fields& row) const;
   Draft text_row(const Fields& row) const;

@@ -35,6 +35,7 @@ void RowLabels::start(const std::string& key) {
 
 LabelKind RowLabels::kind() const {
   if (context_.objective == Objective::causal_lm) return LabelKind::next;
+  if (is_preference(context_.objective)) return LabelKind::answers;
   return task_ == ClassificationTask::multi_label ? LabelKind::set : LabelKind::own;
 }
 

@@ -16,7 +16,9 @@ const std::vector<Format>& formats_of(Objective objective) {
                                             {Format::text},
                                             {Format::prompt_completion, Format::alpaca, Format::input_output},
                                             {Format::classification},
-                                            {Format::tagging}};
+                                            {Format::tagging},
+                                            {Format::preference},
+                                            {Format::preference, Format::unpaired_preference}};
   return kOf[static_cast<size_t>(objective)];
 }
 
@@ -24,6 +26,12 @@ void add_messages(const Dialogue& dialogue, std::vector<std::string>& out) {
   for (const auto& message : dialogue.chat.messages)
     if (const auto content = message.find("content"); content != message.end() && content->is_string())
       out.push_back(content->get<std::string>());
+}
+
+void add_answer(const Answer& answer, std::vector<std::string>& out) {
+  if (answer.dialogue) return add_messages(*answer.dialogue, out);
+  out.push_back(answer.texts.prompt);
+  out.push_back(answer.texts.completion);
 }
 
 /// What a row says, labels and tags aside.
@@ -54,6 +62,15 @@ std::vector<std::string> texts_of(Format format, const Fields& row) {
       break;
     case Format::sharegpt:
       add_messages(read_sharegpt(row, /*need_answer=*/false), out);
+      break;
+    case Format::preference: {
+      const Preference pair = read_preference(row);
+      add_answer(pair.chosen, out);
+      add_answer(pair.rejected, out);
+      break;
+    }
+    case Format::unpaired_preference:
+      add_answer(read_unpaired_preference(row).answer, out);
       break;
     case Format::messages:
       add_messages(read_messages(row, /*need_answer=*/false), out);

@@ -26,6 +26,11 @@ const std::vector<FormatEntry>& formats() {
       {Format::input_output, "input_output", {"input", "output"}, {"source", "target"}},
       {Format::classification, "classification", {"text", "label"}, {"text_pair"}},
       {Format::tagging, "tagging", {"tokens", "tags"}, {}},
+      {Format::preference, "preference", {"chosen", "rejected"}, {"prompt", "margin", "tools", "chat_template_kwargs"}},
+      {Format::unpaired_preference,
+       "unpaired_preference",
+       {"prompt", "completion", "label"},
+       {"tools", "chat_template_kwargs"}},
   };
   return all;
 }
@@ -262,6 +267,102 @@ Dialogue read_prompt_of_messages(const Fields& row) {
   for (const RowJson& message : list_of_messages(row, "completion")) out.chat.messages.push_back(message);
   read_extras(row, out);
   check_roles(row, out.chat.messages, true);
+  return out;
+}
+
+namespace {
+
+/// The messages of `answer` behind those of the prompt.
+Answer answer_of_messages(const Fields& row, const RowJson& prompt, const RowJson& answer) {
+  Dialogue dialogue;
+  dialogue.chat.messages = prompt;
+  dialogue.trained_from = prompt.size();
+  dialogue.chat.messages.insert(dialogue.chat.messages.end(), answer.begin(), answer.end());
+  read_extras(row, dialogue);
+  check_roles(row, dialogue.chat.messages, true);
+  return {.dialogue = std::move(dialogue)};
+}
+
+Answer answer_of_text(const Fields& row, const std::string& key, const std::string& prompt, const std::string& answer) {
+  if (answer.empty()) row.fail("an empty answer in '" + row.name_of(key) + "'");
+  return {.texts = {prompt, answer}};
+}
+
+[[noreturn]] void fail_equal(const Fields& row) {
+  row.fail("'" + row.name_of("chosen") + "' and '" + row.name_of("rejected") + "' are the same: nothing is preferred");
+}
+
+Preference preference_of_messages(const Fields& row) {
+  RowJson prompt = RowJson::array(), chosen = list_of_messages(row, "chosen"),
+          rejected = list_of_messages(row, "rejected");
+  if (row.has("prompt") && row.need("prompt").is_array()) {
+    prompt = list_of_messages(row, "prompt");
+  } else {
+    // The prompt stands in both; some files have its text beside them, too.
+    if (row.has("prompt") && chosen[0].value("content", RowJson()) != row.text("prompt"))
+      row.fail("the prompt is a text, but the answers are messages that do not begin with it", row.text("prompt"),
+               "a list of messages");
+    size_t same = 0;
+    while (same < std::min(chosen.size(), rejected.size()) && chosen[same] == rejected[same]) ++same;
+    const auto cut = static_cast<std::ptrdiff_t>(same);
+    prompt.insert(prompt.end(), chosen.begin(), chosen.begin() + cut);
+    chosen.erase(chosen.begin(), chosen.begin() + cut);
+    rejected.erase(rejected.begin(), rejected.begin() + cut);
+  }
+  if (chosen == rejected) fail_equal(row);
+  return {answer_of_messages(row, prompt, chosen), answer_of_messages(row, prompt, rejected), std::nullopt};
+}
+
+Preference preference_of_texts(const Fields& row) {
+  std::string_view chosen = row.text("chosen"), rejected = row.text("rejected");
+  if (chosen == rejected) fail_equal(row);
+  std::string prompt;
+  if (row.has("prompt")) {
+    prompt = row.text("prompt");
+  } else {
+    auto same = static_cast<size_t>(std::ranges::mismatch(chosen, rejected).in1 - chosen.begin());
+    const auto inside = [&](size_t at) {
+      return at < chosen.size() && (static_cast<unsigned char>(chosen[at]) & 0xC0) == 0x80;
+    };
+    while (same > 0 && inside(same)) --same;  // a character stays whole
+    if (same > 0 && chosen[same - 1] == ' ') --same;
+    prompt = chosen.substr(0, same);
+    chosen.remove_prefix(same);
+    rejected.remove_prefix(same);
+  }
+  return {answer_of_text(row, "chosen", prompt, std::string(chosen)),
+          answer_of_text(row, "rejected", prompt, std::string(rejected)), std::nullopt};
+}
+
+/// A number or a truth value that stands as a text, as in a table.
+RowJson plain_value(const RowJson& value) {
+  if (!value.is_string()) return value;
+  RowJson parsed = RowJson::parse(value.get_ref<const std::string&>(), nullptr, /*allow_exceptions=*/false);
+  return parsed.is_number() || parsed.is_boolean() ? parsed : value;
+}
+
+}  // namespace
+
+Preference read_preference(const Fields& row) {
+  Preference out = row.need("chosen").is_array() ? preference_of_messages(row) : preference_of_texts(row);
+  if (row.has("margin")) {
+    const RowJson margin = plain_value(row.need("margin"));
+    if (!margin.is_number()) row.fail("field '" + row.name_of("margin") + "'", margin.dump(), "a number");
+    out.margin = margin.get<double>();
+  }
+  return out;
+}
+
+RatedAnswer read_unpaired_preference(const Fields& row) {
+  RatedAnswer out;
+  const RowJson label = plain_value(row.need("label"));
+  if (!label.is_boolean() && label != 0 && label != 1)
+    row.fail("field '" + row.name_of("label") + "'", label.dump(), "true or false: whether the answer is wanted");
+  out.wanted = label.is_boolean() ? label.get<bool>() : label == 1;
+  if (is_conversational(row))
+    out.answer = answer_of_messages(row, list_of_messages(row, "prompt"), list_of_messages(row, "completion"));
+  else
+    out.answer = answer_of_text(row, "completion", row.text("prompt"), row.text("completion"));
   return out;
 }
 

@@ -14,14 +14,16 @@ namespace llmtk::data {
 
 /// The keys of each are docs/finetuning-data.md's.
 enum class Format {
-  text,               ///< {"text"}
-  alpaca,             ///< {"instruction", "input", "output"}, with "system" and "history" where there are any
-  sharegpt,           ///< {"conversations": [{"from", "value"}, ...]}, with "system" and "tools"
-  messages,           ///< {"messages": [{"role", "content"}, ...]}, with "tools", "documents", "chat_template_kwargs"
-  prompt_completion,  ///< {"prompt", "completion"}: texts, or lists of messages
-  input_output,       ///< {"input", "output"}; also {"source", "target"}
-  classification,     ///< {"text", "label"}, with "text_pair" for pairs
-  tagging,            ///< {"tokens", "tags"}
+  text,                 ///< {"text"}
+  alpaca,               ///< {"instruction", "input", "output"}, with "system" and "history" where there are any
+  sharegpt,             ///< {"conversations": [{"from", "value"}, ...]}, with "system" and "tools"
+  messages,             ///< {"messages": [{"role", "content"}, ...]}, with "tools", "documents", "chat_template_kwargs"
+  prompt_completion,    ///< {"prompt", "completion"}: texts, or lists of messages
+  input_output,         ///< {"input", "output"}; also {"source", "target"}
+  classification,       ///< {"text", "label"}, with "text_pair" for pairs
+  tagging,              ///< {"tokens", "tags"}
+  preference,           ///< {"prompt", "chosen", "rejected"}: texts, or lists of messages; the prompt may stand in both
+  unpaired_preference,  ///< {"prompt", "completion", "label"}: an answer, and whether it is wanted
 };
 /// As the config spells it; throws Error(usage).
 Format parse_format(const std::string& name);
@@ -84,6 +86,23 @@ Dialogue read_prompt_of_messages(const Fields& row);
 /// Of two texts.
 Continuation read_prompt_completion(const Fields& row);
 Continuation read_input_output(const Fields& row);
+/// An answer to a prompt: turns of a chat (trained from where the answer begins), or texts.
+struct Answer {
+  std::optional<Dialogue> dialogue;
+  Continuation texts;  ///< where there is no dialogue
+};
+struct Preference {
+  Answer chosen, rejected;
+  std::optional<double> margin;  ///< how much better the chosen one is
+};
+/// Without "prompt" it is what both answers begin with, as TRL's extract_prompt finds it: whole messages, or a text up
+/// to where they part (a space before that belongs to the answers). Throws Error(data) for answers that are equal.
+Preference read_preference(const Fields& row);
+struct RatedAnswer {
+  Answer answer;
+  bool wanted = false;
+};
+RatedAnswer read_unpaired_preference(const Fields& row);
 /// Of an alpaca row: instruction and input, each on lines of their own, and the output.
 Continuation read_alpaca_pair(const Fields& row);
 
