@@ -55,7 +55,8 @@ int run(const Options& options) {
   if (!config.tokenizer.given())
     throw Error(Exit::usage, {.what = "no tokenizer is named", .hint = "set tokenizer.name_or_path"});
   const auto method = method_of(config);
-  FinetuningSetup opened(config, places, *method);
+  const auto teaching = teaching_of(config);
+  FinetuningSetup opened(config, places, *method, teaching.get());
   opened.open_model();
   opened.open_data(*dist::single_process());
   if (options.validation && !opened.rows.validation_rows)

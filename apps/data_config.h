@@ -1,28 +1,27 @@
 #pragma once
-// What `llmtk data` reads: a config of `finetune` or of `lora`.
+// What `llmtk data` reads: a config of `finetune`, `lora` or `dpo`.
 
+#include <memory>
 #include <optional>
 
-#include "finetuning_methods.h"
-#include "lora_method.h"
+#include "any_method.h"
+#include "dpo_teaching.h"
 
 namespace llmtk {
 
-struct DataCommandConfig : FinetuneConfig {
-  std::optional<peft::LoraConfig> lora;
-  std::optional<quant::QuantizationConfig> quantization;
+struct DataCommandConfig : AnyMethodConfig {
+  std::optional<rl::DpoConfig> dpo;
 
   template <class V>
   void fields(V& v) {
-    FinetuneConfig::fields(v);
-    v("lora", lora, "Of llmtk lora: the adapter");
-    v("quantization", quantization, "Of llmtk lora: the base in 4 or 8 bits");
+    AnyMethodConfig::fields(v);
+    v("dpo", dpo, "Of llmtk dpo: what preferences teach");
   }
 };
 
-inline std::unique_ptr<Method> method_of(const DataCommandConfig& config) {
-  return config.lora ? lora_method(*config.lora, config.quantization)
-                     : method_of(static_cast<const FinetuneConfig&>(config));
+/// What is taught where it is none of the objectives of `finetune`; else null.
+inline std::unique_ptr<Teaching> teaching_of(const DataCommandConfig& config) {
+  return config.dpo ? teach_preferences(*config.dpo, config.trainer.per_device_eval_batch_size) : nullptr;
 }
 
 }  // namespace llmtk

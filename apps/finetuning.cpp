@@ -37,8 +37,13 @@ train::ProblemType problem_of(const std::string& name) {
 
 class Finetuning final : public TrainingCommand {
  public:
-  Finetuning(FinetuneSections config, FinetuneConfigAsText text, config::Places places, std::unique_ptr<Method> method)
-      : config_(std::move(config)), text_(std::move(text)), places_(std::move(places)), method_(std::move(method)) {}
+  Finetuning(FinetuneSections config, FinetuneConfigAsText text, config::Places places, std::unique_ptr<Method> method,
+             std::unique_ptr<Teaching> teaching)
+      : config_(std::move(config)),
+        text_(std::move(text)),
+        places_(std::move(places)),
+        method_(std::move(method)),
+        teaching_(std::move(teaching)) {}
 
   void prepare() override;
   Json plan() override;
@@ -56,16 +61,17 @@ class Finetuning final : public TrainingCommand {
                                               const train::LossFunction& loss) const;
   void save(const fs::path& folder) const;
   bool writes() const {  // texts, not classes or hidden words
-    return setup_.objective == Objective::causal_lm || setup_.objective == Objective::seq2seq;
+    return setup_.head == nn::Head::causal_lm || setup_.head == nn::Head::seq2seq_lm;
   }
 
   FinetuneSections config_;
   FinetuneConfigAsText text_;
   config::Places places_;
   std::unique_ptr<Method> method_;
+  std::unique_ptr<Teaching> teaching_;  // null: the objective's own
   c10::Device device_ = c10::kCPU;
   train::Start start_;
-  FinetuningSetup setup_{config_, places_, *method_};
+  FinetuningSetup setup_{config_, places_, *method_, teaching_.get()};
   generate::GenerationConfig samples_, answers_;
   std::shared_ptr<nn::Model> model_;
   std::unique_ptr<dist::Parallel> parallel_ = dist::single_process();
@@ -156,7 +162,7 @@ void Finetuning::make_model() {
   if (const auto* quantization = method_->quantization()) {
     // Mapped, and packed matrix by matrix: the model never stands in memory whole.
     models::LoadOptions options{.map = true, .seed = seed, .overrides = setup_.model.config};
-    if (setup_.another_head) options.head = head_of(setup_.objective);
+    if (setup_.another_head) options.head = setup_.head;
     model_ = models::load_model(setup_.model.weights->string(), options);
     log::info(quant::quantize_linears(*model_, *quantization, device_).text());
     quant::own_parameters(*model_, dtype, device_);
@@ -191,6 +197,7 @@ void Finetuning::check_pooler() const {
 }
 
 train::LossFunction Finetuning::loss() const {
+  if (teaching_) return teaching_->loss();
   if (setup_.objective == Objective::causal_lm)
     return [model = models::as<nn::CausalModel>(model_, "model")](const Batch& batch, double scale) {
       return train::causal_lm_loss(*model, batch, scale);
@@ -209,6 +216,7 @@ train::LossFunction Finetuning::loss() const {
 
 std::unique_ptr<train::Evaluator> Finetuning::evaluator(const std::shared_ptr<nn::Model>& model,
                                                         const train::LossFunction& loss) const {
+  if (teaching_) return teaching_->evaluator();
   if (setup_.objective == Objective::sequence_classification)
     return make_text_class_evaluator(model, problem_of(setup_.rows.problem_type), setup_.rows.label_names);
   if (setup_.objective == Objective::token_classification)
@@ -220,9 +228,10 @@ std::unique_ptr<train::Evaluator> Finetuning::evaluator(const std::shared_ptr<nn
 void Finetuning::save(const fs::path& folder) const {
   method_->save(folder, setup_.origin());
   if (setup_.tokenizer && method_->is_full()) setup_.tokenizer->save(folder);
+  if (teaching_) teaching_->save(folder);
   // Names of classes, for whoever opens an adapter with its head.
-  if (!method_->is_full() && is_classification(setup_.objective))
-    io::write_json(folder / "config.json", setup_.model.config);
+  const bool classifies = setup_.head == nn::Head::sequence_classification || is_classification(setup_.objective);
+  if (!method_->is_full() && classifies) io::write_json(folder / "config.json", setup_.model.config);
 }
 
 Json Finetuning::run() {
@@ -234,6 +243,7 @@ Json Finetuning::run() {
             " parameters are trained, on " + std::to_string(found.rows) + " rows of " +
             format_count(static_cast<double>(found.tokens)) + " tokens, on " + device_.str() + " in " +
             config_.trainer.dtype);
+  if (teaching_) teaching_->begin(model_, setup_.rows, start_.checkpoint ? start_.checkpoint->path : fs::path());
   const train::LossFunction loss = this->loss();
   const auto evaluator = this->evaluator(model_, loss);
   RunParts parts{.trainer = config_.trainer,
@@ -246,15 +256,20 @@ Json Finetuning::run() {
                           .eval = setup_.rows.validation.get(),
                           .parallel = parallel_.get(),
                           .save_model = [this](const fs::path& folder) { save(folder); },
-                          .load_weights =
-                              method_->is_full() ? [this](const fs::path& folder) { method_->load(folder); }
-                                                 : std::function<void(const fs::path&)>(),
+                          .load_weights = method_->is_full() ? [this](const fs::path& folder) { method_->load(folder); }
+                                                             : std::function<void(const fs::path&)>(),
                           .saves_all = method_->is_full(),
                           .converts = method_->is_full(),
                           .learning_rates = method_->learning_rates(config_.optimizer.learning_rate),
+                          .metrics = teaching_ ? teaching_->metrics() : nullptr,
+                          .dropout = !teaching_ || teaching_->dropout(),
                           .run_config = resolved(),
                           .add_defaults = text_.add_defaults},
                  .resolved_yaml = provenance(setup_.rows.description, device_) + text_.yaml};
+  if (teaching_) {
+    parts.task.save_state = [this](const fs::path& folder) { teaching_->save_state(folder); };
+    parts.task.load_state = [this](const fs::path& folder) { teaching_->load(folder); };
+  }
   if (!config_.samples.prompts.empty())
     parts.sample = [this](int64_t step, train::RunLog& log) {
       const auto& prompts = config_.samples.prompts;
@@ -267,8 +282,10 @@ Json Finetuning::run() {
 }  // namespace
 
 std::unique_ptr<TrainingCommand> make_finetuning(FinetuneSections sections, FinetuneConfigAsText text,
-                                                 config::Places places, std::unique_ptr<Method> method) {
-  return std::make_unique<Finetuning>(std::move(sections), std::move(text), std::move(places), std::move(method));
+                                                 config::Places places, std::unique_ptr<Method> method,
+                                                 std::unique_ptr<Teaching> teaching) {
+  return std::make_unique<Finetuning>(std::move(sections), std::move(text), std::move(places), std::move(method),
+                                      std::move(teaching));
 }
 
 }  // namespace llmtk

@@ -20,6 +20,8 @@ bool is_classification(Objective objective) {
 nn::Head head_of(Objective objective) {
   switch (objective) {
     case Objective::causal_lm:
+    case Objective::preference:
+    case Objective::unpaired_preference:
       return nn::Head::causal_lm;
     case Objective::seq2seq:
       return nn::Head::seq2seq_lm;
@@ -119,9 +121,34 @@ void FinetuningSetup::choose_objective() {
   io::Json config = model.config;
   if (!config.contains("vocab_size")) config["vocab_size"] = 1;  // the tokenizer will say
   shape = models::make_model(config, model.where, {at::kFloat, c10::kMeta, &model.typed_keys});
+  if (teaching_) return choose_teaching();
   objective = objective_for(config_.objective, *shape, model.where);
+  head = head_of(objective);
   if (is_classification(objective) || objective == Objective::masked_lm)
     another_head = models::choose_head(model.config, head_of(objective), model.where);
+}
+
+void FinetuningSetup::choose_teaching() {
+  objective = teaching_->objective();
+  head = teaching_->head();
+  if (head == nn::Head::causal_lm) {
+    if (shape->head() == head) return;
+    throw Error(Exit::usage, {.what = "objective " + data::to_string(objective) + " needs another kind of model",
+                              .where = model.where,
+                              .got = shape->config().value("model_type", "") + ", " + shape->kind(),
+                              .expected = nn::CausalModel::kKind});
+  }
+  another_head = models::choose_head(model.config, head, model.where);
+  if (another_head) {
+    model.config.erase("num_labels");
+    model.config["id2label"] = {{"0", "LABEL_0"}};
+    model.config["label2id"] = {{"LABEL_0", 0}};
+  } else if (shape->num_labels() != 1) {
+    throw Error(Exit::usage, {.what = "the model has a classifier of several labels, a reward is one number",
+                              .where = model.where,
+                              .got = std::to_string(shape->num_labels()) + " labels",
+                              .expected = "1, or a model without a classifier"});
+  }
 }
 
 void FinetuningSetup::open_tokenizer() {
@@ -135,7 +162,7 @@ void FinetuningSetup::open_tokenizer() {
                               .where = places_.of("model"),
                               .got = std::to_string(size),
                               .expected = "at most " + std::to_string(vocab_size)});
-  if (objective == Objective::sequence_classification && another_head) choose_padding(special.pad);
+  if (head == nn::Head::sequence_classification && another_head) choose_padding(special.pad);
 }
 
 /// A decoder's head looks at the last token that is not pad_token_id: a new one says which that is.
@@ -175,6 +202,7 @@ data::FinetuneContext FinetuningSetup::context(const dist::Parallel& parallel) c
     throw Error(Exit::usage, {.what = "data.masked_lm has no effect with objective " + data::to_string(objective),
                               .where = places_.of("data.masked_lm"),
                               .hint = "leave it out"});
+  if (teaching_) teaching_->ask_for(context);
   return context;
 }
 

@@ -9,6 +9,7 @@
 #include "finetuning_config.h"
 #include "finetuning_method.h"
 #include "models/config.h"
+#include "teaching.h"
 
 namespace llmtk {
 
@@ -18,9 +19,10 @@ nn::Head head_of(data::Objective objective);
 
 class FinetuningSetup {
  public:
-  /// All three must outlive it.
-  FinetuningSetup(const FinetuneSections& config, const config::Places& places, Method& method)
-      : config_(config), places_(places), method_(method) {}
+  /// All must outlive it. teaching: null where the config's objective says what is learnt.
+  FinetuningSetup(const FinetuneSections& config, const config::Places& places, Method& method,
+                  const Teaching* teaching = nullptr)
+      : config_(config), places_(places), method_(method), teaching_(teaching) {}
 
   /// Everything but the rows; allocates nothing. Throws Error(usage, file).
   void open_model();
@@ -33,6 +35,7 @@ class FinetuningSetup {
 
   models::ResolvedModel model;  ///< config.json as the run has it
   data::Objective objective = data::Objective::causal_lm;
+  nn::Head head = nn::Head::causal_lm;
   bool another_head = false;                   ///< than the weights are of
   std::unique_ptr<text::Tokenizer> tokenizer;  ///< null where none is named
   std::shared_ptr<nn::Model> shape;            ///< on the meta device, as the method changes it
@@ -41,6 +44,7 @@ class FinetuningSetup {
  private:
   void resolve_model();
   void choose_objective();
+  void choose_teaching();
   void open_tokenizer();
   void choose_padding(int64_t pad);
   void make_shape();
@@ -50,6 +54,7 @@ class FinetuningSetup {
   const FinetuneSections& config_;
   const config::Places& places_;
   Method& method_;
+  const Teaching* teaching_;
 };
 
 }  // namespace llmtk

@@ -16,6 +16,7 @@ struct StepReport {
   double share_of_peak = 0;               ///< of a large matrix product's rate; 0: not known
   int64_t tokens = 0, target_tokens = 0;  ///< since the run's beginning
   double seconds = 0;                     ///< spent training, since the run's beginning
+  nlohmann::ordered_json metrics;         ///< {name: mean} of a logged line, what the loss says beside itself; or null
 };
 
 struct EvalReport {

@@ -1,5 +1,6 @@
 #include "train/run_log.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -23,16 +24,14 @@ std::string print(const char* format, double value) {
   return text;
 }
 
-/// Where TensorBoard shows a key; null: nowhere.
-/// Empty: no chart.
+/// Where TensorBoard shows a key; empty: nowhere.
 std::string tag_of(const std::string& key) {
-  if (key == "loss") return "train/loss";
-  if (key == "learning_rate") return "train/learning_rate";
-  if (key == "grad_norm") return "train/grad_norm";
+  constexpr std::string_view kNotDrawn[] = {"step", "tokens", "target_tokens",     "seconds",
+                                            "time", "best",   "eval_target_tokens"};
+  if (std::ranges::find(kNotDrawn, key) != std::end(kNotDrawn)) return {};
   if (key == "tokens_per_second") return "speed/tokens_per_second";
   if (key == "share_of_peak") return "speed/share_of_peak";
-  if (key.starts_with("eval_") && key != "eval_target_tokens") return "eval/" + key.substr(5);
-  return {};
+  return key.starts_with("eval_") ? "eval/" + key.substr(5) : "train/" + key;
 }
 
 }  // namespace
@@ -72,15 +71,17 @@ void RunLog::stepped(const StepReport& report) {
 
 void RunLog::logged(const StepReport& report) {
   if (!log::on_terminal()) show(report, report.loss, true);
-  add({{"step", report.step},
-       {"loss", report.loss},
-       {"learning_rate", report.learning_rate},
-       {"grad_norm", report.grad_norm},
-       {"tokens_per_second", report.tokens_per_second},
-       {"share_of_peak", report.share_of_peak > 0 ? Row(report.share_of_peak) : Row()},
-       {"tokens", report.tokens},
-       {"target_tokens", report.target_tokens},
-       {"seconds", report.seconds}});
+  Row row = {{"step", report.step},
+             {"loss", report.loss},
+             {"learning_rate", report.learning_rate},
+             {"grad_norm", report.grad_norm},
+             {"tokens_per_second", report.tokens_per_second},
+             {"share_of_peak", report.share_of_peak > 0 ? Row(report.share_of_peak) : Row()},
+             {"tokens", report.tokens},
+             {"target_tokens", report.target_tokens},
+             {"seconds", report.seconds}};
+  for (const auto& [name, value] : report.metrics.items()) row[name] = value;
+  add(std::move(row));
 }
 
 void RunLog::evaluated(const EvalReport& report) {

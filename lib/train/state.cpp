@@ -61,9 +61,9 @@ constexpr std::array<std::string_view, 12> kFree = {"trainer.output_dir",
 constexpr std::array<std::string_view, 1> kFreeSections = {"samples."};
 
 /// Another model, other data: the checkpoint does not fit.
-constexpr std::array<std::string_view, 12> kRefusedSections = {
-    "model.", "tokenizer.", "data.", "lora.", "quantization.", "adapter.", "prefix_tuning.", "p_tuning_v2.",
-    "prompt_tuning.", "ia3.", "parameters.", "masked_lm."};
+constexpr std::array<std::string_view, 14> kRefusedSections = {
+    "model.",       "tokenizer.",     "data.", "lora.",       "quantization.", "adapter.", "prefix_tuning.",
+    "p_tuning_v2.", "prompt_tuning.", "ia3.",  "parameters.", "masked_lm.",    "dpo.",     "reward."};
 constexpr std::array<std::string_view, 7> kRefused = {"objective", "optimizer.type", "trainer.dtype", "trainer.seed",
                                                       "trainer.per_device_train_batch_size",
                                                       "trainer.metric_for_best_model", "trainer.greater_is_better"};
@@ -88,6 +88,7 @@ Json LoopState::to_json() const {
     else
       json[name] = value;
   });
+  if (!window_metrics.empty()) json["window_metrics"] = window_metrics.all();
   return json;
 }
 
@@ -108,6 +109,11 @@ LoopState LoopState::from_json(const Json& json, const std::string& where) {
       throw Error(Exit::file, {.what = std::string("'") + name + "' is missing or has another type", .where = where});
     }
   });
+  try {
+    state.window_metrics.all() = json.value("window_metrics", std::map<std::string, std::pair<double, double>>());
+  } catch (const Json::exception&) {
+    throw Error(Exit::file, {.what = "'window_metrics' is not sums by name", .where = where});
+  }
   return state;
 }
 

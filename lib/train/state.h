@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "train/metric_sums.h"
+
 namespace llmtk::train {
 
 struct LoopState {
@@ -22,6 +24,7 @@ struct LoopState {
   /// The window whose mean the next log line reports.
   double window_loss = 0;  ///< sum over target tokens
   int64_t window_targets = 0;
+  MetricSums window_metrics;
 
   std::optional<double> last_loss;       ///< of the last step that was finite
   std::optional<double> last_eval_loss;  ///< of the last evaluation, finite or not

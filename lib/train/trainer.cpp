@@ -110,7 +110,7 @@ RunResult Trainer::run(const Start& start) {
   if (start.checkpoint && task_.parallel->is_main()) abandon_checkpoints(output, state_.step);
 
   const StopSignals signals;
-  task_.module->train();
+  task_.module->train(task_.dropout);
   if (task_.observer) task_.observer->began(state_.step, total_steps_);
   const bool starts = task_.eval && config_.eval_on_start && state_.step == 0 && state_.last_eval_step < 0;
   if (starts && !evaluate(signals)) {
@@ -183,6 +183,7 @@ Trainer::Step Trainer::train_step(const StopSignals& signals) {
     throw Error(Exit::data, {.what = "step " + std::to_string(state_.step + 1) + " has no token to train on",
                              .hint = "every label of its rows is masked: look at the data's prompts and lengths"});
 
+  if (task_.metrics) task_.metrics->clear();
   at::Tensor total;
   for (size_t i = 0; i < batches.size(); ++i) {
     at::Tensor loss = task_.loss(batches[i], 1.0 / static_cast<double>(targets));
@@ -223,10 +224,28 @@ Trainer::Step Trainer::train_step(const StopSignals& signals) {
     state_.window_targets += targets;
     state_.nonfinite_in_row = 0;
     state_.last_loss = loss;
+    note_metrics();
   }
   report(loss, rate, norm, seconds_since(begin), tokens);
   if (!finite) note_nonfinite(loss, norm);
   return Step::done;
+}
+
+/// Adds up the step's figures, of all ranks, in the window that is logged next.
+void Trainer::note_metrics() {
+  if (!task_.metrics || task_.metrics->empty()) return;
+  auto& sums = task_.metrics->all();
+  std::vector<double> numbers;
+  for (const auto& [name, sum] : sums) numbers.insert(numbers.end(), {sum.first, sum.second});
+  at::Tensor all = at::tensor(numbers, at::kDouble).to(device_);
+  task_.parallel->sum(all);
+  all = all.cpu();
+  const double* number = all.const_data_ptr<double>();
+  for (auto& [name, sum] : sums) {
+    sum = {number[0], number[1]};
+    number += 2;
+  }
+  state_.window_metrics.add(*task_.metrics);
 }
 
 void Trainer::note_nonfinite(double loss, double norm) {
@@ -266,8 +285,10 @@ void Trainer::report(double loss, double learning_rate, double norm, double seco
   // A window of skipped steps only has no mean: its NaN says so.
   report.loss =
       state_.window_targets > 0 ? state_.window_loss / static_cast<double>(state_.window_targets) : std::nan("");
+  if (task_.metrics) report.metrics = state_.window_metrics.means();
   if (task_.observer) task_.observer->logged(report);
   state_.window_loss = 0;
+  state_.window_metrics.clear();
   state_.window_targets = 0;
   log_seconds_ = 0;
   log_tokens_ = 0;
@@ -289,7 +310,7 @@ bool Trainer::evaluate(const StopSignals& signals) {
     sum += loss.item<double>();
     targets += task_.parallel->sum(batch.targets);
   }
-  task_.module->train();
+  task_.module->train(task_.dropout);
   if (stopped) return false;
   if (targets == 0)
     throw Error(Exit::data,
@@ -344,7 +365,7 @@ void Trainer::sample() {
   if (!task_.parallel->is_main()) return;
   task_.module->eval();
   task_.sample(state_.step);
-  task_.module->train();
+  task_.module->train(task_.dropout);
 }
 
 uint64_t Trainer::bytes_of_model() const {
@@ -355,6 +376,7 @@ uint64_t Trainer::bytes_of_model() const {
 }
 
 void Trainer::load_weights(const fs::path& checkpoint) {
+  if (task_.load_state) task_.load_state(checkpoint);
   if (task_.saves_all) return task_.load_weights(checkpoint);
   const torch::autograd::AutoGradMode no_grad(false);
   const std::string where = (checkpoint / kTrainedFile).string();
@@ -384,6 +406,7 @@ void Trainer::save() {
     if (!task_.saves_all) io::save_tensors(writer.folder() / kTrainedFile, named(optimizer_->parameters()));
     io::save_tensors(writer.folder() / kOptimizerFile, optimizer);
     io::save_tensors(writer.folder() / kRandomFile, random_state(device_));
+    if (task_.save_state) task_.save_state(writer.folder());
     io::write_json(writer.folder() / kStateFile, {{"format", "llmtk-trainer-state"},
                                                   {"version", 1},
                                                   {"loop", state_.to_json()},

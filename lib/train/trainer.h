@@ -61,6 +61,11 @@ struct Task {
   bool saves_all = true;
   bool converts = true;                ///< parameters become trainer.dtype; false: each stays what it is
   LearningRates learning_rates;        ///< of parameters with one of their own
+  MetricSums* metrics = nullptr;       ///< where `loss` adds what else is reported; may be null
+  bool dropout = true;                 ///< false: the module stays in evaluation mode
+  /// Writes into a checkpoint what a run that goes on from it needs besides; may be empty. load_state is called when a
+  /// checkpoint's weights are taken back, to go on or as the best ones.
+  std::function<void(const fs::path&)> save_state, load_state;
   nlohmann::ordered_json run_config;           ///< the resolved config, kept in checkpoints and compared on resume
   AddDefaults add_defaults;                    ///< may be empty
   double flops_per_token = 0, peak_flops = 0;  ///< for the share of the peak; 0: not reported
@@ -128,6 +133,7 @@ class Trainer {
   void resume(const CheckpointFolder& checkpoint);
   Step train_step(const StopSignals& signals);
   bool fetch(std::vector<data::Batch>& batches);
+  void note_metrics();
   void note_nonfinite(double loss, double norm);
   void report(double loss, double learning_rate, double norm, double seconds, int64_t tokens);
   uint64_t bytes_of_model() const;

@@ -49,12 +49,13 @@ def stand_in_text(folder):
 
 ROWS = {"causal_lm": {"prompt": "ab cd", "completion": " ef"}, "seq2seq": {"input": "ab cd", "output": "ef"},
         "sequence_classification": {"text": "ab cd ef", "label": "up"},
-        "token_classification": {"tokens": ["ab", "cd"], "tags": ["B-X", "O"]}}
+        "token_classification": {"tokens": ["ab", "cd"], "tags": ["B-X", "O"]},
+        "preference": {"prompt": "ab", "chosen": " cd", "rejected": " ef"}}
 
 
 def finetuning(path, folder):
-    """Stand-ins for the rows and the tokenizer of a config of `finetune` or `lora`."""
-    objective = next((name for name in ROWS if f"objective: {name}" in path.read_text()), "causal_lm")
+    """Stand-ins for the rows and the tokenizer of a config of `finetune`, `lora` or `dpo`."""
+    objective = "preference" if "\ndpo:" in path.read_text() else next((name for name in ROWS if f"objective: {name}" in path.read_text()), "causal_lm")
     rows = folder / f"{objective}.jsonl"
     if not rows.exists():
         other = {"label": "down"} if objective == "sequence_classification" else {}

@@ -1,0 +1,3 @@
+llmtk_command(dpo TORCH UNITY
+  SOURCES dpo.cpp dpo_teaching.cpp finetuning.cpp finetuning_setup.cpp finetuning_methods.cpp lora_method.cpp finetuning_config.cpp tokenizer_config.cpp evaluators.cpp training.cpp
+  DEPENDS llmtk::rl llmtk::train llmtk::models llmtk::peft llmtk::quant llmtk::metrics llmtk::generate llmtk::data llmtk::text llmtk::config llmtk::core_torch)

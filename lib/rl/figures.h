@@ -1,0 +1,21 @@
+#pragma once
+// What an objective reports beside its loss.
+
+#include <ATen/core/Tensor.h>
+
+#include <span>
+
+#include "train/metric_sums.h"
+
+namespace llmtk::rl {
+
+struct Figure {
+  const char* name;
+  at::Tensor values;   ///< [n]
+  at::Tensor counted;  ///< [n] bool: the values that are meant over
+};
+
+/// Adds each figure's sum and count; one copy from the device for all of them.
+void add_figures(train::MetricSums& sums, std::span<const Figure> figures);
+
+}  // namespace llmtk::rl
