@@ -54,8 +54,9 @@ ROWS = {"causal_lm": {"prompt": "ab cd", "completion": " ef"}, "seq2seq": {"inpu
 
 
 def finetuning(path, folder):
-    """Stand-ins for the rows and the tokenizer of a config of `finetune`, `lora` or `dpo`."""
-    objective = "preference" if "\ndpo:" in path.read_text() else next((name for name in ROWS if f"objective: {name}" in path.read_text()), "causal_lm")
+    """Stand-ins for the rows and the tokenizer of a config that fine-tunes."""
+    teaches = any(f"\n{section}:" in path.read_text() for section in ("dpo", "reward"))
+    objective = "preference" if teaches else next((name for name in ROWS if f"objective: {name}" in path.read_text()), "causal_lm")
     rows = folder / f"{objective}.jsonl"
     if not rows.exists():
         other = {"label": "down"} if objective == "sequence_classification" else {}
