@@ -9,6 +9,7 @@
 #include "core/utf8.h"
 #include "data/finetuning.h"
 #include "data/loader.h"
+#include "inspect/table.h"
 #include "open_model.h"
 #include "rl/reward_objective.h"
 
