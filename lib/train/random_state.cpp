@@ -3,6 +3,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 
+#include <cstdlib>
 #include <mutex>
 
 #include "core/error.h"
@@ -21,6 +22,11 @@ auto locked(c10::Device device, Use&& use) {
 }
 
 }  // namespace
+
+void be_deterministic() {
+  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);  // cuBLAS reads it at its first product
+  at::globalContext().setDeterministicAlgorithms(true, false);
+}
 
 void seed_generators(uint64_t seed, c10::Device device) {
   locked(c10::kCPU, [&](at::Generator& g) { g.set_current_seed(seed); });

@@ -9,6 +9,9 @@
 
 namespace llmtk::train {
 
+/// From now on only operations that give the same bits every time (TrainerConfig::deterministic).
+void be_deterministic();
+
 /// Seeds the generators of the CPU and, where `device` is a GPU, of that GPU.
 void seed_generators(uint64_t seed, c10::Device device);
 

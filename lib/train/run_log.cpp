@@ -27,7 +27,8 @@ std::string print(const char* format, double value) {
 /// Where TensorBoard shows a key; empty: nowhere.
 std::string tag_of(const std::string& key) {
   constexpr std::string_view kNotDrawn[] = {"step", "tokens", "target_tokens",     "seconds",
-                                            "time", "best",   "eval_target_tokens"};
+                                            "time", "best",   "eval_target_tokens",
+                                            "sample_reward"};
   if (std::ranges::find(kNotDrawn, key) != std::end(kNotDrawn)) return {};
   if (key == "tokens_per_second") return "speed/tokens_per_second";
   if (key == "share_of_peak") return "speed/share_of_peak";
@@ -101,9 +102,12 @@ void RunLog::evaluated(const EvalReport& report) {
   add(std::move(row));
 }
 
-void RunLog::sampled(int64_t step, const std::string& prompt, const std::string& text) {
-  log::info("step " + std::to_string(step) + ", a sample:\n" + printable(text));
-  add({{"step", step}, {"prompt", prompt}, {"sample", text}});
+void RunLog::sampled(int64_t step, const std::string& prompt, const std::string& text, std::optional<double> reward) {
+  log::info("step " + std::to_string(step) + ", a sample" + (reward ? " of reward " + print("%.4g", *reward) : "") + ":\n" +
+            printable(text));
+  Row row = {{"step", step}, {"prompt", prompt}, {"sample", text}};
+  if (reward) row["sample_reward"] = *reward;
+  add(std::move(row));
 }
 
 void RunLog::add(Row row) {

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "core/progress.h"
@@ -24,8 +25,8 @@ class RunLog : public Observer {
   void stepped(const StepReport& report) override;
   void logged(const StepReport& report) override;
   void evaluated(const EvalReport& report) override;
-  /// A text that the model wrote; the prompt is its beginning.
-  void sampled(int64_t step, const std::string& prompt, const std::string& text);
+  /// A text that the model wrote; the prompt is its beginning. reward: what it was worth.
+  void sampled(int64_t step, const std::string& prompt, const std::string& text, std::optional<double> reward = {});
   void sync() override;
   void finished() override;
 

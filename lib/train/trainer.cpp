@@ -1,19 +1,16 @@
 #include "train/trainer.h"
 
-#include <ATen/Context.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
-#include <map>
 
 #include "core/device.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "io/json.h"
-#include "kernels/optimizer.h"
 #include "train/random_state.h"
+#include "train/run_files.h"
+#include "train/update.h"
 
 namespace llmtk::train {
 namespace {
@@ -21,62 +18,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kStateFile = "trainer_state.json";
-constexpr const char* kOptimizerFile = "optimizer.safetensors";
-constexpr const char* kTrainedFile = "trained.safetensors";
-constexpr const char* kRandomFile = "random_state.safetensors";
-constexpr uint64_t kSmallFiles = 4 << 20;  ///< config, tokenizer, states, manifest
-
-io::NamedTensors named(const std::vector<Parameter>& parameters) {
-  io::NamedTensors tensors;
-  for (const Parameter& parameter : parameters) tensors.emplace_back(parameter.name, parameter.tensor);
-  return tensors;
-}
-
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-uint64_t bytes_of(const std::vector<at::Tensor>& tensors) {
-  uint64_t bytes = 0;
-  for (const auto& tensor : tensors) bytes += tensor.nbytes();
-  return bytes;
-}
-
-uint64_t bytes_of(const io::NamedTensors& tensors) {
-  uint64_t bytes = 0;
-  for (const auto& [name, tensor] : tensors) bytes += tensor.nbytes();
-  return bytes;
-}
-
-void compare(const Json& saved_config, const Json& run_config, const std::string& where) {
-  std::string refused;
-  for (const auto& change : compare_configs(saved_config, run_config)) {
-    const std::string text = detail::concat(change.key, " was ", change.before.empty() ? "not set" : change.before,
-                                            ", is ", change.after.empty() ? "not set" : change.after);
-    if (change.kind == ConfigChange::Kind::refused)
-      refused += (refused.empty() ? "" : "; ") + text;
-    else
-      log::warn("resuming with another config: " + text);
-  }
-  if (!refused.empty())
-    throw Error(Exit::usage, {.what = "cannot go on from this checkpoint with another config: " + refused,
-                              .where = where,
-                              .hint = "put the old values back, or begin anew in another trainer.output_dir"});
-}
-
 }  // namespace
-
-Json read_trainer_state(const CheckpointFolder& checkpoint, const Json& run_config, const AddDefaults& add_defaults) {
-  const std::string where = (checkpoint.path / kStateFile).string();
-  Json saved = io::read_json(checkpoint.path / kStateFile);
-  if (saved.value("format", "") != "llmtk-trainer-state" || saved.value("version", 0) != 1)
-    throw Error(Exit::file, {.what = "not a trainer's state that this program reads", .where = where});
-  for (const char* key : {"config", "loop", "data"})
-    if (!saved.contains(key))
-      throw Error(Exit::file, {.what = std::string("key '") + key + "' is missing", .where = where});
-  if (add_defaults) add_defaults(saved["config"]);
-  compare(saved["config"], run_config, where);
-  return saved;
-}
 
 Trainer::Trainer(const TrainerConfig& trainer, const OptimizerConfig& optimizer, const SchedulerConfig& scheduler,
                  Task task)
@@ -87,27 +31,24 @@ Trainer::Trainer(const TrainerConfig& trainer, const OptimizerConfig& optimizer,
   total_steps_ = total_steps(config_, scheduler, *task_.train);
   schedule_ = scheduler.make(total_steps_);
   warn_of_length(config_, scheduler, total_steps_);
-  if (config_.deterministic) {
-    ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);  // cuBLAS reads it at its first product
-    at::globalContext().setDeterministicAlgorithms(true, false);
-  }
+  if (config_.deterministic) be_deterministic();
   optimizer_ = make_optimizer(optimizer, *task_.module,
                               task_.converts ? std::optional(parse_dtype(config_.dtype)) : std::nullopt,
                               task_.learning_rates);
   gradients_ = std::make_unique<Gradients>(optimizer_->parameters(), config_.gradient_accumulation_steps > 1);
   device_ = optimizer_->parameters().front().tensor.device();
+  files_ = std::make_unique<RunFiles>(config_, task_, *optimizer_, device_);
   if (task_.eval) eval_start_ = task_.eval->state();
 }
 
+Trainer::~Trainer() = default;
+
 RunResult Trainer::run(const Start& start) {
-  const fs::path output = config_.output_dir;
-  const RunLock lock(output);
-  remove_unfinished(output);
-  seed_generators(static_cast<uint64_t>(config_.seed) + static_cast<uint64_t>(task_.parallel->rank()), device_);
-  if (start.checkpoint) resume(*start.checkpoint);
-  // Only what can go on may cost an older run its files.
-  if (start.clear) clear_run(output);
-  if (start.checkpoint && task_.parallel->is_main()) abandon_checkpoints(output, state_.step);
+  const RunLock lock(config_.output_dir);
+  files_->begin(start, [this](const CheckpointFolder& checkpoint) {
+    resume(checkpoint);
+    return state_.step;
+  });
 
   const StopSignals signals;
   task_.module->train(task_.dropout);
@@ -196,38 +137,21 @@ Trainer::Step Trainer::train_step(const StopSignals& signals) {
       return Step::interrupted;
     }
   }
-  std::vector<at::Tensor> gradients = gradients_->tensors();
-  std::vector<at::Tensor> reached;
-  for (const auto& gradient : gradients)
-    if (gradient.defined()) reached.push_back(gradient);
-  task_.parallel->sum_gradients(reached);
-  task_.parallel->sum(total);
-
-  const double loss = total.item<double>();
-  const double norm = std::sqrt(kernels::squared_norm(reached));
-  const double rate = optimizer_config_.learning_rate * schedule_.factor(state_.step);
-  const bool finite = std::isfinite(loss) && std::isfinite(norm);
-  if (finite) {
-    const double limit = optimizer_config_.max_grad_norm;
-    const double clip = limit > 0 ? std::min(1.0, limit / (norm + 1e-6)) : 1.0;  // as torch's clip_grad_norm_
-    optimizer_->step(rate, clip, gradients);
-  }
-  gradients.clear();
-  reached.clear();
-  gradients_->clear();
+  const Update done = update(*optimizer_, *gradients_, optimizer_config_, schedule_.factor(state_.step), total,
+                             *task_.parallel);
 
   ++state_.step;
   state_.tokens += tokens;
-  if (finite) {
+  if (done.finite) {
     state_.target_tokens += targets;
-    state_.window_loss += loss * static_cast<double>(targets);
+    state_.window_loss += done.loss * static_cast<double>(targets);
     state_.window_targets += targets;
     state_.nonfinite_in_row = 0;
-    state_.last_loss = loss;
+    state_.last_loss = done.loss;
     note_metrics();
   }
-  report(loss, rate, norm, seconds_since(begin), tokens);
-  if (!finite) note_nonfinite(loss, norm);
+  report(done.loss, done.learning_rate, done.norm, seconds_since(begin), tokens);
+  if (!done.finite) note_skipped(done, config_, state_, task_.observer);
   return Step::done;
 }
 
@@ -246,24 +170,6 @@ void Trainer::note_metrics() {
     number += 2;
   }
   state_.window_metrics.add(*task_.metrics);
-}
-
-void Trainer::note_nonfinite(double loss, double norm) {
-  ++state_.nonfinite_steps;
-  ++state_.nonfinite_in_row;
-  const std::string what =
-      std::isfinite(loss) ? detail::concat("the gradient's norm is ", norm) : detail::concat("the loss is ", loss);
-  log::warn(detail::concat("step ", state_.step, ": ", what, "; the step is skipped (", state_.nonfinite_in_row, " of ",
-                           config_.max_nonfinite_steps, " in a row)"));
-  if (state_.nonfinite_in_row < config_.max_nonfinite_steps) return;
-  if (task_.observer) task_.observer->sync();
-  const auto good = newest_whole_checkpoint(config_.output_dir);
-  throw Error(
-      Exit::diverged,
-      {.what = detail::concat("training diverged: ", what, " at step ", state_.step, ", for ", state_.nonfinite_in_row,
-                              " steps in a row"),
-       .hint = (good ? "the last good checkpoint is " + good->path.string() : "no checkpoint was saved before") +
-               "; lower optimizer.learning_rate, lengthen the warm-up or lower optimizer.max_grad_norm"});
 }
 
 void Trainer::report(double loss, double learning_rate, double norm, double seconds, int64_t tokens) {
@@ -368,72 +274,16 @@ void Trainer::sample() {
   task_.module->train(task_.dropout);
 }
 
-uint64_t Trainer::bytes_of_model() const {
-  if (task_.saves_all) return bytes_of(task_.module->parameters());
-  uint64_t bytes = 0;
-  for (const auto& parameter : optimizer_->parameters()) bytes += parameter.tensor.nbytes();
-  return bytes;
-}
-
-void Trainer::load_weights(const fs::path& checkpoint) {
-  if (task_.load_state) task_.load_state(checkpoint);
-  if (task_.saves_all) return task_.load_weights(checkpoint);
-  const torch::autograd::AutoGradMode no_grad(false);
-  const std::string where = (checkpoint / kTrainedFile).string();
-  const io::NamedTensors saved = io::load_tensors(where), own = named(optimizer_->parameters());
-  if (saved.size() != own.size())
-    throw Error(Exit::file, {.what = "another number of trained parameters",
-                             .where = where,
-                             .got = std::to_string(saved.size()),
-                             .expected = std::to_string(own.size())});
-  const std::map<std::string, at::Tensor> by_name(saved.begin(), saved.end());
-  for (const auto& [name, tensor] : own) {
-    const auto found = by_name.find(name);
-    if (found == by_name.end() || found->second.sizes() != tensor.sizes() ||
-        found->second.scalar_type() != tensor.scalar_type())
-      throw Error(Exit::file, {.what = "tensor '" + name + "' is missing or of another shape or type", .where = where});
-    tensor.copy_(found->second);
-  }
-}
-
 void Trainer::save() {
-  if (task_.observer) task_.observer->sync();
-  if (task_.parallel->is_main()) {
-    const io::NamedTensors optimizer = optimizer_->state();
-    CheckpointWriter writer(config_.output_dir, state_.step,
-                            bytes_of_model() + bytes_of(optimizer) + kSmallFiles);
-    task_.save_model(writer.folder());
-    if (!task_.saves_all) io::save_tensors(writer.folder() / kTrainedFile, named(optimizer_->parameters()));
-    io::save_tensors(writer.folder() / kOptimizerFile, optimizer);
-    io::save_tensors(writer.folder() / kRandomFile, random_state(device_));
-    if (task_.save_state) task_.save_state(writer.folder());
-    io::write_json(writer.folder() / kStateFile, {{"format", "llmtk-trainer-state"},
-                                                  {"version", 1},
-                                                  {"loop", state_.to_json()},
-                                                  {"data", task_.train->state()},
-                                                  {"config", task_.run_config}});
-    const fs::path path = writer.commit();
-    log::debug("saved " + path.string());
-    // The best model's checkpoint is kept only where there is one of that very step.
-    rotate_checkpoints(config_.output_dir, config_.save_total_limit, state_.best_step);
-  }
-  task_.parallel->barrier();
+  files_->save(state_.step, state_.to_json(), task_.train->state(), state_.best_step);
   saved_step_ = state_.step;
 }
 
 void Trainer::resume(const CheckpointFolder& checkpoint) {
-  const Json saved = read_trainer_state(checkpoint, task_.run_config, task_.add_defaults);
+  const Json saved = files_->resume(checkpoint);
   state_ = LoopState::from_json(saved["loop"], (checkpoint.path / kStateFile).string());
-  load_weights(checkpoint.path);
-  optimizer_->load_state(io::load_tensors(checkpoint.path / kOptimizerFile),
-                         (checkpoint.path / kOptimizerFile).string());
-  load_random_state(io::load_tensors(checkpoint.path / kRandomFile), device_,
-                    static_cast<uint64_t>(config_.seed) + static_cast<uint64_t>(state_.step),
-                    (checkpoint.path / kRandomFile).string());
   task_.train->load_state(saved["data"]);
-  if (fs::absolute(checkpoint.path).parent_path().lexically_normal() ==
-      (fs::absolute(config_.output_dir) / "").lexically_normal().parent_path())
-    saved_step_ = state_.step;
+  if (files_->is_own(checkpoint)) saved_step_ = state_.step;
   log::info(detail::concat("going on from ", checkpoint.path.string(), " (step ", state_.step, ")"));
 }
 
@@ -443,18 +293,11 @@ void Trainer::save_final() {
     const fs::path path = fs::path(config_.output_dir) / ("checkpoint-" + std::to_string(state_.best_step));
     if (const auto damage = checkpoint_damage(path))
       throw Error(Exit::file, {.what = "the best checkpoint is not whole: " + *damage, .where = path.string()});
-    load_weights(path);
+    files_->load_weights(path);
     log::info(detail::concat("the final model is that of step ", state_.best_step, ", with the best evaluation: ",
                              best_metric_.name, " ", *state_.best_metric));
   }
-  if (task_.parallel->is_main()) {
-    FolderUpdate update(config_.output_dir, bytes_of_model() + kSmallFiles);
-    task_.save_model(update.folder());
-    update.commit();
-    remove_abandoned(config_.output_dir);
-  }
-  if (task_.observer) task_.observer->sync();
-  task_.parallel->barrier();
+  files_->save_final();
 }
 
 RunResult Trainer::result(RunResult::End end, int signal) const {

@@ -117,10 +117,16 @@ void warn_of_length(const TrainerConfig& config, const SchedulerConfig& schedule
 nlohmann::ordered_json read_trainer_state(const CheckpointFolder& checkpoint, const nlohmann::ordered_json& run_config,
                                           const AddDefaults& add_defaults = {});
 
+/// In a checkpoint: the loop's state, the place in the data, the config.
+inline constexpr const char* kStateFile = "trainer_state.json";
+
+class RunFiles;
+
 class Trainer {
  public:
   /// Converts the module's parameters to trainer.dtype (make_optimizer). The module is on its device already.
   Trainer(const TrainerConfig& trainer, const OptimizerConfig& optimizer, const SchedulerConfig& scheduler, Task task);
+  ~Trainer();
 
   /// Trains to the end, to an early stop or to a signal; writes checkpoints and the final model. Throws Error(diverged)
   /// after too many steps in a row without a finite loss, Error(file) when the disk gives out (the checkpoints before
@@ -134,10 +140,7 @@ class Trainer {
   Step train_step(const StopSignals& signals);
   bool fetch(std::vector<data::Batch>& batches);
   void note_metrics();
-  void note_nonfinite(double loss, double norm);
   void report(double loss, double learning_rate, double norm, double seconds, int64_t tokens);
-  uint64_t bytes_of_model() const;
-  void load_weights(const fs::path& checkpoint);
   bool evaluate(const StopSignals& signals);
   void note_evaluation(double loss, int64_t targets);
   double metric_of(double loss) const;
@@ -156,6 +159,7 @@ class Trainer {
   Schedule schedule_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Gradients> gradients_;
+  std::unique_ptr<RunFiles> files_;
   c10::Device device_;
   LoopState state_;
   nlohmann::ordered_json eval_start_, eval_metrics_;
