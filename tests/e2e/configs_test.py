@@ -77,7 +77,9 @@ def check(path, folder):
     data = [f"data.train=[{{path: {folder / 'text.jsonl'}}}]", "data.validation=[]", "data.validation_fraction=0.05"]
     kind = next((kind for kind in STAND_INS if path.name.startswith(kind)), "")
     tokenizer = ['tokenizer.name_or_path=""', f"tokenizer.train={{{STAND_INS.get(kind, 'vocab_size: 400')}}}"]
-    if not pretrains:
+    if path.parent.name == "rlhf-ppo":  # its prompts are the repository's; what may be missing is the policy
+        data, tokenizer = [], []
+    elif not pretrains:
         data, tokenizer = finetuning(path, folder)
     for stands_in, overrides in (("nothing", []), ("the data", data), ("data and tokenizer", data + tokenizer)):
         code, answer = dry_run(path, *always, *overrides)

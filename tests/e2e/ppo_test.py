@@ -1,0 +1,196 @@
+"""`llmtk rlhf-ppo` on small random models: a reward that rises, what is written down, adapters and their reference, value models,
+resuming in the middle of a batch, reward programs and models that fail, what is refused."""
+
+import hashlib
+import json
+import pathlib
+import shutil
+import tempfile
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from support import json_lines, main, make_model, make_tokenizer, run
+
+FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="llmtk-e2e-ppo-"))
+POLICY = FOLDER / "policy"
+make_model(POLICY, "llama", scale=1.0)
+VOWELS = [{"type": "characters", "characters": "aeiou"}]
+NAMES = ("objective/kl", "objective/entropy", "objective/non_score_reward", "objective/rlhf_reward", "objective/scores",
+         "policy/approxkl_avg", "policy/clipfrac_avg", "loss/policy_avg", "loss/value_avg", "val/clipfrac_avg",
+         "policy/entropy_avg", "val/ratio", "val/ratio_var", "val/num_eos_tokens", "lr", "episode")
+
+
+def write(name, rows):
+    path = FOLDER / name
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+PROMPTS = write("prompts.jsonl", [{"prompt": text, "answer": str(i)} for i, text in enumerate(
+    ("The quick", "To be, or", "fox", "the lazy dog", "床前明月", "question"))])
+
+
+def config(name, **sections):
+    path = FOLDER / f"{name}.yaml"
+    written = {"model": {"name_or_path": str(POLICY)}, "data": {"train": [{"path": str(PROMPTS)}]}, "rewards": VOWELS,
+               "ppo": {"total_episodes": 32, "response_length": 8, "temperature": 1.0, "num_ppo_epochs": 2,
+                       "num_mini_batches": 2, "num_samples": 2},
+               "optimizer": {"learning_rate": 3e-3},
+               "trainer": {"output_dir": str(FOLDER / name), "num_threads": 1, "per_device_train_batch_size": 8,
+                           "gradient_accumulation_steps": 2, "save_steps": 0, "device": "cpu"}}
+    for section, values in sections.items():
+        written[section] = {**written.get(section, {}), **values} if isinstance(values, dict) else values
+    path.write_text(json.dumps(written))
+    return path
+
+
+def metrics(name):
+    return json_lines((FOLDER / name / "metrics.jsonl").read_text())[1:]
+
+
+def batches(name):
+    return [row for row in metrics(name) if "objective/kl" in row]
+
+
+def mean(rows, key):
+    return sum(row[key] for row in rows) / len(rows)
+
+
+def test_a_rule_reward_rises():
+    path = config("rises", ppo={"total_episodes": 32 * 24, "kl_coef": 0.01, "num_ppo_epochs": 4, "entropy_coef": 0.001},
+                  trainer={"per_device_train_batch_size": 32, "gradient_accumulation_steps": 1})
+    answer = json.loads(run("rlhf-ppo", path, "--json"))
+    rows = batches("rises")
+    assert len(rows) == 24 and answer["end"] == "finished" and answer["step"] == 24 * 8, (len(rows), answer)
+    assert all(name in row for row in rows for name in NAMES), set(NAMES) - set(rows[0])
+    assert rows[0]["objective/kl"] == 0, rows[0]  # the policy is its reference still
+    assert rows[-1]["episode"] == 32 * 24 and rows[0]["lr"] == 3e-3 > rows[-1]["lr"] > 0
+    first, last = mean(rows[:4], "objective/scores"), mean(rows[-4:], "objective/scores")
+    assert last > first + 0.2, (first, last)
+    assert 0 < mean(rows[-4:], "objective/kl") < 40 and rows[-1]["val/ratio_var"] > 0
+    samples = [row for row in metrics("rises") if "sample" in row]
+    assert len(samples) == 2 * 24
+    for sample in samples:
+        assert sample["sample"].startswith(sample["prompt"])
+        text = sample["sample"][len(sample["prompt"]):]
+        assert abs(sample["sample_reward"] - (sum(c in "aeiou" for c in text) / len(text) if text else 0)) < 1e-5, sample
+    AutoModelForCausalLM.from_pretrained(FOLDER / "rises")
+
+
+def test_a_run_goes_on_bit_for_bit_in_the_middle_of_a_batch():
+    kinds = {"full": {}, "own": {"ppo": {"value_model": "own", "adaptive_kl_target": 0.1}},
+             "lora": {"lora": {"r": 4, "lora_alpha": 8}, "trainer": {"dtype": "bfloat16"}}}
+    for kind, sections in kinds.items():
+        trainer = {"save_steps": 3, **sections.pop("trainer", {})}
+        path = config(kind, trainer=trainer, **sections)
+        run("rlhf-ppo", path)
+        again = FOLDER / f"again-{kind}"
+        shutil.copytree(FOLDER / kind, again)
+        for step in (6, 8):
+            shutil.rmtree(again / f"checkpoint-{step}")
+        assert (again / "checkpoint-3" / "rollout.safetensors").exists()  # a batch has four steps
+        run("rlhf-ppo", path, f"trainer.output_dir={again}", "trainer.resume_from_checkpoint=auto")
+        files = ["checkpoint-8/optimizer.safetensors", "checkpoint-6/rollout.safetensors",
+                 "adapter_model.safetensors" if kind == "lora" else "model.safetensors",
+                 "checkpoint-8/trained.safetensors" if kind == "lora" else "checkpoint-8/value.safetensors"]
+        for file in files:
+            a, b = ((folder / file).read_bytes() for folder in (FOLDER / kind, again))
+            assert hashlib.sha256(a).digest() == hashlib.sha256(b).digest(), (kind, file)
+        keep = lambda row: {k: v for k, v in row.items() if k not in ("seconds", "time", "tokens_per_second", "share_of_peak")}
+        assert [keep(row) for row in metrics(kind)] == [keep(row) for row in metrics(again.name)], kind
+        assert len(batches(kind)) == 2
+        _, error = run("rlhf-ppo", path, f"trainer.output_dir={again}", f"trainer.resume_from_checkpoint={again}/checkpoint-3",
+                       "trainer.gradient_accumulation_steps=1", exit=2)
+        assert "responses in a batch" in error, error
+
+
+def test_adapters_have_their_base_as_reference():
+    run("rlhf-ppo", config("adapter", lora={"r": 4, "lora_alpha": 8}, ppo={"total_episodes": 16 * 8, "kl_estimator": "k3"},
+                           optimizer={"learning_rate": 2e-2}))
+    rows = batches("adapter")
+    assert rows[0]["objective/kl"] == 0 and rows[-1]["objective/kl"] > 1e-3, rows
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(POLICY), FOLDER / "adapter")
+
+
+def test_the_first_ratio_is_said():
+    for dtype, bound in (("float32", 1e-4), ("bfloat16", 2e-2)):
+        import subprocess
+        from support import BIN
+        done = subprocess.run([BIN / "llmtk", "rlhf-ppo", config(f"ratio-{dtype}", trainer={"dtype": dtype})], capture_output=True,
+                              text=True)
+        line = next(line for line in done.stderr.splitlines() if "the ratio of new to old probabilities is within" in line)
+        assert " info " in line and float(line.split("within ")[1].split()[0]) < bound, line
+
+
+def test_the_passes_end_where_the_policy_moves_too_far():
+    run("rlhf-ppo", config("early", ppo={"target_kl": 1e-6, "num_ppo_epochs": 4}))
+    answer = metrics("early")
+    assert [row["step"] for row in answer if "objective/kl" in row] == [8, 16]
+    # The first step is taken, the second one is not: no later one counts.
+    run("rlhf-ppo", config("late", ppo={"num_ppo_epochs": 4}))
+    assert batches("early")[0]["policy/approxkl_avg"] < batches("late")[0]["policy/approxkl_avg"]
+
+
+def test_programs_as_rewards():
+    program = FOLDER / "reward.py"
+    program.write_text("import json, sys\nfor line in sys.stdin:\n    row = json.loads(line)\n"
+                       "    print(len(row['response']) + float(row['answer']))\n")
+    run("rlhf-ppo", config("program", rewards=[{"type": "command", "command": f"python3 {program}"}]))
+    sample = next(row for row in metrics("program") if "sample" in row)
+    answers = {json.loads(line)["prompt"]: json.loads(line)["answer"] for line in PROMPTS.read_text().splitlines()}
+    length = len(sample["sample"]) - len(sample["prompt"])
+    assert sample["sample_reward"] == length + float(answers[sample["prompt"]]), sample
+    for command, exit, said in (("echo no >&2; exit 3", 1, "exit code 3"), ("sleep 60", 1, "does not come to an end"),
+                                ("sed s/.*/good/", 1, "'good'"), ("sed s/.*/nan/", 4, "not a finite number")):
+        path = config("fails", rewards=[{"type": "command", "command": command, "timeout": 2}], trainer={"overwrite_output_dir": True})
+        _, error = run("rlhf-ppo", path, exit=exit)
+        assert said in error, (command, error)
+
+
+def test_reward_models():
+    folder = FOLDER / "reward"
+    torch.manual_seed(3)
+    model = AutoModelForSequenceClassification.from_pretrained(POLICY, num_labels=1, pad_token_id=1)
+    with torch.no_grad():
+        model.score.weight.mul_(20)
+    model.save_pretrained(folder)
+    make_tokenizer(folder)
+    source = {"type": "model", "model": str(folder)}
+    run("rlhf-ppo", config("rated", rewards=[source, {"type": "length", "target_length": 10, "weight": 0.5}],
+                           ppo={"value_model": str(folder), "missing_eos_penalty": 1.0, "whiten_rewards": True}))
+    assert len({row["sample_reward"] for row in metrics("rated") if "sample" in row}) > 2
+    (folder / "reward_evaluation.json").write_text(json.dumps({"format": "llmtk-reward-evaluation", "version": 1, "accuracy": 0.6,
+                                                               "pairs": 50}))
+    _, error = run("rlhf-ppo", config("bound", rewards=[{**source, "min_accuracy": 0.7}]), exit=7)
+    assert "0.6" in error and "0.7" in error, error
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    a, b = (next(token for token, number in vocabulary.items() if number == i) for i in (40, 41))
+    vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    _, error = run("rlhf-ppo", config("other", rewards=[source]), exit=2)
+    assert "another tokenizer" in error, error
+
+
+def test_what_is_refused():
+    path = config("refused")
+    for overrides, said in ((["trainer.max_steps=5"], "total_episodes"), (["lora.lora_dropout=0.1"], "lora_dropout"),
+                            (["lora.init_lora_weights=pissa"], "PiSSA"), (["ppo.num_mini_batches=3"], "divide"),
+                            (["rewards.0.pattern=x"], "pattern"), (["rewards=[{type: regex}]"], "pattern"),
+                            (["ppo.kl_horizon=5"], "kl_horizon"), (["ppo.response_length=96"], "response_length"),
+                            (["ppo.stop_token_id=99999"], "no token"), (["rewards=[{type: regex, pattern: '('}]"], "pattern"),
+                            (["rewards=[]"], "rewards"), (["trainer.logging_steps=1"], "logging_steps")):
+        _, error = run("rlhf-ppo", path, *overrides, exit=2)
+        assert said in error, (overrides, error)
+    for row, said in (({"prompt": ""}, "an empty prompt"), ({"question": "x"}, "without a prompt"), ({"prompt": "word " * 95}, "too long"),
+                      ({"prompt": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "ends with an answer")):
+        bad = write("bad.jsonl", [{"prompt": "good"}, row])
+        _, error = run("rlhf-ppo", config("bad", data={"train": [{"path": str(bad)}]}), exit=3)
+        assert "bad.jsonl:2" in error and said in error, error
+    plan = json.loads(run("rlhf-ppo", path, "--dry-run", "--json"))
+    assert (plan["batches"], plan["steps"], plan["prompts"]) == (2, 8, 6), plan
+
+
+main(globals())
