@@ -160,7 +160,7 @@ def test_pairs():
         assert answer["ids"] == expected["input_ids"]
         assert answer["token_type_ids"] == [min(t, types - 1) for t in expected["token_type_ids"]]
     assert "not as many second texts" in run("inspect", "hidden", folder, *flags(TEXTS), *pairs[:2], exit=2)[1]
-    assert "only an encoder reads pairs" in run("inspect", "hidden", FOLDER / "llama", *flags(TEXTS), *pairs, exit=2)[1]
+    assert "only encoders and classifiers read pairs" in run("inspect", "hidden", FOLDER / "llama", *flags(TEXTS), *pairs, exit=2)[1]
 
 
 def test_encoder_decoder():
