@@ -6,7 +6,6 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "core/utf8.h"
 #include "data/finetuning.h"
 #include "data/loader.h"
 #include "inspect/table.h"
