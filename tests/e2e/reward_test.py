@@ -8,11 +8,11 @@ import shutil
 import tempfile
 import warnings
 
+import datasets
 import torch
 import transformers
-from datasets import Dataset
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
 from support import json_lines, main, make_model, run
@@ -20,6 +20,7 @@ from support import json_lines, main, make_model, run
 warnings.filterwarnings("ignore")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
+datasets.disable_progress_bars()
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="llmtk-e2e-reward-"))
 LLAMA = FOLDER / "llama"
 make_model(LLAMA, "llama", scale=2.0, pad_token_id=5)
@@ -73,7 +74,9 @@ def trl(model, rows, **settings):
                              logging_steps=1, optim="sgd", learning_rate=0.05, max_grad_norm=0.0, report_to=[],
                              save_strategy="no", use_cpu=True, bf16=False, gradient_checkpointing=False, disable_tqdm=True,
                              train_sampling_strategy="sequential", **settings)
-    trainer = RewardTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer = RewardTrainer(model=model, args=arguments, train_dataset=datasets.Dataset.from_list(rows),
+                            processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return [entry for entry in trainer.state.log_history if "loss" in entry], trainer
 
