@@ -69,7 +69,7 @@ void for_each_case(const std::filesystem::path& folder, int least, Body&& body) 
 }
 
 /// 20 steps of AdamW with the settings of the reference scripts, of what is trained.
-inline void train_20_steps(nn::Model& model, const std::function<at::Tensor()>& loss) {
+inline void train_20_steps(nn::Model& model, const std::function<at::Tensor()>& loss, double eps = 1e-6) {
   std::vector<kernels::AdamWTensor> state;
   std::vector<at::Tensor> parameters = model.parameters();
   std::erase_if(parameters, [](const at::Tensor& parameter) { return !parameter.requires_grad(); });
@@ -82,7 +82,7 @@ inline void train_20_steps(nn::Model& model, const std::function<at::Tensor()>& 
     zero_grad(model);
     loss().backward();
     for (size_t i = 0; i < state.size(); ++i) state[i].grad = parameters[i].grad().contiguous();
-    kernels::adamw_step(state, {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-6, .step = step});
+    kernels::adamw_step(state, {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = eps, .step = step});
   }
 }
 
