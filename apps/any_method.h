@@ -35,10 +35,15 @@ inline std::unique_ptr<Method> method_of(const AnyMethodConfig& config) {
                      : method_of(static_cast<const FinetuneConfig&>(config));
 }
 
-/// For validate() of configs whose own section says what is taught: what `finetune` alone understands is refused.
-inline void validate_teaching(const FinetuneSections& config, const std::string& section, config::Problems& problems) {
+/// For validate() of configs whose own section says what is taught (by the key `what`) and turns dropout off: what
+/// `finetune` alone understands is refused.
+inline void validate_teaching(const AnyMethodConfig& config, const std::string& section, const std::string& what,
+                              bool disable_dropout, config::Problems& problems) {
+  if (config.lora && config.lora->lora_dropout > 0 && disable_dropout)
+    problems.add("lora.lora_dropout",
+                 {.what = "has no effect with " + section + ".disable_dropout", .hint = "leave it out"});
   if (config.objective != "auto")
-    problems.add("objective", {.what = "has no effect: " + section + " says what is learnt", .hint = "leave it out"});
+    problems.add("objective", {.what = "has no effect: " + what + " says what is learnt", .hint = "leave it out"});
   if (config.evaluation.predict_with_generate)
     problems.add("evaluation.predict_with_generate",
                  {.what = "has no effect: answers are compared, not written", .hint = "leave it out"});

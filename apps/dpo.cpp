@@ -28,9 +28,7 @@ struct DpoRunConfig : AnyMethodConfig {
   }
   void validate(config::Problems& problems) const {
     AnyMethodConfig::validate(problems);
-    validate_teaching(*this, "dpo.loss_type", problems);
-    if (lora && lora->lora_dropout > 0 && dpo.disable_dropout)
-      problems.add("lora.lora_dropout", {.what = "has no effect with dpo.disable_dropout", .hint = "leave it out"});
+    validate_teaching(*this, "dpo", "dpo.loss_type", dpo.disable_dropout, problems);
     if (dpo.is_kto() && trainer.per_device_train_batch_size < 2)
       problems.add("trainer.per_device_train_batch_size",
                    {.what = "kto estimates its KL on the other rows of a batch", .got = "1", .expected = "2 or more"});

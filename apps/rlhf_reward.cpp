@@ -32,9 +32,7 @@ struct RewardRunConfig : AnyMethodConfig {
   }
   void validate(config::Problems& problems) const {
     AnyMethodConfig::validate(problems);
-    validate_teaching(*this, "the command", problems);
-    if (lora && lora->lora_dropout > 0 && reward.disable_dropout)
-      problems.add("lora.lora_dropout", {.what = "has no effect with reward.disable_dropout", .hint = "leave it out"});
+    validate_teaching(*this, "reward", "the command", reward.disable_dropout, problems);
   }
 };
 

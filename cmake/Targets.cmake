@@ -110,3 +110,29 @@ function(llmtk_python_test name file)
   set_tests_properties(${name} PROPERTIES LABELS ${arg_LABEL} SKIP_RETURN_CODE 77 TIMEOUT ${arg_TIMEOUT}
     ENVIRONMENT "LLMTK_BIN=${CMAKE_BINARY_DIR}/bin;LLMTK_SOURCE=${CMAKE_SOURCE_DIR};PYTHONDONTWRITEBYTECODE=1")
 endfunction()
+
+# llmtk_reference(NAME SCRIPT [FILE file] [SAVED script] [ALSO test ...]): the test NAME, a llmtk_test, compares with what `SCRIPT PLACE`
+# makes with the Python peers before it; LLMTK_REFERENCE tells it, and those of ALSO, the place: a folder that is called as
+# the script, or the file. `SAVED PLACE` looks at what the test wrote there. One thread: the models are so small that others would only wait.
+function(llmtk_reference name script)
+  cmake_parse_arguments(arg "" "FILE;SAVED" "ALSO" ${ARGN})
+  cmake_path(GET script STEM place)
+  if(arg_FILE)
+    set(place ${arg_FILE})
+  endif()
+  set(place ${CMAKE_CURRENT_BINARY_DIR}/${place})
+  set_tests_properties(${name} ${arg_ALSO} PROPERTIES ENVIRONMENT "LLMTK_REFERENCE=${place};OMP_NUM_THREADS=1")
+  if(NOT LLMTK_PEER_PYTHON)
+    return()
+  endif()
+  add_test(NAME ${name}.reference COMMAND ${LLMTK_PEER_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/${script} ${place})
+  set_tests_properties(${name}.reference PROPERTIES LABELS parity TIMEOUT 300 FIXTURES_SETUP ${name}_reference
+                       ENVIRONMENT OMP_NUM_THREADS=1)
+  set_tests_properties(${name} PROPERTIES FIXTURES_REQUIRED ${name}_reference)
+  if(arg_SAVED)
+    add_test(NAME ${name}.saved COMMAND ${LLMTK_PEER_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/${arg_SAVED} ${place})
+    set_tests_properties(${name} PROPERTIES FIXTURES_SETUP ${name}_saved)
+    set_tests_properties(${name}.saved PROPERTIES LABELS parity TIMEOUT 300
+                         FIXTURES_REQUIRED "${name}_reference;${name}_saved")
+  endif()
+endfunction()

@@ -112,12 +112,12 @@ train::RunResult PpoTrainer::run(const train::Start& start) {
     if (last) {
       files_->save_final();
       if (task_.observer) task_.observer->finished();
-      return result(RunEnd::finished, 0);
+      return result_of(state_, trainer_.output_dir, RunEnd::finished, 0);
     }
     if (signals.received() == 0 && !rollout_) collect();
     if (signals.received() != 0) {
       if (state_.step != saved_step_) save();
-      return result(RunEnd::interrupted, signals.received());
+      return result_of(state_, trainer_.output_dir, RunEnd::interrupted, signals.received());
     }
     train_step();
   }
@@ -337,20 +337,6 @@ void PpoTrainer::resume(const train::CheckpointFolder& checkpoint) {
   if (files_->is_own(checkpoint)) saved_step_ = state_.step;
   log::info(detail::concat("going on from ", checkpoint.path.string(), " (step ", state_.step, ", episode ",
                            batch_number() * ppo_batch_size(trainer_), ")"));
-}
-
-train::RunResult PpoTrainer::result(RunEnd end, int signal) const {
-  train::RunResult result{.end = end,
-                          .step = state_.step,
-                          .tokens = state_.tokens,
-                          .target_tokens = state_.target_tokens,
-                          .seconds = state_.seconds,
-                          .last_loss = state_.last_loss,
-                          .nonfinite_steps = state_.nonfinite_steps,
-                          .signal = signal};
-  const auto all = train::list_checkpoints(trainer_.output_dir);
-  if (!all.empty()) result.checkpoint = all.back().path.string();
-  return result;
 }
 
 }  // namespace llmtk::rl

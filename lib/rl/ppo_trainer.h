@@ -68,7 +68,6 @@ class PpoTrainer {
   train::StepReport step_report(const train::Update& update) const;
   void save();
   void resume(const train::CheckpointFolder& checkpoint);
-  train::RunResult result(train::RunResult::End end, int signal) const;
 
   const PpoConfig& config_;
   const train::TrainerConfig& trainer_;

@@ -300,22 +300,27 @@ void Trainer::save_final() {
   files_->save_final();
 }
 
-RunResult Trainer::result(RunResult::End end, int signal) const {
+RunResult result_of(const LoopState& state, const fs::path& output_dir, RunResult::End end, int signal) {
   RunResult result{.end = end,
-                   .step = state_.step,
-                   .tokens = state_.tokens,
-                   .target_tokens = state_.target_tokens,
-                   .seconds = state_.seconds,
-                   .last_loss = state_.last_loss,
-                   .eval_loss = state_.last_eval_loss,
-                   .best_eval_loss = state_.best_eval_loss,
-                   .best_metric = state_.best_metric,
-                   .best_step = state_.best_step,
-                   .eval_metrics = eval_metrics_,
-                   .nonfinite_steps = state_.nonfinite_steps,
+                   .step = state.step,
+                   .tokens = state.tokens,
+                   .target_tokens = state.target_tokens,
+                   .seconds = state.seconds,
+                   .last_loss = state.last_loss,
+                   .eval_loss = state.last_eval_loss,
+                   .best_eval_loss = state.best_eval_loss,
+                   .best_metric = state.best_metric,
+                   .best_step = state.best_step,
+                   .nonfinite_steps = state.nonfinite_steps,
                    .signal = signal};
-  const auto all = list_checkpoints(config_.output_dir);
+  const auto all = list_checkpoints(output_dir);
   if (!all.empty()) result.checkpoint = all.back().path.string();
+  return result;
+}
+
+RunResult Trainer::result(RunResult::End end, int signal) const {
+  RunResult result = result_of(state_, config_.output_dir, end, signal);
+  result.eval_metrics = eval_metrics_;
   return result;
 }
 

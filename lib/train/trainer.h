@@ -85,6 +85,9 @@ struct RunResult {
   int signal = 0;          ///< interrupted by it
 };
 
+/// What `state` says of a run that ended; the figures of evaluations beside the loss are the loop's to add.
+RunResult result_of(const LoopState& state, const fs::path& output_dir, RunResult::End end, int signal);
+
 /// What stands in an output folder already, and where a run begins.
 struct Start {
   std::optional<CheckpointFolder> checkpoint;  ///< resume from here

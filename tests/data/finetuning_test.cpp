@@ -2,8 +2,8 @@
 
 #include <set>
 
+#include "rows_on_disk.h"
 #include "stderr_of.h"
-#include "support.h"
 
 using namespace llmtk;
 using namespace llmtk::data;
@@ -22,24 +22,8 @@ const char* const kMarked =
     "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</>{% "
     "endgeneration %}{% else %}{{ m.content }}</>{% endif %}{% endfor %}";
 
-struct Finetuning {
-  test::TemporaryFolder folder;
-  ByteTokenizer bytes{0, true, true};
-  FinetuneDataConfig config;
-  FinetuneContext context;
-
-  explicit Finetuning(Objective objective = Objective::causal_lm) {
-    context.objective = objective;
-    context.tokenizer = &bytes;
-    context.tokenizer_path = folder.path().string();
-    context.loader = {.batch_size = 2, .eval_batch_size = 2, .epochs = 1, .seed = 1, .vocab_size = 258};
-    config.shuffle = false;
-    config.preprocessing_num_workers = 2;
-  }
-  std::string write(const std::string& name, const std::string& text) {
-    write_file_atomic(folder / name, text);
-    return (folder / name).string();
-  }
+struct Finetuning : test::RowsOnDisk {
+  explicit Finetuning(Objective objective = Objective::causal_lm) : RowsOnDisk(objective) {}
   void train_on(const std::string& rows, const std::string& name = "rows.jsonl") {
     config.train = {{.path = write(name, rows)}};
   }

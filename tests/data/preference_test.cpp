@@ -1,7 +1,6 @@
 // Rows of preferences: what they become, and what is wrong with them.
 
-#include "data/finetuning.h"
-#include "support.h"
+#include "rows_on_disk.h"
 
 using namespace llmtk;
 using namespace llmtk::data;
@@ -9,23 +8,10 @@ using test::says;
 
 namespace {
 
-struct Preferences {
-  test::TemporaryFolder folder;
-  test::ByteTokenizer bytes{0, true, true};
-  FinetuneDataConfig config;
-  FinetuneContext context;
-
-  explicit Preferences(Objective objective = Objective::preference) {
-    context.objective = objective;
-    context.tokenizer = &bytes;
-    context.tokenizer_path = folder.path().string();
-    context.loader = {.batch_size = 2, .eval_batch_size = 2, .epochs = 1, .seed = 1, .vocab_size = 258};
-    config.shuffle = false;
-    config.preprocessing_num_workers = 2;
-  }
+struct Preferences : test::RowsOnDisk {
+  explicit Preferences(Objective objective = Objective::preference) : RowsOnDisk(objective) {}
   FinetuningData open(const std::string& rows, const std::string& name = "rows.jsonl") {
-    write_file_atomic(folder / name, rows);
-    config.train = {{.path = (folder / name).string(), .columns = columns}};
+    config.train = {{.path = write(name, rows), .columns = columns}};
     return open_finetuning_data(config, context);
   }
   std::string told(const std::string& rows, Exit expected = Exit::data) {
