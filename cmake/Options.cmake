@@ -46,5 +46,7 @@ endif()
 
 find_program(LLMTK_MOLD mold)
 if(LLMTK_MOLD)
-  add_link_options(-fuse-ld=mold)
+  # Segments begin on pages of their own: where mold before 2.4 puts a .tbss in the last bytes of the page before the
+  # read-only relocations, that program cannot be loaded ("cannot apply additional memory protection after relocation").
+  add_link_options(-fuse-ld=mold -Wl,-z,separate-loadable-segments)
 endif()
