@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "app.h"
 #include "core/error.h"
@@ -56,8 +57,9 @@ void add_options(CLI::App& app, Options& o) {
                      ->allow_extra_args(false);
   app.add_option(
          "--prompts-file", o.prompts_file,
-         "One prompt a line, or JSON lines ({\"prompt\": ...} or {\"text\": ...}) in a .jsonl file; -: standard "
-         "input, where a line that begins with { is JSON. Without prompts, standard input as a whole is the prompt")
+         "One prompt a line, or JSON lines ({\"prompt\": ...} or {\"text\": ...}, and \"adapter\": the name of one "
+         "that --adapter loaded) in a .jsonl file; -: standard input, where a line that begins with { is JSON. Without "
+         "prompts, standard input as a whole is the prompt")
       ->excludes(prompt);
   app.add_flag("--add-special-tokens,!--no-add-special-tokens", o.add_special_tokens,
                "Whether the tokenizer puts its own special tokens (bos) around a prompt; default: yes");
@@ -177,6 +179,69 @@ int run_chat(const Options& o, const generate::GenerationConfig& config) {
   return llmtk::run_chat(chat, o.model, o.flags, config);
 }
 
+void add(generate::Timings& sum, const generate::Timings& more) {
+  if (sum.prompt_tokens == 0) sum.first_token = more.first_token;
+  sum.prefill += more.prefill;
+  sum.decode += more.decode;
+  sum.prompt_tokens += more.prompt_tokens;
+  sum.prefill_new_tokens += more.prefill_new_tokens;
+  sum.decode_new_tokens += more.decode_new_tokens;
+}
+
+/// Everything that is to be written, in the order of the prompts: those that stand together and use the same adapters
+/// run together.
+class Writer {
+ public:
+  Writer(const Options& options, const std::vector<Prompt>& prompts, const generate::GenerationConfig& config)
+      : options_(options), prompts_(prompts), config_(config), printer_(options, prompts, config.num_return_sequences) {}
+
+  generate::Timings write(OpenModel& open) {
+    encode(open);
+    for (size_t begin = 0, end = 0; begin < prompts_.size(); begin = end) {
+      while (end < prompts_.size() && prompts_[end].adapters == prompts_[begin].adapters) ++end;
+      const Prompt& first = prompts_[begin];
+      if (first.adapters) open.adapters.choose(*first.adapters, first.where);
+      if (!first.adapters) open.adapters.choose_all();
+      write(open, begin, end - begin);
+    }
+    return timings_;
+  }
+
+ private:
+  void encode(const OpenModel& open) {
+    for (const Prompt& prompt : prompts_)
+      ids_.push_back(encode_text(*open.tokenizer, prompt.text, options_.add_special_tokens, prompt.where));
+  }
+
+  void write(OpenModel& open, size_t begin, size_t count) {
+    generate::Timings timings;
+    generate::GenerateOptions options{.batch_size = options_.batch_size,
+                                      .first_prompt = begin,
+                                      .logprobs = options_.common.json,
+                                      .timings = &timings};
+    for (size_t i = 0; i < count; ++i) options.places.push_back(prompts_[begin + i].where);
+    const size_t first_row = begin * static_cast<size_t>(config_.num_return_sequences);
+    if (options_.common.json) {
+      options.on_completion = [&](const generate::Completion& completion) {
+        const size_t at = completion.prompt;
+        print_json(to_json(completion, prompts_[at], ids_[at], *open.tokenizer));
+      };
+    } else {
+      options.on_text = [&](size_t row, std::string_view piece) { printer_.text(first_row + row, piece); };
+      options.on_completion = [&](const generate::Completion&) { printer_.finish_row(); };
+    }
+    generate::generate(*open.model, *open.tokenizer, std::span(ids_).subspan(begin, count), config_, options);
+    add(timings_, timings);
+  }
+
+  const Options& options_;
+  const std::vector<Prompt>& prompts_;
+  const generate::GenerationConfig& config_;
+  Printer printer_;
+  std::vector<std::vector<text::TokenId>> ids_;  // of each prompt
+  generate::Timings timings_;
+};
+
 int run(const Options& o) {
   // The flags first: standard input and a large model take their time.
   auto config = generate::load_config(io::find_model(o.model.model), nullptr);
@@ -184,34 +249,17 @@ int run(const Options& o) {
   if (o.chat.chat) return run_chat(o, config);
   const auto prompts = read_prompts(o.prompts, o.prompts_file);
   const auto start = Clock::now();
-  const OpenModel open = open_model(o.model);
+  OpenModel open = open_model(o.model);
   check_flags(o.flags, *open.model);
   generate::adopt_special_tokens(config, *open.tokenizer);
-  generate::Timings timings;
-  generate::GenerateOptions options{.batch_size = o.batch_size, .logprobs = o.common.json, .timings = &timings};
-  std::vector<std::vector<text::TokenId>> ids;
-  for (const Prompt& prompt : prompts) {
-    ids.push_back(encode_text(*open.tokenizer, prompt.text, o.add_special_tokens, prompt.where));
-    options.places.push_back(prompt.where);
-  }
   const double load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
-
-  Printer printer(o, prompts, config.num_return_sequences);
-  if (o.common.json) {
-    options.on_completion = [&](const generate::Completion& completion) {
-      print_json(to_json(completion, prompts[completion.prompt], ids[completion.prompt], *open.tokenizer));
-    };
-  } else {
-    options.on_text = [&](size_t row, std::string_view piece) { printer.text(row, piece); };
-    options.on_completion = [&](const generate::Completion&) { printer.finish_row(); };
-  }
+  Json summary;
   try {
-    generate::generate(*open.model, *open.tokenizer, ids, config, options);
+    summary = to_json(Writer(o, prompts, config).write(open), load_seconds);
   } catch (const c10::OutOfMemoryError&) {
     throw Error(Exit::runtime, {.what = "out of memory on " + o.model.device,
                                 .hint = "lower --batch-size or --max-new-tokens, or use --dtype bfloat16"});
   }
-  const Json summary = to_json(timings, load_seconds);
   if (o.common.json) {
     Json last = {{"timings", summary}};
     if (config.do_sample) last["seed"] = config.seed;
@@ -226,7 +274,9 @@ int run_fill_mask(const CLI::App& app, const Options& o) {
   refuse_flags_beside_fill_mask(app);
   const FillMaskOptions options{
       .model = o.model, .top_k = o.flags.top_k.value_or(5), .batch_size = o.batch_size, .json = o.common.json};
-  return fill_masks(options, read_prompts(o.prompts, o.prompts_file));
+  const auto prompts = read_prompts(o.prompts, o.prompts_file);
+  refuse_adapters(prompts, "with --fill-mask");
+  return fill_masks(options, prompts);
 }
 
 }  // namespace

@@ -5,8 +5,10 @@
 
 #include <cstdio>
 #include <iostream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -21,7 +23,9 @@ namespace {
 
 using ChatJson = text::ChatInput::Json;
 
-constexpr const char* kCommands = "/reset begins anew, /exit or Ctrl-D ends; Ctrl-C stops an answer";
+constexpr const char* kCommands =
+    "/reset begins anew, /adapter NAME=WEIGHT ... switches (base: none, all: as at the start), /exit or Ctrl-D ends; "
+    "Ctrl-C stops an answer";
 
 volatile sig_atomic_t interrupt_count = 0;
 
@@ -104,6 +108,17 @@ class Conversation {
   void reset() {
     said_ = {};
     if (!options_.system.empty()) said_.messages.push_back({{"role", "system"}, {"content", options_.system}});
+  }
+
+  /// From now on the adapters of `words` answer; without words it says which there are. What was read with others is
+  /// read again.
+  void use_adapters(std::vector<std::string> words, const std::string& where) {
+    if (!words.empty()) {
+      const bool all = words == std::vector<std::string>{"all"};
+      if (words == std::vector<std::string>{"base"}) words.clear();
+      if (all ? open_.adapters.choose_all() : open_.adapters.choose(words, where)) prefix_ = {};
+    }
+    log::info("adapters, * those in use:\n" + open_.adapters.listing());
   }
 
   /// Says it and answers. What is said stays unsaid where this throws.
@@ -198,12 +213,28 @@ class Conversation {
   size_t turn_ = 0;
 };
 
+/// What is written apart by blanks.
+std::vector<std::string> words_of(const std::string& text) {
+  std::istringstream in(text);
+  return {std::istream_iterator<std::string>(in), {}};
+}
+
 /// A command rather than something said. Anything else that begins with a slash is said.
-enum class Command { none, reset, exit, help };
+enum class Command { none, reset, adapter, exit, help };
 Command command_of(const std::string& text) {
   if (text == "/reset") return Command::reset;
+  if (text == "/adapter" || text.starts_with("/adapter ")) return Command::adapter;
   if (text == "/exit" || text == "/quit") return Command::exit;
   return text == "/help" ? Command::help : Command::none;
+}
+
+void obey(Command command, const Turn& turn, Conversation& conversation) {
+  if (command == Command::reset) conversation.reset();
+  if (command == Command::help) log::info(kCommands);
+  if (command != Command::adapter) return;
+  auto words = words_of(turn.text);
+  words.erase(words.begin());
+  conversation.use_adapters(std::move(words), turn.where);
 }
 
 }  // namespace
@@ -212,7 +243,7 @@ void add_chat_options(CLI::App& app, ChatOptions& options) {
   const char* group = "Chat";
   app.add_flag("--chat", options.chat,
                "A conversation: every line of standard input (or every --prompt) is a turn, or a JSON list of messages "
-               "that begins another one; /reset begins anew, /exit ends")
+               "that begins another one; /reset begins anew, /adapter NAME switches between those of --adapter, /exit ends")
       ->group(group);
   app.add_option("--system", options.system, "What the model is told before the conversation")->group(group);
   app.add_option("--template", options.template_file, "A Jinja file instead of the model's chat template")
@@ -252,14 +283,15 @@ int run_chat(const ChatOptions& options, const ModelOptions& model, const Genera
     if (turn->text.find_first_not_of(" \t") == std::string::npos) continue;
     const Command command = command_of(turn->text);
     if (command == Command::exit) break;
-    if (command == Command::reset) conversation.reset();
-    if (command == Command::help) log::info(kCommands);
-    if (command != Command::none) continue;
     try {
-      conversation.answer(*turn, turns.terminal());
+      if (command == Command::none)
+        conversation.answer(*turn, turns.terminal());
+      else
+        obey(command, *turn, conversation);
     } catch (const Error& e) {
-      if (!turns.terminal() || e.exit() != Exit::data) throw;
-      log::error(std::string(e.what()) + "; /reset begins anew");
+      const bool said = command == Command::none;
+      if (!turns.terminal() || e.exit() != (said ? Exit::data : Exit::usage)) throw;
+      log::error(e.what() + std::string(said ? "; /reset begins anew" : ""));
     }
   }
   constexpr int kInterrupted = 130;

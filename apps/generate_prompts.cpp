@@ -14,10 +14,30 @@
 namespace llmtk {
 namespace {
 
-std::string prompt_of_json(const std::string& line, const std::string& where) {
+/// "adapter": NAME or NAME=WEIGHT, a list of such, or null for the base alone.
+std::vector<std::string> adapters_of_json(const nlohmann::json& value, const std::string& where) {
+  if (value.is_null()) return {};
+  const nlohmann::json list = value.is_array() ? value : nlohmann::json::array({value});
+  std::vector<std::string> adapters;
+  for (const auto& one : list) {
+    if (!one.is_string())
+      throw Error(Exit::data, {.what = "a row's adapter is no name",
+                               .where = where,
+                               .got = std::string(cut_to_width(value.dump(), 60)),
+                               .expected = R"("adapter": "NAME", "NAME=WEIGHT", a list of such, or null)"});
+    adapters.push_back(one.get<std::string>());
+  }
+  return adapters;
+}
+
+Prompt prompt_of_json(const std::string& line, const std::string& where) {
   const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   for (const char* key : {"prompt", "text"})
-    if (row.is_object() && row.contains(key) && row[key].is_string()) return row[key].get<std::string>();
+    if (row.is_object() && row.contains(key) && row[key].is_string()) {
+      Prompt prompt{row[key].get<std::string>(), where};
+      if (row.contains("adapter")) prompt.adapters = adapters_of_json(row["adapter"], where);
+      return prompt;
+    }
   throw Error(Exit::data,
               {.what = "a row without a prompt",
                .where = where,
@@ -37,7 +57,7 @@ std::vector<Prompt> read_lines(std::istream& in, const std::string& name, Lines 
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
     const std::string where = name + ":" + std::to_string(number);
     const bool json = kind == Lines::json || (kind == Lines::either && line.starts_with('{'));
-    prompts.push_back({json ? prompt_of_json(line, where) : line, where});
+    prompts.push_back(json ? prompt_of_json(line, where) : Prompt{line, where});
   }
   if (prompts.empty()) throw Error(Exit::data, {.what = "no prompts", .where = name, .expected = "one a line"});
   return prompts;
@@ -65,6 +85,14 @@ std::vector<Prompt> read_prompts(const std::vector<std::string>& texts, const st
   }
   say_what_is_awaited("the prompt");
   return {{std::string(std::istreambuf_iterator<char>(std::cin), {}), "standard input"}};
+}
+
+void refuse_adapters(const std::vector<Prompt>& prompts, const std::string& when) {
+  for (const Prompt& prompt : prompts)
+    if (prompt.adapters)
+      throw Error(Exit::usage, {.what = "a row cannot choose its adapter " + when,
+                                .where = prompt.where,
+                                .hint = "name it with --adapter"});
 }
 
 }  // namespace llmtk

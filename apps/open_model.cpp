@@ -1,8 +1,5 @@
 #include "open_model.h"
 
-#include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <future>
 
 #include "core/device.h"
@@ -11,9 +8,6 @@
 #include "core/utf8.h"
 #include "io/model_folder.h"
 #include "models/registry.h"
-#include "peft/adapter.h"
-#include "peft/adapter_folder.h"
-#include "peft/methods.h"
 
 namespace llmtk {
 
@@ -33,61 +27,6 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->allow_extra_args(false);
 }
 
-namespace {
-
-peft::AdapterSource parse_adapter(const std::string& spec) {
-  const size_t equals = spec.rfind('=');
-  if (equals == std::string::npos || std::filesystem::exists(spec)) return {.folder = spec};
-  peft::AdapterSource source{.folder = spec.substr(0, equals)};
-  const char *begin = spec.data() + equals + 1, *end = spec.data() + spec.size();
-  const auto [stop, error] = std::from_chars(begin, end, source.weight);
-  if (error != std::errc() || stop != end || !std::isfinite(source.weight))
-    throw Error(Exit::usage, {.what = "an adapter's weight is no number",
-                              .where = "--adapter",
-                              .got = "'" + spec + "'",
-                              .expected = "FOLDER or FOLDER=WEIGHT"});
-  return source;
-}
-
-}  // namespace
-
-std::filesystem::path adapter_folder(const std::string& spec) { return parse_adapter(spec).folder; }
-
-void expect_adapters(models::LoadOptions& load, const std::filesystem::path& base,
-                     const std::vector<std::string>& specs) {
-  for (const std::string& spec : specs) {
-    const peft::AdapterTask task = peft::read_task(adapter_folder(spec));
-    if (task.num_labels == 0 || load.head) continue;
-    if (task.task_type == "SEQ_CLS") load.head = nn::Head::sequence_classification;
-    if (task.task_type == "TOKEN_CLS") load.head = nn::Head::token_classification;
-    if (!load.head) continue;
-    io::Json labels = task.id2label;
-    if (labels.is_null()) labels = io::read_model_config(base).value("id2label", io::Json());
-    if (!labels.is_object() || labels.size() != static_cast<size_t>(task.num_labels)) {
-      labels = io::Json::object();
-      for (int64_t i = 0; i < task.num_labels; ++i) labels[std::to_string(i)] = "LABEL_" + std::to_string(i);
-    }
-    load.overrides["id2label"] = labels;
-    load.overrides["num_labels"] = task.num_labels;
-    if (!task.pad_token_id.is_null()) load.overrides["pad_token_id"] = task.pad_token_id;
-  }
-}
-
-void add_adapters(nn::Model& model, const std::vector<std::string>& specs) {
-  std::vector<peft::AdapterSource> sources;
-  for (const std::string& spec : specs) {
-    sources.push_back(parse_adapter(spec));
-    if (!peft::is_method_folder(sources.back().folder)) continue;
-    if (specs.size() > 1 || sources.back().weight != 1)
-      throw Error(Exit::usage, {.what = "an adapter that is not LoRA's has neither a weight nor others beside it",
-                                .where = "--adapter",
-                                .got = specs.size() > 1 ? std::to_string(specs.size()) + " adapters" : spec,
-                                .expected = sources.back().folder.string() + " alone"});
-    return peft::load_method(model, sources.back().folder);
-  }
-  peft::load_adapters(model, sources);
-}
-
 std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options,
                                                 const std::filesystem::path& model_folder) {
   return text::load_tokenizer(options.tokenizer.empty() ? model_folder : std::filesystem::path(options.tokenizer));
@@ -102,7 +41,7 @@ OpenModel open_model(const ModelOptions& options) {
   expect_adapters(load, open.folder, options.adapters);
   auto tokenizer = std::async(std::launch::async, [&] { return open_tokenizer(options, open.folder); });
   open.model = models::load_model(open.folder.string(), load);
-  add_adapters(*open.model, options.adapters);
+  open.adapters = AdapterSwitch(*open.model, options.adapters);
   open.tokenizer = tokenizer.get();
   return open;
 }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "models/registry.h"
+#include "adapters.h"
 #include "nn/model.h"
 #include "text/tokenizer.h"
 
@@ -28,19 +28,12 @@ void add_model_options(CLI::App& app, ModelOptions& options);
 struct OpenModel {
   std::filesystem::path folder;
   std::shared_ptr<nn::Model> model;  ///< in eval mode, without gradients
+  AdapterSwitch adapters;
   std::unique_ptr<text::Tokenizer> tokenizer;
 };
 
 /// Sets the process up for computing, then reads weights and tokenizer side by side. Throws Error(file, usage).
 OpenModel open_model(const ModelOptions& options);
-
-/// Where an adapter of `specs` brings the head of a classifier, the base is opened with that head.
-void expect_adapters(models::LoadOptions& load, const std::filesystem::path& base,
-                     const std::vector<std::string>& specs);
-/// Puts the adapters of `specs` (DIR, or DIR=WEIGHT) on the model. Throws Error(file, usage).
-void add_adapters(nn::Model& model, const std::vector<std::string>& specs);
-/// The folder of DIR or DIR=WEIGHT.
-std::filesystem::path adapter_folder(const std::string& spec);
 
 /// The tokenizer alone.
 std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options, const std::filesystem::path& model_folder);

@@ -55,13 +55,16 @@ std::vector<Input> read_texts(const OpenModel& open, const InputOptions& options
   std::vector<Input> inputs;
   for (size_t i = 0; i < options.ids.size(); ++i)
     inputs.push_back({std::nullopt, "--ids " + std::to_string(i + 1), parse_ids("--ids", options.ids[i]), {}});
-  if (inputs.empty())
-    for (const Prompt& prompt : read_prompts(options.prompts, options.prompts_file))
+  if (inputs.empty()) {
+    const auto prompts = read_prompts(options.prompts, options.prompts_file);
+    refuse_adapters(prompts, "with inspect");
+    for (const Prompt& prompt : prompts)
       inputs.push_back(
           {prompt.text,
            prompt.where,
            encode_text(*open.tokenizer, prompt.text, options.add_special_tokens.value_or(true), prompt.where),
            {}});
+  }
   for (Input& input : inputs) {
     if (input.ids.empty() && config.bos_token_id >= 0) input.ids = {config.bos_token_id};
     if (input.ids.empty())

@@ -84,6 +84,16 @@ std::shared_ptr<Lora> Adapters::find(const std::string& name) const {
   return nullptr;
 }
 
+const Lora* Adapters::only() const {
+  const Lora* found = nullptr;
+  for (const auto& [name, lora] : all_) {
+    if (lora->weight == 0) continue;
+    if (found || lora->weight != 1) return nullptr;
+    found = lora.get();
+  }
+  return found;
+}
+
 void LoraLinear::add(const std::string& name, std::shared_ptr<Lora> lora) {
   all_.emplace_back(name, register_module(name, std::move(lora)));
 }
@@ -115,8 +125,8 @@ double dropout_of(const Lora& lora) { return lora.is_training() ? lora.options()
 }  // namespace
 
 Tensor LoraLinear::forward(const nn::Linear& layer, const Tensor& x) {
-  if (all_.size() == 1 && all_[0].second->weight == 1) {
-    const Lora& lora = *all_[0].second;
+  if (const Lora* one = only()) {
+    const Lora& lora = *one;
     const double p = dropout_of(lora);
     if (lora.is_dora() && p == 0) return dora_alone(lora, layer, x);
     if (!lora.is_dora() && !layer.storage())

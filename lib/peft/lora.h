@@ -77,6 +77,9 @@ class Adapters {
   std::shared_ptr<Lora> find(const std::string& name) const;
 
  protected:
+  /// The one that counts, where it is one and wholly; else null.
+  const Lora* only() const;
+
   std::vector<std::pair<std::string, std::shared_ptr<Lora>>> all_;
 };
 

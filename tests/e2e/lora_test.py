@@ -133,6 +133,72 @@ def test_generate_eval_and_inspect_take_adapters():
     assert math.isclose(scores[0], scores[1], rel_tol=1e-4) and abs(scores[0] - scores[2]) > 1e-3
 
 
+def greedy(model, prompt):
+    ids = MODELS[GPT2][1](prompt, return_tensors="pt").input_ids
+    return model.generate(input_ids=ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids.shape[1]:].tolist()
+
+
+def test_rows_switch_between_adapters():
+    """As peft's set_adapter and disable_adapter, row by row; what stands in no row is the command line's."""
+    choices = {None: combined([0.7, 0.4]), "first": adapted(GPT2, FIRST), "second": adapted(GPT2, SECOND),
+               "base": MODELS[GPT2][0], "mixed": combined([-0.3, 0.5])}
+    written = {"first": "first=1", "second": ["second=1"], "base": None, "mixed": ["second=0.5", "first=-0.3"]}
+    order = [None, "first", "first", "base", "second", "mixed", None, "base", "first"]
+    rows = [{"prompt": PROMPTS[i % 2]} | ({} if name is None else {"adapter": written[name]}) for i, name in enumerate(order)]
+    file = FOLDER / "switched.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--adapter", f"{FIRST}=0.7", "--adapter", f"{SECOND}=0.4", "--max-new-tokens", 12]
+    found = json_lines(run("generate", GPT2, *flags, "--prompts-file", file, "--json"))
+    for i, (name, row, got) in enumerate(zip(order, rows, found)):
+        assert got["prompt_index"] == i and got["ids"] == greedy(choices[name], row["prompt"]), (i, name)
+    assert len({tuple(greedy(model, PROMPTS[0])) for model in choices.values()}) == len(choices)
+    titles = run("generate", GPT2, *flags, "--prompts-file", file).split("=== ")[1:]
+    assert [title.split("\n")[0] for title in titles] == [row["prompt"] for row in rows]
+
+    drawn = [json_lines(run("generate", GPT2, *flags, "--prompts-file", write_rows(*part), "--do-sample", "--seed", 3, "--json"))
+             for part in ([rows[3], rows[7]], [rows[3], rows[1], rows[7]])]
+    assert drawn[0][0]["ids"] == drawn[1][0]["ids"]
+    for adapter, said, code in (("third", "first, second", 2), ("first=much", "number", 2), ({"first": 1}, "a row's adapter is no name", 3)):
+        message = run("generate", GPT2, *flags, "--prompts-file", write_rows({"prompt": "a", "adapter": adapter}), exit=code)[1]
+        assert said in message and "rows.jsonl:1" in message, message
+
+
+def write_rows(*rows):
+    (FOLDER / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return FOLDER / "rows.jsonl"
+
+
+def test_a_chat_switches_between_adapters():
+    """What was read with one adapter is read again with the other, and reused where none changed."""
+    template = FOLDER / "plain.jinja"
+    template.write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}")
+    flags = ["--adapter", f"{FIRST}=0.7", "--adapter", f"{SECOND}=0.4", "--max-new-tokens", 6, "--template", template]
+    said = ["The quick", "/adapter second=1", "brown fox", "/adapter second=1", "jumps", "/adapter base", "over", "/adapter all", "the"]
+    used = [combined([0.7, 0.4]), adapted(GPT2, SECOND), adapted(GPT2, SECOND), MODELS[GPT2][0], combined([0.7, 0.4])]
+    turns = json_lines(run("generate", GPT2, "--chat", "--json", *flags, stdin="\n".join(said) + "\n"))
+    assert len(turns) == len(used)
+    text, tokenizer = "", MODELS[GPT2][1]
+    for i, (words, turn, model) in enumerate(zip([w for w in said if w[0] != "/"], turns, used)):
+        text += words + " "
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+        expected = model.generate(input_ids=ids, max_new_tokens=6, do_sample=False, pad_token_id=0)[0, ids.shape[1]:].tolist()
+        assert turn["ids"] == expected, i
+        assert (turn["reused_tokens"] > 0) == (i == 2), turns
+        text += turn["content"] + " "
+    assert "no adapter of this name" in run("generate", GPT2, "--chat", *flags, stdin="/adapter third\n", exit=2)[1]
+    listed = run("generate", GPT2, "--chat", *flags, stdin="/adapter first\n/adapter third\n", exit=2)[1]
+    assert "* first=0.7\n  second=0.4" in listed, listed
+
+
+def test_what_cannot_be_switched_is_named():
+    """An adapter that brought weights of the model itself."""
+    adapter = make_adapter("with-head", LLAMA, r=4, target_modules=["q_proj"], modules_to_save=["lm_head"])
+    rows = write_rows({"prompt": "a", "adapter": None})
+    assert "rows.jsonl:1" in run("inspect", "logits", LLAMA, "--prompts-file", rows, exit=2)[1]
+    message = run("generate", LLAMA, "--adapter", adapter, "--prompts-file", rows, exit=2)[1]
+    assert "changed the model itself" in message and "with-head" in message
+
+
 def test_other_work_of_eval_is_told_by_the_adapter():
     out = FOLDER / "results.jsonl"
     run("eval", "perplexity", GPT2, BOOK, "--adapter", FIRST, "--output", out)
