@@ -23,8 +23,10 @@ bool have_reference() { return fs::exists(reference_folder() / "t5_dora" / "refe
   if (!have_reference()) LLMTK_SKIP("no reference adapters: they are made by reference.py, with the Python peers")
 
 struct Case {
-  explicit Case(const fs::path& folder)
-      : folder(folder), name(folder.filename().string()), model(models::load_model((folder / "base").string())) {
+  explicit Case(const fs::path& folder, at::ScalarType dtype = at::kFloat)
+      : folder(folder),
+        name(folder.filename().string()),
+        model(models::load_model((folder / "base").string(), {.dtype = dtype})) {
     for (const auto& [key, tensor] : io::load_tensors(folder / "reference.safetensors")) reference[key] = tensor;
   }
   Tensor hidden() const {
@@ -159,6 +161,31 @@ TEST_CASE("a loaded adapter and the merged model give peft's logits") {
     CHECK((difference(c.reference.at("merged_logits"), c.reference.at("logits")) > kTolerance) == shares);
     CHECK(models::model_types().size() > 0);
     for (const auto& item : c.model->named_parameters()) CHECK(item.key().find(".lora.") == std::string::npos);
+  });
+}
+
+TEST_CASE("with a base in bfloat16 logits and gradients are as close to float32's as peft's; the adapter is float32") {
+  LLMTK_NEEDS_REFERENCE;
+  for_each_case([](Case& wide) {
+    Case c(wide.folder, at::kBFloat16);
+    const auto adapter = open_for_training(c);
+    {
+      const at::NoGradGuard no_grad;
+      const Tensor narrow = c.logits();
+      CHECK(narrow.scalar_type() == at::kBFloat16);
+      CHECK(difference(narrow, c.reference.at("logits")) < 2 * c.reference.at("bfloat16.logits").item<double>());
+    }
+    c.loss().backward();
+    double off = 0, all = 0;
+    for (const auto& [key, tensor] : trained(adapter)) {
+      INFO(key);
+      REQUIRE(tensor.grad().defined());
+      if (key.find(".lora_") != std::string::npos) CHECK(tensor.scalar_type() == at::kFloat);
+      const Tensor& expected = c.reference.at("grad." + key);
+      off += (tensor.grad() - expected).square().sum().item<double>();
+      all += expected.square().sum().item<double>();
+    }
+    CHECK(std::sqrt(off / all) < 1.5 * c.reference.at("bfloat16.grads").item<double>());
   });
 }
 

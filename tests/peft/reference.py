@@ -2,7 +2,8 @@
 
 Small random models of transformers with random adapters of peft on them. Of each case: base/ and adapter/ as
 save_pretrained writes them, and reference.safetensors: inputs, logits, loss, the gradient of everything that is trained,
-its value after 20 steps of torch.optim.AdamW, and the logits of the merged model.
+its value after 20 steps of torch.optim.AdamW, the logits of the merged model, and how far logits and gradients are from
+these with the base in bfloat16.
 """
 
 import copy
@@ -117,6 +118,22 @@ def answers(model, case, ids, decoder_ids):
     return model(input_ids=ids).logits
 
 
+def length(tensors):
+    return torch.stack([t.double().square().sum() for t in tensors]).sum().sqrt()
+
+
+def add_bfloat16(out, cls, case, target, loss_of):
+    """Relative errors of logits (of the largest) and gradients (of the length of all) with the base in bfloat16."""
+    base = cls.from_pretrained(target / "base", attn_implementation="eager", dtype=torch.bfloat16).eval()
+    adapted = PeftModel.from_pretrained(base, target / "adapter", is_trainable=True).eval()
+    logits = answers(adapted, case, out["input_ids"], out["decoder_input_ids"]).float()
+    loss_of(logits).backward()
+    grads = {stored_name(n): p.grad.float() for n, p in adapted.named_parameters() if p.requires_grad}
+    expected = {n: out["grad." + n] for n in grads}
+    out["bfloat16.logits"] = (logits - out["logits"]).abs().max() / out["logits"].abs().max()
+    out["bfloat16.grads"] = length([grads[n] - expected[n] for n in grads]) / length(expected.values())
+
+
 def main(folder):
     for number, (case, ((cls, config), settings)) in enumerate(CASES.items()):
         generator = torch.Generator().manual_seed(500 + number)
@@ -147,6 +164,7 @@ def main(folder):
         trained = {stored_name(n): p for n, p in adapted.named_parameters() if p.requires_grad}
         for name, p in trained.items():
             out["grad." + name] = p.grad.clone()
+        add_bfloat16(out, cls, case, target, loss_of)
         merged = copy.deepcopy(adapted).merge_and_unload()
         out["merged_logits"] = answers(merged, case, out["input_ids"], decoder_ids)
 
