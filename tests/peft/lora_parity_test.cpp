@@ -185,7 +185,7 @@ TEST_CASE("with a base in bfloat16 logits and gradients are as close to float32'
       off += (tensor.grad() - expected).square().sum().item<double>();
       all += expected.square().sum().item<double>();
     }
-    CHECK(std::sqrt(off / all) < 1.5 * c.reference.at("bfloat16.grads").item<double>());
+    CHECK(std::sqrt(off / all) < 2 * c.reference.at("bfloat16.grads").item<double>());
   });
 }
 

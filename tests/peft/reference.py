@@ -137,6 +137,7 @@ def add_bfloat16(out, cls, case, target, loss_of):
 def main(folder):
     for number, (case, ((cls, config), settings)) in enumerate(CASES.items()):
         generator = torch.Generator().manual_seed(500 + number)
+        torch.manual_seed(number)  # of what peft draws
         base = cls._from_config(copy.deepcopy(config), attn_implementation="eager").eval()
         randomize(base, generator)
         target = folder / case
@@ -185,6 +186,7 @@ def add_combination(folder):
     cls, config = LLAMA
     target = folder / "llama"
     generator = torch.Generator().manual_seed(7)
+    torch.manual_seed(7)
     base = cls.from_pretrained(target / "base", attn_implementation="eager").eval()
     second = get_peft_model(base, LoraConfig(task_type=CAUSAL, r=3, target_modules=["q_proj", "v_proj"])).eval()
     perturb(second, generator)
