@@ -1,13 +1,13 @@
 // llmtk rlhf-ppo: a policy learns from rewards, by PPO.
 
-#include "ppo_run.h"
+#include "policy_run.h"
 
 using namespace llmtk;
 
 namespace {
 
 constexpr const char* kExamples =
-    "  llmtk rlhf-ppo configs/rlhf/ppo-vowels.yaml\n"
+    "  llmtk rlhf-ppo configs/rlhf-ppo/capitals.yaml\n"
     "  llmtk rlhf-ppo my.yaml ppo.kl_coef=0.1 ppo.value_model=own\n"
     "  llmtk rlhf-ppo my.yaml --dry-run                            checks config, prompts and reward models\n"
     "  llmtk rlhf-ppo my.yaml trainer.resume_from_checkpoint=auto  goes on after a stop\n"

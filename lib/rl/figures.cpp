@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <numeric>
 #include <vector>
 
 namespace llmtk::rl {
@@ -18,6 +19,18 @@ void add_figures(train::MetricSums& sums, std::span<const Figure> figures) {
     sums.add(figure.name, number[0], number[1]);
     number += 2;
   }
+}
+
+double mean_of(std::span<const double> values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double variance_of(std::span<const double> values) {
+  if (values.size() < 2) return 0;
+  const double mean = mean_of(values);
+  double squares = 0;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  return squares / static_cast<double>(values.size() - 1);
 }
 
 }  // namespace llmtk::rl

@@ -18,4 +18,9 @@ struct Figure {
 /// Adds each figure's sum and count; one copy from the device for all of them.
 void add_figures(train::MetricSums& sums, std::span<const Figure> figures);
 
+/// Of one number or more.
+double mean_of(std::span<const double> values);
+/// The unbiased variance, as torch.var; 0 of one number.
+double variance_of(std::span<const double> values);
+
 }  // namespace llmtk::rl

@@ -10,10 +10,15 @@
 namespace llmtk::rl {
 namespace {
 
-kernels::LogProbs read_responses(nn::CausalModel& model, const ResponseBatch& batch, const at::Tensor& before,
-                                 double temperature, bool entropy) {
-  return model.log_probs(before.flatten(0, 1), batch.responses(data::kIgnore).flatten(),
-                         {.ignore_index = data::kIgnore, .temperature = temperature, .entropy = entropy});
+/// before: [B, R, H], what stands before each token of a response.
+Readings read_tokens(nn::CausalModel& model, const ResponseBatch& batch, const at::Tensor& before, double temperature,
+                     bool entropy) {
+  const kernels::LogProbs found =
+      model.log_probs(before.flatten(0, 1), batch.responses(data::kIgnore).flatten(),
+                      {.ignore_index = data::kIgnore, .temperature = temperature, .entropy = entropy});
+  Readings readings{.log_probs = found.log_probs.view({-1, batch.longest})};
+  if (entropy) readings.entropies = found.entropies.view({-1, batch.longest});
+  return readings;
 }
 
 }  // namespace
@@ -42,9 +47,12 @@ at::Tensor ResponseBatch::before_responses(const at::Tensor& hidden) const {
   return hidden.gather(1, at::min(places, last).unsqueeze(2).expand({-1, -1, hidden.size(2)}));          // [B, R, H]
 }
 
+Readings read_policy(nn::CausalModel& model, const ResponseBatch& batch, double temperature, bool entropy) {
+  return read_tokens(model, batch, batch.before_responses(model.forward(batch.ids)), temperature, entropy);
+}
+
 at::Tensor response_log_probs(nn::CausalModel& model, const ResponseBatch& batch, double temperature) {
-  const at::Tensor before = batch.before_responses(model.forward(batch.ids));
-  return read_responses(model, batch, before, temperature, false).log_probs.view({-1, batch.longest});
+  return read_policy(model, batch, temperature, /*entropy=*/false).log_probs;
 }
 
 PolicyAndValue::PolicyAndValue(std::shared_ptr<nn::CausalModel> policy,
@@ -64,14 +72,12 @@ PolicyAndValue::PolicyAndValue(std::shared_ptr<nn::CausalModel> policy,
 
 Readings PolicyAndValue::read(const ResponseBatch& batch, double temperature, bool entropy) {
   const at::Tensor before = batch.before_responses(policy_->forward(batch.ids));  // [B, R, H]
-  const auto found = read_responses(*policy_, batch, before, temperature, entropy);
+  Readings readings = read_tokens(*policy_, batch, before, temperature, entropy);
   at::Tensor values;  // [B, R, 1]
   if (value_model_)
     values = value_model_->scores(batch.before_responses(value_model_->forward(batch.ids)));
   else
     values = value_head_->forward(before.to(value_head_->weight.scalar_type()));
-  Readings readings{.log_probs = found.log_probs.view({-1, batch.longest})};
-  if (entropy) readings.entropies = found.entropies.view({-1, batch.longest});
   readings.values = values.squeeze(2).to(at::kFloat).masked_fill(batch.value_mask().logical_not(), 0);
   return readings;
 }

@@ -44,7 +44,9 @@ struct Readings {
   at::Tensor values;     ///< at value_mask()
 };
 
-/// log p of the responses' tokens at a temperature: [B, R]. Differentiable.
+/// What a policy says of the responses' tokens at a temperature; values stay undefined. Differentiable.
+Readings read_policy(nn::CausalModel& model, const ResponseBatch& batch, double temperature, bool entropy);
+/// Its log-probabilities alone: [B, R].
 at::Tensor response_log_probs(nn::CausalModel& model, const ResponseBatch& batch, double temperature);
 
 class PolicyAndValue : public torch::nn::Module {

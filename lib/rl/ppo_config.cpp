@@ -2,9 +2,13 @@
 
 namespace llmtk::rl {
 
+void ResponseEndConfig::validate(config::Problems& problems) const {
+  if (stop_token_id && stop_token != ResponseEndConfig().stop_token)
+    problems.add("stop_token_id", {.what = "given together with stop_token", .expected = "one of the two"});
+}
+
 void PpoConfig::validate(config::Problems& problems) const {
-  if (stop_token_id && stop_token != PpoConfig().stop_token)
-    problems.add("stop_token_id", {.what = "given together with ppo.stop_token", .expected = "one of the two"});
+  ResponseEndConfig::validate(problems);
   if (missing_eos_penalty && stop_token == "none")
     problems.add("missing_eos_penalty", {.what = "has no effect without a stop token", .hint = "leave it out"});
   if (!adaptive_kl_target && kl_horizon != PpoConfig().kl_horizon)

@@ -11,14 +11,26 @@
 
 namespace llmtk::rl {
 
-struct PpoConfig {
+/// What ends a response, besides its greatest length.
+struct ResponseEndConfig {
+  std::string stop_token = "eos";
+  std::optional<int64_t> stop_token_id;
+
+  template <class V>
+  void fields(V& v) {
+    v("stop_token", stop_token, "What ends a response: eos, or none (then all have the greatest length)",
+      config::one_of({"eos", "none"}));
+    v("stop_token_id", stop_token_id, "Another token that ends a response, by its id", config::at_least(0));
+  }
+  void validate(config::Problems& problems) const;
+};
+
+struct PpoConfig : ResponseEndConfig {
   int64_t total_episodes = 0;
   int64_t num_ppo_epochs = 4;
   int64_t num_mini_batches = 1;
   int64_t response_length = 53;
   double temperature = 0.7;
-  std::string stop_token = "eos";
-  std::optional<int64_t> stop_token_id;
   std::optional<double> missing_eos_penalty;
   int64_t local_rollout_forward_batch_size = 64;
   double kl_coef = 0.05;
@@ -47,9 +59,7 @@ struct PpoConfig {
       config::at_least(1));
     v("response_length", response_length, "New tokens of a response at most", config::at_least(1));
     v("temperature", temperature, "With which responses are drawn and log-probabilities computed", config::above(0));
-    v("stop_token", stop_token, "What ends a response: eos, or none (then all have response_length tokens)",
-      config::one_of({"eos", "none"}));
-    v("stop_token_id", stop_token_id, "Another token that ends a response, by its id", config::at_least(0));
+    ResponseEndConfig::fields(v);
     v("missing_eos_penalty", missing_eos_penalty, "Taken off the score of a response that did not come to its end",
       config::above(0));
     v("local_rollout_forward_batch_size", local_rollout_forward_batch_size,

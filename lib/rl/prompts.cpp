@@ -80,7 +80,7 @@ class PromptReader {
                                  .where = where,
                                  .got = std::to_string(prompt.ids.size()) + " tokens",
                                  .expected = "at most " + std::to_string(max_length_),
-                                 .hint = "shorten it, lower ppo.response_length, or set data.truncation to drop"});
+                                 .hint = "shorten it, lower what responses may have, or set data.truncation to drop"});
       ++out_.dropped;
       return;
     }

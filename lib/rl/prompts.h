@@ -36,7 +36,7 @@ struct PromptDataConfig {
   template <class V>
   void fields(V& v) {
     v("train", train, "The prompts", config::required, config::not_empty);
-    v("max_length", max_length, "Tokens of a prompt at most; 0: what leaves the model room for ppo.response_length",
+    v("max_length", max_length, "Tokens of a prompt at most; 0: what leaves the model room for the longest response",
       config::at_least(0));
     v("truncation", truncation, "Longer prompts: error stops, drop leaves them out (counted and said)",
       config::one_of({"error", "drop"}));

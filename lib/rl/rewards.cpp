@@ -207,23 +207,25 @@ std::unique_ptr<RewardSource> make_model_reward(std::shared_ptr<nn::Model> model
 }
 
 void Rewards::add(const std::string& name, double weight, std::unique_ptr<RewardSource> source) {
-  parts_.push_back({name, weight, std::move(source)});
+  const auto same = std::ranges::count_if(parts_, [&](const Part& part) { return part.type == name; });
+  parts_.push_back({name, same == 0 ? name : name + "_" + std::to_string(same + 1), weight, std::move(source)});
 }
 
-std::vector<double> Rewards::rate(std::span<const Response> responses) const {
-  std::vector<double> total(responses.size());
+Ratings Rewards::rate(std::span<const Response> responses) const {
+  Ratings ratings{.totals = std::vector<double>(responses.size())};
   for (const Part& part : parts_) {
-    const std::vector<double> scores = part.source->rate(responses);
+    std::vector<double> scores = part.source->rate(responses);
     LLMTK_CHECK(scores.size() == responses.size());
     for (size_t i = 0; i < scores.size(); ++i) {
       if (!std::isfinite(scores[i]))
         throw Error(Exit::diverged, {.what = "a reward is not a finite number",
                                      .where = "rewards: " + part.name + ", for the prompt of " + responses[i].prompt->where,
                                      .got = detail::concat(scores[i])});
-      total[i] += part.weight * scores[i];
+      ratings.totals[i] += part.weight * scores[i];
     }
+    ratings.parts.push_back({part.name, std::move(scores)});
   }
-  return total;
+  return ratings;
 }
 
 }  // namespace llmtk::rl

@@ -37,17 +37,27 @@ std::unique_ptr<RewardSource> make_model_reward(std::shared_ptr<nn::Model> model
 /// `timeout` seconds, when it is killed with all that it started.
 std::string run_filter(const std::string& command, const std::string& input, double timeout);
 
+struct Ratings {
+  struct Part {
+    std::string name;
+    std::vector<double> values;  ///< without its weight
+  };
+  std::vector<double> totals;  ///< of each response
+  std::vector<Part> parts;
+};
+
 /// The weighted sum.
 class Rewards {
  public:
+  /// name: of its figures; a second one of the same name becomes name_2.
   void add(const std::string& name, double weight, std::unique_ptr<RewardSource> source);
   /// Throws what sources throw; Error(diverged) for a number that is not finite, naming source and prompt.
-  std::vector<double> rate(std::span<const Response> responses) const;
+  Ratings rate(std::span<const Response> responses) const;
   bool empty() const { return parts_.empty(); }
 
  private:
   struct Part {
-    std::string name;
+    std::string type, name;
     double weight;
     std::unique_ptr<RewardSource> source;
   };

@@ -1,31 +1,37 @@
 #pragma once
-// A batch of responses and what PPO learns from them.
+// A batch of responses and what is learnt from them.
 
+#include <ATen/ops/arange.h>
+
+#include <algorithm>
 #include <functional>
-#include <nlohmann/json.hpp>
-#include <vector>
+#include <span>
 
 #include "io/tensors.h"
 #include "rl/policy.h"
-#include "rl/ppo_config.h"
 #include "rl/rewards.h"
 
 namespace llmtk::rl {
 
-/// B responses, R tokens of the longest; all of the second part [B, R] float32, 0 at padding.
+/// B responses, R tokens of the longest. What a method does not use is undefined; [B, R] are float32, 0 at padding.
 struct Rollout {
   ResponseBatch batch;
   at::Tensor scores;  ///< [B] float32: what each response is worth, penalties included
+  at::Tensor ended;   ///< [B] bool: by a stop token
 
-  at::Tensor log_probs;  ///< of the policy that wrote them
-  at::Tensor reference;  ///< of the reference
-  at::Tensor values;     ///< at batch.value_mask()
-  at::Tensor advantages, returns;
+  at::Tensor log_probs;   ///< [B, R] of the policy that wrote them
+  at::Tensor reference;   ///< [B, R] of the reference
+  at::Tensor values;      ///< [B, R] at batch.value_mask()
+  at::Tensor advantages;  ///< [B, R]; of GRPO [B]
+  at::Tensor returns;     ///< [B, R]
+  at::Tensor counted;     ///< [B] bool: responses that are learnt from; undefined: all
 
+  /// [B, R] bool: tokens that the policy learns from.
+  at::Tensor mask() const { return counted.defined() ? batch.mask() & counted.unsqueeze(1) : batch.mask(); }
   int64_t size() const { return batch.ids.size(0); }
   /// For a checkpoint in the middle of it.
   io::NamedTensors tensors() const;
-  /// Throws Error(file) naming `where` where one is missing.
+  /// Throws Error(file) naming `where` where one that every method has is missing.
   static Rollout from_tensors(const io::NamedTensors& tensors, c10::Device device, const std::string& where);
 };
 
@@ -35,13 +41,20 @@ ResponseBatch make_batch(std::span<const Response> responses, c10::Device device
 /// The model without what it has learnt: under a disabled adapter, or another one.
 using ReferenceLogProbs = std::function<at::Tensor(const ResponseBatch& batch)>;
 
-/// What policy and reference say of the responses, some at a time, and from it and from the scores rewards, advantages
-/// and returns, as TRL's PPOTrainer has them. kl_coef: as it is now. No gradients.
-Rollout make_rollout(const PpoConfig& config, double kl_coef, PolicyAndValue& model, const ReferenceLogProbs& reference,
-                     ResponseBatch batch, at::Tensor scores);
+/// How much an optimizer step is a mean over.
+struct StepSize {
+  double responses = 0;
+  double tokens = 0;  ///< Rollout::mask()
+  double values = 0;  ///< ResponseBatch::value_mask()
+};
+StepSize size_of(const Rollout& rollout, const at::Tensor& rows);
 
-/// objective/kl, objective/entropy, objective/non_score_reward, objective/rlhf_reward, objective/scores: of whole
-/// responses, means over them.
-nlohmann::ordered_json objective_figures(const PpoConfig& config, double kl_coef, const Rollout& rollout);
+/// Calls each(part) with the batch's rows in order, `most` at a time.
+template <class Each>
+void in_parts(const ResponseBatch& batch, int64_t most, Each&& each) {
+  const int64_t B = batch.ids.size(0);
+  for (int64_t begin = 0; begin < B; begin += most)
+    each(batch.rows(at::arange(begin, std::min(B, begin + most), batch.lengths.options())));
+}
 
 }  // namespace llmtk::rl

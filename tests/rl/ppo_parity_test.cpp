@@ -11,8 +11,7 @@
 #include "dist/parallel.h"
 #include "io/tensors.h"
 #include "models/registry.h"
-#include "rl/ppo_objective.h"
-#include "rl/rollout.h"
+#include "rl/ppo.h"
 #include "test.h"
 #include "train/gradients.h"
 #include "train/update.h"
@@ -87,10 +86,12 @@ struct Learners {
     std::vector<float> scores;
     for (size_t i = 0; i < rated.size(); ++i)
       scores.push_back(static_cast<float>(rated[i] - (reference.responses[i].ended ? 0 : kMissingEosPenalty)));
-    return rl::make_rollout(
+    rl::Rollout rollout{.batch = rl::make_batch(reference.responses, at::kCPU), .scores = at::tensor(scores)};
+    rl::fill_ppo_rollout(
         config, config.kl_coef, model,
         [&](const rl::ResponseBatch& batch) { return rl::response_log_probs(*reference_model, batch, config.temperature); },
-        rl::make_batch(reference.responses, at::kCPU), at::tensor(scores));
+        rollout);
+    return rollout;
   }
 
   rl::PolicyAndValue model;
@@ -119,7 +120,7 @@ TEST_CASE("a batch of PPO is TRL's, from the rewards of responses to the weights
   check_near(rollout.values, at_tokens(trl.all["values"], value_mask), "values");
   check_near(rollout.advantages, at_tokens(trl.all["advantages"], mask), "advantages");
   check_near(rollout.returns, trl.all["plain_advantages"] + at_tokens(trl.all["values"], value_mask), "returns");
-  const auto objective = rl::objective_figures(config, config.kl_coef, rollout);
+  const auto objective = rl::ppo_objective(config, config.kl_coef, rollout);
   for (const char* name : {"objective/kl", "objective/non_score_reward", "objective/rlhf_reward", "objective/scores"}) {
     INFO(name);
     CHECK(objective[name].get<double>() == Approx(trl.figures[name].get<double>()).epsilon(1e-4));
@@ -137,12 +138,12 @@ TEST_CASE("a batch of PPO is TRL's, from the rewards of responses to the weights
   train::MetricSums figures;
   for (int64_t step = 0; step < config.num_ppo_epochs * config.num_mini_batches; ++step) {
     const Tensor rows = orders[step / config.num_mini_batches].narrow(0, step % config.num_mini_batches * 3, 3);
-    const rl::StepTokens tokens = rl::count_tokens(rollout, rows);
+    const rl::StepSize size = rl::size_of(rollout, rows);
     train::MetricSums sums;
     double ratio_error = 0;
     Tensor total = at::zeros({});
     for (const Tensor& part : rows.split(micro_batch)) {
-      Tensor loss = rl::ppo_loss(config, learners.model, rollout, part, tokens, sums, ratio_error);
+      Tensor loss = rl::ppo_loss(config, learners.model, rollout, part, size, sums, ratio_error);
       loss.backward();
       total += loss.detach();
     }
@@ -203,7 +204,7 @@ TEST_CASE("an entropy bonus is its coefficient times the mean entropy of the ste
   const auto loss = [&](double coefficient, train::MetricSums& sums) {
     config.entropy_coef = coefficient;
     double error = 0;
-    return rl::ppo_loss(config, learners.model, rollout, rows, rl::count_tokens(rollout, rows), sums, error).item<double>();
+    return rl::ppo_loss(config, learners.model, rollout, rows, rl::size_of(rollout, rows), sums, error).item<double>();
   };
   train::MetricSums sums, again;
   const double without = loss(0, sums), with = loss(0.3, again);

@@ -85,7 +85,12 @@ TEST_CASE("rewards are summed with their weights, and no NaN passes") {
   rl::Rewards rewards;
   rewards.add("first", 2, std::make_unique<FixedReward>(3));
   rewards.add("second", -0.5, std::make_unique<FixedReward>(4));
-  CHECK(rewards.rate(responses) == std::vector<double>{4, 4});
+  rewards.add("first", 1, std::make_unique<FixedReward>(0.5));
+  const rl::Ratings ratings = rewards.rate(responses);
+  CHECK(ratings.totals == std::vector<double>{4.5, 4.5});
+  CHECK(ratings.parts.size() == 3);
+  CHECK(ratings.parts[1].values == std::vector<double>{4, 4});
+  CHECK(ratings.parts[2].name == "first_2");
   rewards.add("third", 0, std::make_unique<FixedReward>(std::nan("")));
   const auto [message, exit] = failure_of([&] { rewards.rate(responses); });
   CHECK(exit == Exit::diverged);

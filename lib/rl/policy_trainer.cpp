@@ -1,4 +1,4 @@
-#include "rl/ppo_trainer.h"
+#include "rl/policy_trainer.h"
 
 #include <ATen/ATen.h>
 
@@ -13,6 +13,7 @@
 #include "data/permutation.h"
 #include "generate/generate.h"
 #include "io/json.h"
+#include "rl/figures.h"
 #include "train/random_state.h"
 #include "train/signals.h"
 
@@ -21,33 +22,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using RunEnd = train::RunResult::End;
-using PpoClock = std::chrono::steady_clock;
+using PolicyClock = std::chrono::steady_clock;
 
-double ppo_seconds_since(PpoClock::time_point start) {
-  return std::chrono::duration<double>(PpoClock::now() - start).count();
-}
-
-generate::GenerationConfig sampling(const PpoConfig& config, const text::Tokenizer& tokenizer, uint64_t seed) {
-  generate::GenerationConfig sampling;
-  sampling.do_sample = true;
-  sampling.temperature = config.temperature;
-  sampling.top_k = 0;
-  sampling.max_new_tokens = config.response_length;
-  sampling.seed = seed;
-  if (config.stop_token_id)
-    sampling.eos_token_ids = {static_cast<text::TokenId>(*config.stop_token_id)};
-  else if (config.stop_token == "eos")
-    sampling.eos_token_ids = {tokenizer.special_tokens().eos};
-  return sampling;
-}
-
-/// The unbiased variance, as torch.var; 0 of one number.
-double variance(const std::vector<double>& values) {
-  if (values.size() < 2) return 0;
-  double mean = 0, squares = 0;
-  for (const double value : values) mean += value / static_cast<double>(values.size());
-  for (const double value : values) squares += (value - mean) * (value - mean);
-  return squares / static_cast<double>(values.size() - 1);
+double policy_seconds_since(PolicyClock::time_point start) {
+  return std::chrono::duration<double>(PolicyClock::now() - start).count();
 }
 
 std::string shortly(double value) {
@@ -58,37 +36,25 @@ std::string shortly(double value) {
 
 }  // namespace
 
-int64_t ppo_batch_size(const train::TrainerConfig& trainer) {
-  return trainer.per_device_train_batch_size * trainer.gradient_accumulation_steps;
-}
-
-int64_t ppo_batches(const PpoConfig& config, const train::TrainerConfig& trainer, size_t prompts) {
-  const int64_t passes = trainer.num_train_epochs * static_cast<int64_t>(prompts);
-  const int64_t episodes = config.total_episodes > 0 ? config.total_episodes : passes;
-  const int64_t batch = ppo_batch_size(trainer);
-  return (episodes + batch - 1) / batch;
-}
-
-PpoTrainer::PpoTrainer(const PpoConfig& config, const train::TrainerConfig& trainer,
-                       const train::OptimizerConfig& optimizer, const train::SchedulerConfig& scheduler,
-                       train::Task task, PpoParts parts)
-    : config_(config),
+PolicyTrainer::PolicyTrainer(PolicyPlan plan, const train::TrainerConfig& trainer,
+                             const train::OptimizerConfig& optimizer, const train::SchedulerConfig& scheduler,
+                             train::Task task, PolicyParts parts)
+    : plan_(std::move(plan)),
       trainer_(trainer),
       optimizer_config_(optimizer),
       task_(std::move(task)),
       parts_(std::move(parts)),
-      batches_(ppo_batches(config, trainer, parts_.prompts->all.size())),
-      schedule_(scheduler.make(batches_)),
-      device_(parts_.model->policy().device()),
-      kl_(config.kl_coef, config.adaptive_kl_target, config.kl_horizon) {
-  LLMTK_CHECK(task_.module && task_.parallel && task_.save_model && parts_.reference && parts_.rewards);
-  LLMTK_CHECK(task_.parallel->world_size() == 1, "PPO on several ranks");
+      schedule_(scheduler.make(plan_.schedule_by_batch ? plan_.batches : plan_.steps())),
+      device_(parts_.method->policy().device()) {
+  LLMTK_CHECK(task_.module && task_.parallel && task_.save_model && parts_.rewards);
+  LLMTK_CHECK(task_.parallel->world_size() == 1, "a policy on several ranks");
+  LLMTK_CHECK(plan_.responses % plan_.group_size == 0 && plan_.responses % plan_.steps_per_pass == 0);
   if (trainer_.deterministic) train::be_deterministic();
   optimizer_ = make_optimizer(optimizer, *task_.module,
                               task_.converts ? std::optional(parse_dtype(trainer_.dtype)) : std::nullopt,
                               task_.learning_rates);
-  gradients_ = std::make_unique<train::Gradients>(
-      optimizer_->parameters(), ppo_batch_size(trainer_) / config_.num_mini_batches > trainer_.per_device_train_batch_size);
+  gradients_ = std::make_unique<train::Gradients>(optimizer_->parameters(),
+                                                  plan_.responses_per_step() > trainer_.per_device_train_batch_size);
   task_.save_state = [this, others = std::move(task_.save_state)](const fs::path& folder) {
     if (others) others(folder);
     if (rollout_) io::save_tensors(folder / kRolloutFile, rollout_->tensors());
@@ -96,7 +62,7 @@ PpoTrainer::PpoTrainer(const PpoConfig& config, const train::TrainerConfig& trai
   files_ = std::make_unique<train::RunFiles>(trainer_, task_, *optimizer_, device_);
 }
 
-train::RunResult PpoTrainer::run(const train::Start& start) {
+train::RunResult PolicyTrainer::run(const train::Start& start) {
   const train::RunLock lock(trainer_.output_dir);
   files_->begin(start, [this](const train::CheckpointFolder& checkpoint) {
     resume(checkpoint);
@@ -104,7 +70,7 @@ train::RunResult PpoTrainer::run(const train::Start& start) {
   });
   const train::StopSignals signals;
   task_.module->eval();  // dropout would set the ratio of new to old probabilities off from 1
-  const int64_t steps = batches_ * steps_per_batch();
+  const int64_t steps = plan_.steps();
   if (task_.observer) task_.observer->began(state_.step, steps);
   while (true) {
     const bool last = state_.step >= steps;
@@ -124,24 +90,29 @@ train::RunResult PpoTrainer::run(const train::Start& start) {
 }
 
 /// Passes that end early may leap over a multiple of save_steps.
-bool PpoTrainer::save_is_due() const {
+bool PolicyTrainer::save_is_due() const {
   const int64_t every = trainer_.save_steps;
   return every > 0 && state_.step / every > std::max<int64_t>(saved_step_, 0) / every;
 }
 
-std::vector<Response> PpoTrainer::write_responses() {
-  const int64_t B = ppo_batch_size(trainer_), first = batch_number() * B;
-  const auto seed = static_cast<uint64_t>(trainer_.seed);
+/// The prompt of a response, counted over the whole run.
+const Prompt& PolicyTrainer::prompt_of(int64_t episode) const {
+  return parts_.prompts->of_episode(episode / plan_.group_size, parts_.shuffle_prompts,
+                                    static_cast<uint64_t>(trainer_.seed));
+}
+
+std::vector<Response> PolicyTrainer::write_responses() {
+  const int64_t B = plan_.responses, G = plan_.group_size, first = batch_number() * B;
   std::vector<Response> responses(static_cast<size_t>(B));
   std::vector<std::vector<text::TokenId>> prompts;
   for (int64_t i = 0; i < B; ++i) {
-    responses[i].prompt = &parts_.prompts->of_episode(first + i, parts_.shuffle_prompts, seed);
-    prompts.push_back(responses[i].prompt->ids);
+    responses[i].prompt = &prompt_of(first + i);
+    if (i % G == 0) prompts.push_back(responses[i].prompt->ids);
   }
-  generate::GenerateOptions options{.batch_size = config_.local_rollout_forward_batch_size,
-                                    .first_prompt = static_cast<size_t>(first)};
-  auto written = generate::generate(parts_.model->policy(), *parts_.tokenizer, prompts,
-                                    sampling(config_, *parts_.tokenizer, seed), options);
+  generate::GenerationConfig sampling = plan_.sampling;
+  sampling.num_return_sequences = G;  // a prompt is read once for all of its responses
+  const generate::GenerateOptions options{.batch_size = plan_.at_once, .first_prompt = static_cast<size_t>(first / G)};
+  auto written = generate::generate(parts_.method->policy(), *parts_.tokenizer, prompts, sampling, options);
   for (size_t i = 0; i < written.size(); ++i) {
     responses[i].ids = std::move(written[i].ids);
     responses[i].text = std::move(written[i].text);
@@ -150,60 +121,63 @@ std::vector<Response> PpoTrainer::write_responses() {
   return responses;
 }
 
-void PpoTrainer::collect() {
-  const auto begin = PpoClock::now();
+void PolicyTrainer::collect() {
+  const auto begin = PolicyClock::now();
   const std::vector<Response> responses = write_responses();
-  const std::vector<double> rated = parts_.rewards->rate(responses);
+  const Ratings ratings = parts_.rewards->rate(responses);
   const auto B = static_cast<int64_t>(responses.size());
-  at::Tensor scores = at::empty({B}, at::kFloat);
+  at::Tensor scores = at::empty({B}, at::kFloat), ended = at::empty({B}, at::kBool);
   int64_t eos = 0, tokens = 0;
   for (int64_t i = 0; i < B; ++i) {
     const Response& response = responses[i];
-    const double penalty = config_.missing_eos_penalty && !response.ended ? *config_.missing_eos_penalty : 0;
-    scores.mutable_data_ptr<float>()[i] = static_cast<float>(rated[i] - penalty);
+    const double penalty = response.ended ? 0 : plan_.missing_eos_penalty.value_or(0);
+    scores.mutable_data_ptr<float>()[i] = static_cast<float>(ratings.totals[i] - penalty);
+    ended.mutable_data_ptr<bool>()[i] = response.ended;
     eos += std::ranges::count(response.ids, parts_.tokenizer->special_tokens().eos);
     tokens += static_cast<int64_t>(response.prompt->ids.size() + response.ids.size());
   }
-  rollout_ = make_rollout(config_, kl_.coefficient(), *parts_.model, parts_.reference, make_batch(responses, device_),
-                          scores.to(device_));
-  objective_ = objective_figures(config_, kl_.coefficient(), *rollout_);
-  objective_["objective/kl_coef"] = kl_.coefficient();
+  rollout_ = {.batch = make_batch(responses, device_), .scores = scores.to(device_), .ended = ended.to(device_)};
+  parts_.method->collect(*rollout_);
+  objective_ = parts_.method->objective(*rollout_);
+  for (const auto& part : ratings.parts) {
+    objective_["rewards/" + part.name + "/mean"] = mean_of(part.values);
+    objective_["rewards/" + part.name + "/std"] = std::sqrt(variance_of(part.values));
+  }
   objective_["val/num_eos_tokens"] = eos;
   state_.tokens += tokens;
-  state_.seconds += ppo_seconds_since(begin);
-  batch_seconds_ += ppo_seconds_since(begin);
+  state_.seconds += policy_seconds_since(begin);
+  batch_seconds_ += policy_seconds_since(begin);
 }
 
 /// Each pass goes through the responses in another order, which the seed and the step determine.
-at::Tensor PpoTrainer::rows_of_step() const {
-  const int64_t inside = state_.step % steps_per_batch(), B = rollout_->size(), size = B / config_.num_mini_batches;
-  const int64_t pass = batch_number() * config_.num_ppo_epochs + inside / config_.num_mini_batches;
+at::Tensor PolicyTrainer::rows_of_step() const {
+  const int64_t inside = state_.step % plan_.steps_per_batch(), B = rollout_->size(), size = plan_.responses_per_step();
+  const int64_t pass = batch_number() * plan_.passes + inside / plan_.steps_per_pass;
   const data::Permutation order(static_cast<uint64_t>(B), data::mix(static_cast<uint64_t>(trainer_.seed) ^
                                                                     data::mix(~static_cast<uint64_t>(pass))));
   std::vector<int64_t> rows;
   for (int64_t i = 0; i < size; ++i)
-    rows.push_back(static_cast<int64_t>(order(static_cast<uint64_t>(inside % config_.num_mini_batches * size + i))));
+    rows.push_back(static_cast<int64_t>(order(static_cast<uint64_t>(inside % plan_.steps_per_pass * size + i))));
   return at::tensor(rows, at::kLong).to(device_);
 }
 
-void PpoTrainer::train_step() {
-  const auto begin = PpoClock::now();
+void PolicyTrainer::train_step() {
+  const auto begin = PolicyClock::now();
   const at::Tensor rows = rows_of_step();
-  const StepTokens tokens = count_tokens(*rollout_, rows);
+  const StepSize size = size_of(*rollout_, rows);
   train::MetricSums sums;
   double ratio_error = 0;
   at::Tensor total;
   for (const at::Tensor& part : rows.split(trainer_.per_device_train_batch_size)) {
-    at::Tensor loss = ppo_loss(config_, *parts_.model, *rollout_, part, tokens, sums, ratio_error);
+    at::Tensor loss = parts_.method->loss(*rollout_, part, size, sums, ratio_error);
     loss.backward();
     total = total.defined() ? total + loss.detach() : loss.detach();
   }
-  const bool first = state_.step % steps_per_batch() == 0;
-  if (first) note_ratio(ratio_error);
+  if (state_.step % plan_.steps_per_batch() == 0 && rollout_->log_probs.defined()) note_ratio(ratio_error);
   const Json means = sums.means();
-  const double factor = schedule_.factor(batch_number());
+  const double factor = schedule_.factor(plan_.schedule_by_batch ? batch_number() : state_.step);
   train::Update done{.loss = total.item<double>(), .learning_rate = optimizer_config_.learning_rate * factor};
-  const bool stops = too_far(means["policy/approxkl_avg"].get<double>());
+  const bool stops = plan_.target_kl && too_far(means.at("policy/approxkl_avg").get<double>());
   if (stops)
     gradients_->clear();
   else
@@ -211,31 +185,31 @@ void PpoTrainer::train_step() {
 
   if (done.finite) {
     for (const auto& [name, mean] : means.items()) state_.window_metrics.add(name, mean.get<double>(), 1);
-    ratios_.push_back(means["val/ratio"].get<double>());
+    parts_.method->stepped(means);
     state_.window_loss += done.loss;
     ++state_.window_targets;
     state_.nonfinite_in_row = 0;
     state_.last_loss = done.loss;
   }
-  state_.step = stops ? (batch_number() + 1) * steps_per_batch() : state_.step + 1;
-  state_.target_tokens += static_cast<int64_t>(tokens.policy);
-  state_.seconds += ppo_seconds_since(begin);
-  batch_seconds_ += ppo_seconds_since(begin);
+  state_.step = stops ? (batch_number() + 1) * plan_.steps_per_batch() : state_.step + 1;
+  state_.target_tokens += static_cast<int64_t>(size.tokens);
+  state_.seconds += policy_seconds_since(begin);
+  batch_seconds_ += policy_seconds_since(begin);
   if (task_.observer) task_.observer->stepped(step_report(done));
   if (!done.finite) note_skipped(done, trainer_, state_, task_.observer);
-  if (state_.step % steps_per_batch() == 0) finish_batch(done);
+  if (state_.step % plan_.steps_per_batch() == 0) finish_batch(done);
 }
 
-bool PpoTrainer::too_far(double approx_kl) {
-  if (!config_.target_kl || !(approx_kl > *config_.target_kl)) return false;
-  log::info(detail::concat("step ", state_.step + 1, ": policy/approxkl ", shortly(approx_kl), " is above ppo.target_kl ",
-                           *config_.target_kl, "; the other passes over these responses are left out"));
+bool PolicyTrainer::too_far(double approx_kl) {
+  if (!(approx_kl > *plan_.target_kl)) return false;
+  log::info(detail::concat("step ", state_.step + 1, ": policy/approxkl ", shortly(approx_kl), " is above target_kl ",
+                           *plan_.target_kl, "; the other passes over these responses are left out"));
   return true;
 }
 
 /// Before the first step the policy is the one that wrote: each ratio is 1 but for rounding.
-void PpoTrainer::note_ratio(double error) {
-  const double bound = parts_.model->policy().dtype() == at::kBFloat16 ? 2e-2 : 1e-4;
+void PolicyTrainer::note_ratio(double error) {
+  const double bound = parts_.method->policy().dtype() == at::kBFloat16 ? 2e-2 : 1e-4;
   const std::string text = detail::concat("step ", state_.step + 1, ": the ratio of new to old probabilities is within ",
                                           shortly(error), " of 1 before the first step (bound ", bound, ")");
   if (error > bound)
@@ -245,9 +219,9 @@ void PpoTrainer::note_ratio(double error) {
   ratio_told_ = true;
 }
 
-train::StepReport PpoTrainer::step_report(const train::Update& update) const {
+train::StepReport PolicyTrainer::step_report(const train::Update& update) const {
   return {.step = state_.step,
-          .total_steps = batches_ * steps_per_batch(),
+          .total_steps = plan_.steps(),
           .loss = update.loss,
           .learning_rate = update.learning_rate,
           .grad_norm = update.norm,
@@ -257,41 +231,40 @@ train::StepReport PpoTrainer::step_report(const train::Update& update) const {
           .seconds = state_.seconds};
 }
 
-void PpoTrainer::finish_batch(const train::Update& last) {
+void PolicyTrainer::finish_batch(const train::Update& last) {
   figures_ = objective_;
   const Json means = state_.window_metrics.means();
   for (const auto& [name, mean] : means.items()) figures_[name] = mean;
-  figures_["val/ratio_var"] = variance(ratios_);
-  figures_["lr"] = last.learning_rate;
+  parts_.method->finish(figures_, rollout_->size(), last.learning_rate);
   figures_["episode"] = batch_number() * rollout_->size();
   train::StepReport report = step_report(last);
   report.loss = state_.window_loss / static_cast<double>(state_.window_targets);
   report.metrics = figures_;
   if (task_.observer) task_.observer->logged(report);
-  const auto figure = [&](const char* name) { return shortly(figures_.value(name, std::nan(""))); };
-  log::info(detail::concat("episode ", figures_["episode"].get<int64_t>(), ": scores ", figure("objective/scores"),
-                           ", kl ", figure("objective/kl"), ", clipped ", figure("policy/clipfrac_avg"), ", entropy ",
-                           figure("policy/entropy_avg"), ", value loss ", figure("loss/value_avg")));
+  std::string line = detail::concat("episode ", figures_["episode"].get<int64_t>());
+  const char* before = ": ";
+  for (const auto& [label, name] : parts_.method->headline()) {
+    line += detail::concat(before, label, " ", shortly(figures_.value(name, std::nan(""))));
+    before = ", ";
+  }
+  log::info(line);
   show_samples();
-  kl_.update(figures_["objective/kl"].get<double>(), rollout_->size());
   state_.window_metrics.clear();
   state_.window_loss = 0;
   state_.window_targets = 0;
-  ratios_.clear();
   objective_ = {};
   rollout_.reset();
   batch_seconds_ = 0;
 }
 
 /// From what a checkpoint keeps, so that a resumed run shows what the whole one does.
-void PpoTrainer::show_samples() const {
+void PolicyTrainer::show_samples() const {
   if (!parts_.on_sample) return;
   const int64_t B = rollout_->size(), first = (batch_number() - 1) * B;
   const at::Tensor ids = rollout_->batch.responses(0).to(at::kInt).cpu(), lengths = rollout_->batch.lengths.cpu(),
                    scores = rollout_->scores.cpu();
-  for (int64_t i = 0; i < std::min(B, config_.num_samples); ++i) {
-    const auto seed = static_cast<uint64_t>(trainer_.seed);
-    Response response{.prompt = &parts_.prompts->of_episode(first + i, parts_.shuffle_prompts, seed)};
+  for (int64_t i = 0; i < std::min(B, plan_.num_samples); ++i) {
+    Response response{.prompt = &prompt_of(first + i)};
     const int32_t* begin = ids.const_data_ptr<int32_t>() + i * ids.size(1);
     response.ids.assign(begin, begin + lengths.const_data_ptr<int64_t>()[i]);
     response.text = parts_.tokenizer->decode(response.ids, /*skip_special_tokens=*/true);
@@ -299,10 +272,12 @@ void PpoTrainer::show_samples() const {
   }
 }
 
-void PpoTrainer::save() {
+void PolicyTrainer::save() {
   Json loop = state_.to_json();
-  loop["ppo"] = {{"batch_size", ppo_batch_size(trainer_)},
-                 {"kl_coef", kl_.coefficient()}, {"ratios", ratios_}, {"objective", objective_}, {"figures", figures_}};
+  loop["policy"] = {{"batch_size", plan_.responses},
+                    {"method", parts_.method->state()},
+                    {"objective", objective_},
+                    {"figures", figures_}};
   uint64_t bytes = 0;
   if (rollout_)
     for (const auto& [name, tensor] : rollout_->tensors()) bytes += tensor.nbytes();
@@ -310,33 +285,32 @@ void PpoTrainer::save() {
   saved_step_ = state_.step;
 }
 
-void PpoTrainer::resume(const train::CheckpointFolder& checkpoint) {
+void PolicyTrainer::resume(const train::CheckpointFolder& checkpoint) {
   const std::string where = (checkpoint.path / train::kStateFile).string();
   const Json saved = files_->resume(checkpoint);
   state_ = train::LoopState::from_json(saved["loop"], where);
   if (saved["data"].value("prompts", "") != parts_.prompts->identity)
     throw Error(Exit::data, {.what = "cannot go on from this checkpoint: the prompts are not those of the run", .where = where});
   try {
-    const Json& ppo = saved["loop"].at("ppo");
-    if (const auto before = ppo.at("batch_size").get<int64_t>(), now = ppo_batch_size(trainer_); before != now)
+    const Json& policy = saved["loop"].at("policy");
+    if (const auto before = policy.at("batch_size").get<int64_t>(); before != plan_.responses)
       throw Error(Exit::usage, {.what = "cannot go on from this checkpoint with another number of responses in a batch",
                                 .where = where,
-                                .got = std::to_string(now),
+                                .got = std::to_string(plan_.responses),
                                 .expected = std::to_string(before),
                                 .hint = "put the old trainer.gradient_accumulation_steps back"});
-    kl_.set_coefficient(ppo.at("kl_coef").get<double>());
-    ratios_ = ppo.at("ratios").get<std::vector<double>>();
-    objective_ = ppo.at("objective");
-    figures_ = ppo.at("figures");
+    parts_.method->restore(policy.at("method"));
+    objective_ = policy.at("objective");
+    figures_ = policy.at("figures");
   } catch (const Json::exception& error) {
-    throw Error(Exit::file, {.what = "not the state of a PPO run", .where = where, .got = error.what()});
+    throw Error(Exit::file, {.what = "not the state of a run that teaches a policy", .where = where, .got = error.what()});
   }
   if (const auto file = checkpoint.path / kRolloutFile; fs::exists(file))
     rollout_ = Rollout::from_tensors(io::load_tensors(file), device_, file.string());
-  LLMTK_CHECK(rollout_ || state_.step % steps_per_batch() == 0, "a step in the middle of no responses");
+  LLMTK_CHECK(rollout_ || state_.step % plan_.steps_per_batch() == 0, "a step in the middle of no responses");
   if (files_->is_own(checkpoint)) saved_step_ = state_.step;
   log::info(detail::concat("going on from ", checkpoint.path.string(), " (step ", state_.step, ", episode ",
-                           batch_number() * ppo_batch_size(trainer_), ")"));
+                           batch_number() * plan_.responses, ")"));
 }
 
 }  // namespace llmtk::rl

@@ -1,4 +1,4 @@
-#include "ppo_rewards.h"
+#include "policy_rewards.h"
 
 #include <filesystem>
 
