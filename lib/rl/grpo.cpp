@@ -106,8 +106,16 @@ at::Tensor Grpo::loss(const Rollout& rollout, const at::Tensor& rows, const Step
                       .max_completion_length = config_.max_completion_length,
                       .num_items = std::max(step.tokens, 1.0)};
   double share = 1;  // of the step's mean, where the loss is one of these rows
-  if (options.mean == GrpoOptions::Mean::bnpo) options.mean = GrpoOptions::Mean::dapo;
-  if (options.mean != GrpoOptions::Mean::dapo) share = static_cast<double>(rows.size(0)) / step.responses;
+  switch (options.mean) {
+    case GrpoOptions::Mean::dapo:  // a token of the batch counts as much in each of its steps
+      options.num_items = std::max(rollout.mask().sum().item<double>() * step.responses / static_cast<double>(rollout.size()), 1.0);
+      break;
+    case GrpoOptions::Mean::bnpo:  // the sum over the step's tokens too
+      options.mean = GrpoOptions::Mean::dapo;
+      break;
+    default:
+      share = static_cast<double>(rows.size(0)) / step.responses;
+  }
   const GrpoLoss found =
       grpo_loss(now.log_probs, before, of_rows(rollout.reference), of_rows(rollout.advantages), mask, options);
 
@@ -120,12 +128,13 @@ at::Tensor Grpo::loss(const Rollout& rollout, const at::Tensor& rows, const Step
   const double* number = host.const_data_ptr<double>();
   ratio_error = std::max(ratio_error, number[1]);
   if (number[0] > 0) {
-    const auto add = [&](const char* name, double mean) { sums.add(name, mean * number[0], number[0]); };
-    add("clip_ratio/low_mean", number[2]);
-    add("clip_ratio/high_mean", number[3]);
-    add("clip_ratio/region_mean", number[2] + number[3]);
-    add("entropy", number[4]);
-    if (config_.beta > 0) add("kl", number[5]);
+    const auto add = [&](const char* name, double mean, double weight) { sums.add(name, mean * weight, weight); };
+    const double ratios = options.sequence_level ? static_cast<double>(rows.size(0)) : number[0];
+    add("clip_ratio/low_mean", number[2], ratios);
+    add("clip_ratio/high_mean", number[3], ratios);
+    add("clip_ratio/region_mean", number[2] + number[3], ratios);
+    add("entropy", number[4], number[0]);
+    if (config_.beta > 0) add("kl", number[5], number[0]);
   }
   return found.loss * share;
 }

@@ -53,8 +53,8 @@ struct GrpoConfig : ResponseEndConfig {
     v("epsilon_high", epsilon_high, "How far above 1 it counts, where that differs", config::above(0));
     v("delta", delta, "A bound of the ratio where it is not clipped, above 1 + epsilon", config::above(0));
     v("loss_type", loss_type,
-      "What the loss is a mean over: dapo and bnpo: the step's tokens; grpo: each response's tokens, then responses; "
-      "dr_grpo: as dapo, with max_completion_length for each response's tokens",
+      "What the loss is a mean over: dapo: the tokens of the batch, as many for each of its steps; bnpo: the step's tokens; "
+      "grpo: each response's tokens, then responses; dr_grpo: max_completion_length tokens of each response",
       config::one_of({"dapo", "bnpo", "grpo", "dr_grpo"}));
     v("importance_sampling_level", importance_sampling_level,
       "token: each has a ratio; sequence: a response has one, the geometric mean (GSPO)",

@@ -77,7 +77,9 @@ GrpoLoss grpo_loss(const at::Tensor& log_probs, const at::Tensor& old_log_probs,
     out.kl = masked_mean(kl.detach(), mask);
   }
   out.loss = grpo_mean(losses, mask, options);
-  const auto fraction = [&](const at::Tensor& where) { return masked_mean(where.expand_as(mask), mask); };
+  const auto fraction = [&](const at::Tensor& where) {
+    return options.sequence_level ? where.to(at::kFloat).mean() : masked_mean(where, mask);
+  };
   out.clipped_low = fraction(at::logical_and(ratio < low, A < 0));
   out.clipped_high = fraction(at::logical_and(ratio > high, A > 0));
   return out;

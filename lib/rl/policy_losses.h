@@ -52,7 +52,8 @@ GrpoOptions::Mean parse_grpo_loss(const std::string& name);
 struct GrpoLoss {
   at::Tensor loss;                       ///< a scalar
   at::Tensor kl;                         ///< its mean over tokens; undefined with beta 0
-  at::Tensor clipped_low, clipped_high;  ///< fractions of tokens whose ratio is bounded from below, above
+  at::Tensor clipped_low, clipped_high;  ///< fractions of tokens (sequence_level: of responses) whose ratio is
+                                         ///< bounded from below, above
 };
 
 /// Group relative policy optimization (Shao et al., DeepSeekMath, 2024, equation 3) with the ways to take its mean that

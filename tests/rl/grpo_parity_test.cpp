@@ -1,0 +1,139 @@
+// Steps of GRPO against what TRL's own trainer computes of the same responses: grpo_reference.py.
+
+#include <ATen/ATen.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "dist/parallel.h"
+#include "io/tensors.h"
+#include "models/parity.h"
+#include "models/registry.h"
+#include "rl/grpo.h"
+#include "test.h"
+#include "train/gradients.h"
+#include "train/update.h"
+
+using namespace llmtk;
+using at::Tensor;
+
+namespace {
+
+std::filesystem::path grpo_folder() {
+  const char* folder = std::getenv("LLMTK_REFERENCE");
+  return folder && std::filesystem::exists(std::filesystem::path(folder) / "figures.json") ? folder : "";
+}
+
+/// TRL's runs, and the models that they began with.
+struct GrpoReference {
+  GrpoReference() : folder(grpo_folder()) {
+    for (const auto& [name, tensor] : io::load_tensors(folder / "trl.safetensors")) all[name] = tensor.clone();
+    std::ifstream(folder / "figures.json") >> json;
+    for (int64_t i = 0; i < all["lengths"].size(0); ++i) {
+      const auto ids = [&](const char* name, const char* length) {
+        const Tensor row = all[name][i].narrow(0, 0, all[length][i].item<int64_t>()).to(at::kInt).contiguous();
+        return std::vector<text::TokenId>(row.data_ptr<int32_t>(), row.data_ptr<int32_t>() + row.numel());
+      };
+      prompts.push_back({.ids = ids("prompts", "prompt_lengths")});
+      responses.push_back({.ids = ids("responses", "lengths")});
+      responses.back().ended = responses.back().ids.back() == 35;
+    }
+    for (size_t i = 0; i < prompts.size(); ++i) responses[i].prompt = &prompts[i];
+  }
+  std::shared_ptr<nn::CausalModel> model(const char* name) const {
+    return models::load<nn::CausalModel>((folder / name).string(), {.dtype = at::kFloat});
+  }
+
+  std::filesystem::path folder;
+  std::map<std::string, Tensor> all;
+  nlohmann::ordered_json json;
+  std::vector<rl::Prompt> prompts;
+  std::vector<rl::Response> responses;
+};
+
+/// The settings of a case, by the field list of the section `grpo`; those of the trainer apart.
+rl::GrpoConfig grpo_config(nlohmann::ordered_json settings) {
+  for (const char* key : {"gradient_accumulation_steps", "per_device_train_batch_size"}) settings.erase(key);
+  settings["num_generations"] = 4;
+  settings["max_completion_length"] = 7;
+  return config::parse<rl::GrpoConfig>(settings.dump(), "grpo");
+}
+
+}  // namespace
+
+TEST_CASE("steps of GRPO are TRL's, in each way to take the mean") {
+  if (grpo_folder().empty()) LLMTK_SKIP("no reference: the Python peers are not there");
+  GrpoReference trl;
+  const auto reference_model = trl.model("reference");
+  for (const auto& [name, settings] : trl.json["settings"].items()) {
+    INFO(name);
+    const rl::GrpoConfig config = grpo_config(settings);
+    const auto B = static_cast<int64_t>(trl.responses.size());
+    train::TrainerConfig trainer;
+    trainer.per_device_train_batch_size = settings.value("per_device_train_batch_size", B / 2);
+    trainer.gradient_accumulation_steps = settings["gradient_accumulation_steps"];
+    const int64_t steps_per_pass = config.steps_per_generation / trainer.gradient_accumulation_steps;
+    REQUIRE(rl::grpo_batch_size(config, trainer) == B);
+
+    const auto policy = trl.model("policy");
+    const auto reference = [&](const rl::ResponseBatch& batch) {
+      const at::NoGradGuard no_gradients;
+      return rl::response_log_probs(*reference_model, batch, config.temperature);
+    };
+    rl::Grpo grpo(config, policy, config.beta > 0 ? rl::ReferenceLogProbs(reference) : rl::ReferenceLogProbs(),
+                  steps_per_pass * config.num_iterations > 1);
+    Tensor ended = at::empty({B}, at::kBool);
+    for (int64_t i = 0; i < B; ++i) ended[i] = trl.responses[i].ended;
+    rl::Rollout rollout{.batch = rl::make_batch(trl.responses, at::kCPU), .scores = trl.all["rewards"], .ended = ended};
+    grpo.collect(rollout);
+    const auto& rows_of_log = trl.json["figures"][name];
+    const auto objective = grpo.objective(rollout);
+    for (const auto& [key, value] : objective.items()) {
+      INFO(key);
+      CHECK(value.get<double>() == Approx(rows_of_log[0][key].get<double>()).margin(1e-5));
+    }
+
+    train::OptimizerConfig sgd;
+    sgd.type = "sgd";
+    sgd.learning_rate = 0.05;
+    sgd.max_grad_norm = 0;
+    const auto optimizer = train::make_optimizer(sgd, *policy, std::nullopt);
+    train::Gradients gradients(optimizer->parameters(), false);
+    const auto alone = dist::single_process();
+    const int64_t per_step = B / steps_per_pass;
+    for (int64_t step = 0; step < steps_per_pass * config.num_iterations; ++step) {
+      const Tensor rows = at::arange(B).narrow(0, step % steps_per_pass * per_step, per_step);
+      const rl::StepSize size = rl::size_of(rollout, rows);
+      train::MetricSums sums;  // of micro-batches' means, which is what TRL reports
+      double ratio_error = 0;
+      Tensor total = at::zeros({});
+      for (const Tensor& part : rows.split(trainer.per_device_train_batch_size)) {
+        train::MetricSums of_part;
+        Tensor loss = grpo.loss(rollout, part, size, of_part, ratio_error);
+        loss.backward();
+        total += loss.detach();
+        const auto means_of_part = of_part.means();
+        for (const auto& [key, value] : means_of_part.items()) sums.add(key, value.get<double>(), 1);
+      }
+      if (step == 0) CHECK(ratio_error < 1e-4);
+      INFO("step " << step);
+      CHECK(total.item<double>() == Approx(rows_of_log[step]["loss"].get<double>()).epsilon(1e-4).margin(1e-6));
+      const auto means = sums.means();
+      for (const auto& [key, value] : means.items()) {
+        INFO(key);
+        CHECK(value.get<double>() == Approx(rows_of_log[step][key].get<double>()).epsilon(1e-4).margin(1e-6));
+      }
+      CHECK(train::update(*optimizer, gradients, sgd, 1.0, total, *alone).finite);
+    }
+    size_t compared = 0;
+    for (const auto& parameter : policy->named_parameters()) {
+      INFO(parameter.key());
+      const Tensor& expected = trl.all.at(name + "." + parameter.key());
+      CHECK(difference(parameter.value().detach(), expected) < 5e-5);
+      ++compared;
+    }
+    CHECK(compared > 15);
+  }
+}
