@@ -132,10 +132,9 @@ int Finetuning::quantized_bits() const {
 RunShape Finetuning::shape() const {
   return {.trainer = config_.trainer,
           .optimizer = config_.optimizer,
-          .scheduler = config_.scheduler,
           .device = device_,
+          .steps = train::total_steps(config_.trainer, config_.scheduler, *setup_.rows.train),
           .model = *setup_.shape,
-          .train = *setup_.rows.train,
           .max_length = setup_.rows.max_length,
           .saves_all = method_->is_full(),
           .matrix_bits = quantized_bits()};
@@ -143,10 +142,11 @@ RunShape Finetuning::shape() const {
 
 Json Finetuning::plan() {
   if (start_.checkpoint) train::read_trainer_state(*start_.checkpoint, resolved(), text_.add_defaults);
-  const Needs needs = needs_of(shape());
-  train::warn_of_length(config_.trainer, config_.scheduler, needs.steps);
-  check_needs(shape(), needs);
-  Json plan = describe(shape(), needs);
+  const RunShape shape = this->shape();
+  const Needs needs = needs_of(shape);
+  train::warn_of_length(config_.trainer, config_.scheduler, shape.steps);
+  check_needs(shape, needs);
+  Json plan = describe(shape, needs);
   plan["objective"] = data::to_string(setup_.objective);
   if (!setup_.rows.problem_type.empty()) plan["problem_type"] = setup_.rows.problem_type;
   if (!setup_.rows.label_names.empty()) plan["labels"] = setup_.rows.label_names;
@@ -235,7 +235,8 @@ void Finetuning::save(const fs::path& folder) const {
 }
 
 Json Finetuning::run() {
-  check_needs(shape(), needs_of(shape()));
+  const RunShape shape = this->shape();
+  check_needs(shape, needs_of(shape));
   make_model();
   const auto trained = static_cast<double>(train::count_parameters(*model_, true));
   const data::FinetuneStatistics& found = setup_.rows.train_statistics;

@@ -63,21 +63,22 @@ void PolicyRun::prepare() {
     throw Error(Exit::usage, {.what = "trainer.output_dir is the folder of the model that learns",
                               .where = config().trainer.output_dir,
                               .hint = "give the run another folder"});
-  const auto shape = this->shape();
+  shape_ = models::make<nn::CausalModel>(model_.config, model_.where, {at::kFloat, c10::kMeta, &model_.typed_keys});
   tokenizer_ = text::load_tokenizer(config().tokenizer.name_or_path);
-  if (tokenizer_->vocab_size() > static_cast<size_t>(shape->vocab_size()))
+  if (tokenizer_->vocab_size() > static_cast<size_t>(shape_->vocab_size()))
     throw Error(Exit::usage, {.what = "the tokenizer has more tokens than the model's vocab_size",
                               .where = places_.of("model"),
                               .got = std::to_string(tokenizer_->vocab_size()),
-                              .expected = "at most " + std::to_string(shape->vocab_size())});
+                              .expected = "at most " + std::to_string(shape_->vocab_size())});
   check_stop();
   const Section part = section();
-  const int64_t room = shape->max_positions() - part.length;
+  const int64_t room = shape_->max_positions() - part.length;
   if (room < 1)
     throw Error(Exit::usage, {.what = std::string(part.length_key) + " leaves the model no room for a prompt",
                               .where = places_.of(part.length_key),
                               .got = std::to_string(part.length),
-                              .expected = "less than " + std::to_string(shape->max_positions())});
+                              .expected = "less than " + std::to_string(shape_->max_positions())});
+  if (config().lora) peft::apply(*shape_, *config().lora, static_cast<uint64_t>(config().trainer.seed));
   prompts_ = rl::open_prompts(config().data, *tokenizer_, config().tokenizer.name_or_path, room);
   check_reward_models(config().rewards, *tokenizer_);
 }
@@ -97,10 +98,6 @@ void PolicyRun::check_stop() const {
                               .expected = "less than " + std::to_string(tokens)});
 }
 
-std::shared_ptr<nn::CausalModel> PolicyRun::shape() const {
-  return models::make<nn::CausalModel>(model_.config, model_.where, {at::kFloat, c10::kMeta, &model_.typed_keys});
-}
-
 Json PolicyRun::resolved() const {
   Json json = json_of_config();
   json["model"] = {{"config", model_.config}};
@@ -110,15 +107,30 @@ Json PolicyRun::resolved() const {
 Json PolicyRun::plan() {
   if (start_.checkpoint) train::read_trainer_state(*start_.checkpoint, resolved(), add_defaults());
   const rl::PolicyPlan plan = make_plan();
-  return {{"model_type", model_.config.value("model_type", "")},
-          {"parameters", shape()->num_parameters()},
-          {"device", device_.str()},
-          {"dtype", config().trainer.dtype},
-          {"prompts", prompts_.all.size()},
-          {"batch_size", plan.responses},
-          {"batches", plan.batches},
-          {"steps", plan.steps()},
-          {"output_dir", config().trainer.output_dir}};
+  const RunShape run = run_shape(plan);
+  const Needs needs = needs_of(run);
+  check_needs(run, needs);
+  Json json = describe(run, needs);
+  json["prompts"] = prompts_.all.size();
+  json["batch_size"] = plan.responses;
+  json["batches"] = plan.batches;
+  if (start_.checkpoint) json["resume_from"] = start_.checkpoint->path.string();
+  return json;
+}
+
+RunShape PolicyRun::run_shape(const rl::PolicyPlan& plan) const {
+  size_t longest = 0;
+  for (const rl::Prompt& prompt : prompts_.all) longest = std::max(longest, prompt.ids.size());
+  const bool reference = needs_reference() && !config().lora;
+  return {.trainer = config().trainer,
+          .optimizer = config().optimizer,
+          .device = device_,
+          .steps = plan.steps(),
+          .model = *shape_,
+          .max_length = static_cast<int64_t>(longest) + section().length,
+          .saves_all = !config().lora,
+          .others = reference ? shape_->num_parameters() : 0,
+          .learners = other_learners()};
 }
 
 void PolicyRun::make_policy() {
@@ -184,6 +196,9 @@ train::Task PolicyRun::task(std::shared_ptr<torch::nn::Module> learners, const s
 }
 
 Json PolicyRun::run() {
+  const rl::PolicyPlan plan = make_plan();
+  const RunShape shape = run_shape(plan);
+  check_needs(shape, needs_of(shape));
   make_policy();
   std::shared_ptr<torch::nn::Module> learners;
   std::string policy_prefix;
@@ -208,7 +223,7 @@ Json PolicyRun::run() {
                         .on_sample = [&](int64_t step, const rl::Response& response, double score) {
                           log_of_run.sampled(step, response.prompt->text, response.prompt->text + response.text, score);
                         }};
-  rl::PolicyTrainer trainer(make_plan(), config().trainer, config().optimizer, config().scheduler, std::move(task),
+  rl::PolicyTrainer trainer(plan, config().trainer, config().optimizer, config().scheduler, std::move(task),
                             std::move(parts));
   const train::RunResult result = trainer.run(start_);
   const bool interrupted = result.end == train::RunResult::End::interrupted;

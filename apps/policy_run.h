@@ -42,6 +42,8 @@ class PolicyRun : public TrainingCommand {
   virtual train::AddDefaults add_defaults() const = 0;
   virtual rl::PolicyPlan make_plan() const = 0;
   virtual bool needs_reference() const = 0;
+  /// Parameters that are learnt besides the policy's.
+  virtual int64_t other_learners() const { return 0; }
   /// The method, and the module whose parameters learn: the policy, and perhaps what it has beside it. policy_prefix: of
   /// the policy's parameters in it.
   virtual std::unique_ptr<rl::PolicyMethod> make_method(std::shared_ptr<torch::nn::Module>& learners,
@@ -51,12 +53,12 @@ class PolicyRun : public TrainingCommand {
   virtual void load_others(const std::filesystem::path& folder) const { static_cast<void>(folder); }
 
   rl::ReferenceLogProbs reference();
-  std::shared_ptr<nn::CausalModel> shape() const;
 
   config::Places places_;
   c10::Device device_ = c10::kCPU;
   c10::ScalarType dtype_ = c10::kFloat;
   models::ResolvedModel model_;
+  std::shared_ptr<nn::CausalModel> shape_;  // the policy on the meta device: every size, no memory
   std::unique_ptr<text::Tokenizer> tokenizer_;
   rl::Prompts prompts_;
   std::shared_ptr<nn::CausalModel> policy_, reference_;
@@ -65,6 +67,7 @@ class PolicyRun : public TrainingCommand {
  private:
   Json resolved() const;
   void check_stop() const;
+  RunShape run_shape(const rl::PolicyPlan& plan) const;
   void make_policy();
   train::Task task(std::shared_ptr<torch::nn::Module> learners, const std::string& policy_prefix);
   void save_policy(const std::filesystem::path& folder) const;

@@ -48,6 +48,7 @@ class PpoRun final : public PolicyRun {
     return rl::ppo_plan(config_.ppo, config_.trainer, prompts_.all.size(), *tokenizer_);
   }
   bool needs_reference() const override { return true; }
+  int64_t other_learners() const override;
   std::unique_ptr<rl::PolicyMethod> make_method(std::shared_ptr<torch::nn::Module>& learners,
                                                 std::string& policy_prefix) override;
   void save_others(const fs::path& folder) const override;
@@ -67,6 +68,15 @@ std::unique_ptr<rl::PolicyMethod> PpoRun::make_method(std::shared_ptr<torch::nn:
   learners = learners_;
   policy_prefix = "policy.";
   return std::make_unique<rl::Ppo>(config_.ppo, learners_, reference());
+}
+
+/// A model of values is about as large as the policy that it begins as; the trunk's head is a row of the table.
+int64_t PpoRun::other_learners() const {
+  if (config_.ppo.has_trunk_values()) return shape_->lm_head().in_features();
+  if (config_.ppo.value_model == "own") return shape_->num_parameters();
+  const fs::path folder = io::find_model(config_.ppo.value_model);
+  const models::ResolvedModel model = models::resolve_model({.name_or_path = folder.string()}, places_);
+  return models::make_model(model.config, model.where, {at::kFloat, c10::kMeta, &model.typed_keys})->num_parameters();
 }
 
 /// Of one label; a model without one gets a head that is drawn from the seed.

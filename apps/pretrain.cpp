@@ -192,29 +192,29 @@ Json Pretraining::resolved() const {
 RunShape Pretraining::shape() const {
   return {.trainer = config_.trainer,
           .optimizer = config_.optimizer,
-          .scheduler = config_.scheduler,
           .device = device_,
+          .steps = train::total_steps(config_.trainer, config_.scheduler, *data_.train),
           .model = *shape_,
-          .train = *data_.train,
           .max_length = config_.data.max_length};
 }
 
 Json Pretraining::plan() {
   if (start_.checkpoint)
     train::read_trainer_state(*start_.checkpoint, resolved(), config::add_defaults<PretrainConfig>);
-  const Needs needs = needs_of(shape());
-  train::warn_of_length(config_.trainer, config_.scheduler, needs.steps);
-  check_needs(shape(), needs);
+  const RunShape shape = this->shape();
+  const Needs needs = needs_of(shape);
+  train::warn_of_length(config_.trainer, config_.scheduler, shape.steps);
+  check_needs(shape, needs);
   const int64_t rows_per_step = config_.trainer.per_device_train_batch_size *
                                 config_.trainer.gradient_accumulation_steps * parallel_->world_size();
   uint64_t rows = 0;
   for (const auto& source : data_.description.at("sources"))
     if (source.at("role") == "train") rows += source.at("rows").get<uint64_t>();
-  Json plan = describe(shape(), needs);
+  Json plan = describe(shape, needs);
   plan["train_tokens"] = data_.train_tokens;
   plan["validation_tokens"] = data_.validation_tokens;
   plan["tokens_per_step"] = rows_per_step * config_.data.max_length;
-  plan["epochs"] = static_cast<double>(needs.steps * rows_per_step) / static_cast<double>(rows);
+  plan["epochs"] = static_cast<double>(shape.steps * rows_per_step) / static_cast<double>(rows);
   if (start_.checkpoint) plan["resume_from"] = start_.checkpoint->path.string();
   return plan;
 }
@@ -244,7 +244,8 @@ void Pretraining::make_model() {
 }
 
 Json Pretraining::run() {
-  check_needs(shape(), needs_of(shape()));
+  const RunShape shape = this->shape();
+  check_needs(shape, needs_of(shape));
   make_model();
   log::info(format_count(static_cast<double>(model_->num_parameters())) + " parameters, " +
             format_count(static_cast<double>(data_.train_tokens)) + " tokens to train on, on " + device_.str() +

@@ -113,19 +113,18 @@ Needs needs_of(const RunShape& run) {
   const auto& trainer = run.trainer;
   const auto memory = train::memory_per_parameter(run.optimizer, parse_dtype(trainer.dtype),
                                                   trainer.gradient_accumulation_steps > 1);
-  const int64_t all = run.model.num_parameters(), trained = train::count_parameters(run.model, true);
-  const int64_t steps = train::total_steps(trainer, run.scheduler, run.train);
+  const int64_t all = run.model.num_parameters() + run.learners;
+  const int64_t trained = train::count_parameters(run.model, true) + run.learners;
   const int64_t saved = run.saves_all ? all : trained;  // parameters in the model's files
   const int64_t checkpoint = saved * memory.weights + trained * (memory.saved() - memory.weights);
-  const int64_t weights = all * memory.weights - bytes_saved_by_quantizing(run, memory.weights);
-  return {.steps = steps,
-          .weight_bytes = weights,
+  const int64_t weights = (all + run.others) * memory.weights - bytes_saved_by_quantizing(run, memory.weights);
+  return {.weight_bytes = weights,
           .state_bytes = weights + trained * (memory.total() - memory.weights),
           .activation_bytes = activation_bytes(run.model, trainer.per_device_train_batch_size * run.max_length,
                                                memory.weights, trainer.gradient_checkpointing),
           .checkpoint_bytes = checkpoint,
           .bytes_to_write =
-              static_cast<uint64_t>(checkpoints_to_write(trainer, steps) * checkpoint + saved * memory.weights)};
+              static_cast<uint64_t>(checkpoints_to_write(trainer, run.steps) * checkpoint + saved * memory.weights)};
 }
 
 namespace {
@@ -168,10 +167,10 @@ void check_needs(const RunShape& run, const Needs& needs) {
 Json describe(const RunShape& run, const Needs& needs) {
   return {{"model_type", run.model.config().value("model_type", "")},
           {"parameters", run.model.num_parameters()},
-          {"trained_parameters", train::count_parameters(run.model, true)},
+          {"trained_parameters", train::count_parameters(run.model, true) + run.learners},
           {"device", run.device.str()},
           {"dtype", run.trainer.dtype},
-          {"steps", needs.steps},
+          {"steps", run.steps},
           {"bytes_of_weights_and_optimizer", needs.state_bytes},
           {"bytes_of_activations", needs.activation_bytes},
           {"bytes_of_a_checkpoint", needs.checkpoint_bytes},

@@ -106,19 +106,19 @@ int training_program(int argc, char** argv, const std::string& name, const std::
 struct RunShape {
   const train::TrainerConfig& trainer;
   const train::OptimizerConfig& optimizer;
-  const train::SchedulerConfig& scheduler;
   c10::Device device;
+  int64_t steps;
   /// On the meta device: every size, no memory; what is frozen in the run is frozen here.
   const nn::Model& model;
-  const data::BatchSource& train;
   int64_t max_length;     ///< tokens of the longest row
   bool saves_all = true;  ///< checkpoints hold every parameter; false: those that are trained
   int matrix_bits = 0;    ///< of frozen matrices that are quantized; 0: none is
+  int64_t others = 0;     ///< parameters of models beside it that stay as they are: a reference
+  int64_t learners = 0;   ///< parameters of models beside it that are trained: values
 };
 
 /// What a run takes of the machine.
 struct Needs {
-  int64_t steps;
   int64_t weight_bytes;      ///< of all parameters
   int64_t state_bytes;       ///< the same, and what training keeps of those that are trained
   int64_t activation_bytes;  ///< of one micro-batch until its backward, estimated

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Sums to fine-tune on, as JSON lines {"input": "47+8", "output": "55"}: no sum of the test is among those to train on.
+"""Sums to fine-tune on, as JSON lines {"input": "47+8", "output": "55"}, or with --as completion {"prompt": "47+8=", "completion": "55"}:
+no sum of the test is among those to train on.
 
-Usage: arithmetic.py OUTPUT_FOLDER [--digits 2] [--train 6000] [--test 500] [--seed 0]   (writes train.jsonl and test.jsonl)
+Usage: arithmetic.py OUTPUT_FOLDER [--digits 2] [--train 6000] [--test 500] [--seed 0] [--as completion]
+(writes train.jsonl and test.jsonl)
 """
 
 import argparse
@@ -19,9 +21,15 @@ def sums(digits, count, seed):
     return [divmod(pair, most) for pair in random.Random(seed).sample(range(most**2), count)]
 
 
-def write(path, pairs):
+def row(a, b, shape):
+    if shape == "completion":
+        return {"prompt": f"{a}+{b}=", "completion": str(a + b)}
+    return {"input": f"{a}+{b}", "output": str(a + b)}
+
+
+def write(path, pairs, shape):
     partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps({"input": f"{a}+{b}", "output": str(a + b)}) + "\n" for a, b in pairs))
+    partial.write_text("".join(json.dumps(row(a, b, shape)) + "\n" for a, b in pairs))
     os.replace(partial, path)
 
 
@@ -32,11 +40,12 @@ def main():
     parser.add_argument("--train", type=int, default=6000)
     parser.add_argument("--test", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--as", dest="shape", choices=["input", "completion"], default="input")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     pairs = sums(options.digits, options.train + options.test, options.seed)
-    write(options.folder / "train.jsonl", pairs[:options.train])
-    write(options.folder / "test.jsonl", pairs[options.train:])
+    write(options.folder / "train.jsonl", pairs[:options.train], options.shape)
+    write(options.folder / "test.jsonl", pairs[options.train:], options.shape)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def check(path, folder):
     data = [f"data.train=[{{path: {folder / 'text.jsonl'}}}]", "data.validation=[]", "data.validation_fraction=0.05"]
     kind = next((kind for kind in STAND_INS if path.name.startswith(kind)), "")
     tokenizer = ['tokenizer.name_or_path=""', f"tokenizer.train={{{STAND_INS.get(kind, 'vocab_size: 400')}}}"]
-    if path.parent.name == "rlhf-ppo":  # its prompts are the repository's; what may be missing is the policy
+    if path.parent.name in ("rlhf-ppo", "grpo"):  # its prompts are the repository's; what may be missing is the policy
         data, tokenizer = [], []
     elif not pretrains:
         data, tokenizer = finetuning(path, folder)

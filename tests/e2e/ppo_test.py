@@ -1,61 +1,27 @@
 """`llmtk rlhf-ppo` on small random models: a reward that rises, what is written down, adapters and their reference, value models,
 resuming in the middle of a batch, reward programs and models that fail, what is refused."""
 
-import hashlib
 import json
-import pathlib
-import shutil
-import tempfile
 
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from support import json_lines, main, make_model, make_tokenizer, run
+from policy_runs import FOLDER, POLICY, PROMPTS, goes_on, mean, metrics, write, write_config
+from support import main, make_tokenizer, run
 
-FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="llmtk-e2e-ppo-"))
-POLICY = FOLDER / "policy"
-make_model(POLICY, "llama", scale=1.0)
-VOWELS = [{"type": "characters", "characters": "aeiou"}]
 NAMES = ("objective/kl", "objective/entropy", "objective/non_score_reward", "objective/rlhf_reward", "objective/scores",
          "policy/approxkl_avg", "policy/clipfrac_avg", "loss/policy_avg", "loss/value_avg", "val/clipfrac_avg",
          "policy/entropy_avg", "val/ratio", "val/ratio_var", "val/num_eos_tokens", "lr", "episode")
 
 
-def write(name, rows):
-    path = FOLDER / name
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return path
-
-
-PROMPTS = write("prompts.jsonl", [{"prompt": text, "answer": str(i)} for i, text in enumerate(
-    ("The quick", "To be, or", "fox", "the lazy dog", "床前明月", "question"))])
-
-
 def config(name, **sections):
-    path = FOLDER / f"{name}.yaml"
-    written = {"model": {"name_or_path": str(POLICY)}, "data": {"train": [{"path": str(PROMPTS)}]}, "rewards": VOWELS,
-               "ppo": {"total_episodes": 32, "response_length": 8, "temperature": 1.0, "num_ppo_epochs": 2,
-                       "num_mini_batches": 2, "num_samples": 2},
-               "optimizer": {"learning_rate": 3e-3},
-               "trainer": {"output_dir": str(FOLDER / name), "num_threads": 1, "per_device_train_batch_size": 8,
-                           "gradient_accumulation_steps": 2, "save_steps": 0, "device": "cpu"}}
-    for section, values in sections.items():
-        written[section] = {**written.get(section, {}), **values} if isinstance(values, dict) else values
-    path.write_text(json.dumps(written))
-    return path
-
-
-def metrics(name):
-    return json_lines((FOLDER / name / "metrics.jsonl").read_text())[1:]
+    return write_config(name, {"ppo": {"total_episodes": 32, "response_length": 8, "temperature": 1.0, "num_ppo_epochs": 2,
+                                       "num_mini_batches": 2, "num_samples": 2}}, sections)
 
 
 def batches(name):
     return [row for row in metrics(name) if "objective/kl" in row]
-
-
-def mean(rows, key):
-    return sum(row[key] for row in rows) / len(rows)
 
 
 def test_a_rule_reward_rises():
@@ -85,21 +51,11 @@ def test_a_run_goes_on_bit_for_bit_in_the_middle_of_a_batch():
     for kind, sections in kinds.items():
         trainer = {"save_steps": 3, **sections.pop("trainer", {})}
         path = config(kind, trainer=trainer, **sections)
-        run("rlhf-ppo", path)
-        again = FOLDER / f"again-{kind}"
-        shutil.copytree(FOLDER / kind, again)
-        for step in (6, 8):
-            shutil.rmtree(again / f"checkpoint-{step}")
-        assert (again / "checkpoint-3" / "rollout.safetensors").exists()  # a batch has four steps
-        run("rlhf-ppo", path, f"trainer.output_dir={again}", "trainer.resume_from_checkpoint=auto")
         files = ["checkpoint-8/optimizer.safetensors", "checkpoint-6/rollout.safetensors",
                  "adapter_model.safetensors" if kind == "lora" else "model.safetensors",
                  "checkpoint-8/trained.safetensors" if kind == "lora" else "checkpoint-8/value.safetensors"]
-        for file in files:
-            a, b = ((folder / file).read_bytes() for folder in (FOLDER / kind, again))
-            assert hashlib.sha256(a).digest() == hashlib.sha256(b).digest(), (kind, file)
-        keep = lambda row: {k: v for k, v in row.items() if k not in ("seconds", "time", "tokens_per_second", "share_of_peak")}
-        assert [keep(row) for row in metrics(kind)] == [keep(row) for row in metrics(again.name)], kind
+        again = goes_on("rlhf-ppo", path, kind, 3, files)
+        assert (again / "checkpoint-3" / "rollout.safetensors").exists()  # a batch has four steps
         assert len(batches(kind)) == 2
         _, error = run("rlhf-ppo", path, f"trainer.output_dir={again}", f"trainer.resume_from_checkpoint={again}/checkpoint-3",
                        "trainer.gradient_accumulation_steps=1", exit=2)
