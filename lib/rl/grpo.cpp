@@ -59,15 +59,13 @@ Grpo::Grpo(const GrpoConfig& config, std::shared_ptr<nn::CausalModel> policy, Re
   LLMTK_CHECK((config.beta > 0) == static_cast<bool>(reference_), "a reference and its coefficient belong together");
 }
 
-void Grpo::collect(Rollout& rollout) {
+void Grpo::collect(Rollout& rollout, const std::vector<at::Tensor>& parts) {
   const c10::NoGradGuard no_gradients;
-  std::vector<at::Tensor> log_probs, of_reference;
-  in_parts(rollout.batch, config_.local_rollout_forward_batch_size, [&](const ResponseBatch& part) {
-    if (keeps_log_probs_) log_probs.push_back(response_log_probs(*policy_, part, config_.temperature));
-    if (reference_) of_reference.push_back(reference_(part));
-  });
-  if (keeps_log_probs_) rollout.log_probs = at::cat(log_probs);
-  if (reference_) rollout.reference = at::cat(of_reference);
+  if (keeps_log_probs_)
+    rollout.log_probs = read_in_parts(rollout.batch, parts, [&](const ResponseBatch& part) {
+      return response_log_probs(*policy_, part, config_.temperature);
+    });
+  if (reference_) rollout.reference = read_in_parts(rollout.batch, parts, reference_);
   rollout.advantages = group_advantages(rollout.scores, config_.num_generations, parse_scale(config_.scale_rewards));
   if (config_.mask_truncated_completions) rollout.counted = rollout.ended;
 }

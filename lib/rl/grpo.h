@@ -25,7 +25,7 @@ class Grpo final : public PolicyMethod {
        bool keeps_log_probs);
 
   nn::CausalModel& policy() override { return *policy_; }
-  void collect(Rollout& rollout) override;
+  void collect(Rollout& rollout, const std::vector<at::Tensor>& parts) override;
   /// reward, reward_std, frac_reward_zero_std, completions/{mean,min,max}_length, completions/clipped_ratio,
   /// completions/mean_terminated_length.
   Json objective(const Rollout& rollout) const override;

@@ -65,7 +65,7 @@ struct GrpoConfig : ResponseEndConfig {
     v("mask_truncated_completions", mask_truncated_completions,
       "Nothing is learnt from responses that did not come to their end");
     v("local_rollout_forward_batch_size", local_rollout_forward_batch_size,
-      "Responses that are written, read by the reference and scored together", config::at_least(1));
+      "Responses that are written and scored together", config::at_least(1));
     v("num_samples", num_samples, "Responses of each batch that are written down with their rewards", config::at_least(0));
   }
   void validate(config::Problems& problems) const;

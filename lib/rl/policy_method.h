@@ -40,8 +40,10 @@ class PolicyMethod {
 
   virtual ~PolicyMethod() = default;
   virtual nn::CausalModel& policy() = 0;
-  /// Fills in what is learnt from the responses: rollout.batch, scores and ended are there. Without gradients.
-  virtual void collect(Rollout& rollout) = 0;
+  /// Fills in what is learnt from the responses: rollout.batch, scores and ended are there. They are read in `parts`,
+  /// those that the first pass will read: what is computed of the same rows in the same shapes is the same to the bit,
+  /// so that no ratio begins beside 1. Without gradients.
+  virtual void collect(Rollout& rollout, const std::vector<at::Tensor>& parts) = 0;
   /// Figures of the responses, before anything was learnt from them.
   virtual Json objective(const Rollout& rollout) const = 0;
   /// The part that `rows` (int64, some of the step's) have in the loss of their step: a scalar, differentiable; the

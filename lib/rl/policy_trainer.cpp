@@ -137,7 +137,10 @@ void PolicyTrainer::collect() {
     tokens += static_cast<int64_t>(response.prompt->ids.size() + response.ids.size());
   }
   rollout_ = {.batch = make_batch(responses, device_), .scores = scores.to(device_), .ended = ended.to(device_)};
-  parts_.method->collect(*rollout_);
+  std::vector<at::Tensor> first_pass;
+  for (int64_t step = 0; step < plan_.steps_per_pass; ++step)
+    for (const at::Tensor& rows : micro_batches(state_.step + step)) first_pass.push_back(rows);
+  parts_.method->collect(*rollout_, first_pass);
   objective_ = parts_.method->objective(*rollout_);
   for (const auto& part : ratings.parts) {
     objective_["rewards/" + part.name + "/mean"] = mean_of(part.values);
@@ -149,26 +152,27 @@ void PolicyTrainer::collect() {
   batch_seconds_ += policy_seconds_since(begin);
 }
 
-/// Each pass goes through the responses in another order, which the seed and the step determine.
-at::Tensor PolicyTrainer::rows_of_step() const {
-  const int64_t inside = state_.step % plan_.steps_per_batch(), B = rollout_->size(), size = plan_.responses_per_step();
+/// The rows of a step of this batch, as many at a time as are read together. Each pass goes through the responses in
+/// another order, which the seed and the step determine.
+std::vector<at::Tensor> PolicyTrainer::micro_batches(int64_t step) const {
+  const int64_t inside = step % plan_.steps_per_batch(), B = rollout_->size(), size = plan_.responses_per_step();
   const int64_t pass = batch_number() * plan_.passes + inside / plan_.steps_per_pass;
   const data::Permutation order(static_cast<uint64_t>(B), data::mix(static_cast<uint64_t>(trainer_.seed) ^
                                                                     data::mix(~static_cast<uint64_t>(pass))));
   std::vector<int64_t> rows;
   for (int64_t i = 0; i < size; ++i)
     rows.push_back(static_cast<int64_t>(order(static_cast<uint64_t>(inside % plan_.steps_per_pass * size + i))));
-  return at::tensor(rows, at::kLong).to(device_);
+  return at::tensor(rows, at::kLong).to(device_).split(trainer_.per_device_train_batch_size);
 }
 
 void PolicyTrainer::train_step() {
   const auto begin = PolicyClock::now();
-  const at::Tensor rows = rows_of_step();
-  const StepSize size = size_of(*rollout_, rows);
+  const std::vector<at::Tensor> parts = micro_batches(state_.step);
+  const StepSize size = size_of(*rollout_, at::cat(parts));
   train::MetricSums sums;
   double ratio_error = 0;
   at::Tensor total;
-  for (const at::Tensor& part : rows.split(trainer_.per_device_train_batch_size)) {
+  for (const at::Tensor& part : parts) {
     at::Tensor loss = parts_.method->loss(*rollout_, part, size, sums, ratio_error);
     loss.backward();
     total = total.defined() ? total + loss.detach() : loss.detach();

@@ -53,7 +53,7 @@ class PolicyTrainer {
   const Prompt& prompt_of(int64_t episode) const;
   std::vector<Response> write_responses();
   void collect();
-  at::Tensor rows_of_step() const;
+  std::vector<at::Tensor> micro_batches(int64_t step) const;
   void train_step();
   bool too_far(double approx_kl);
   void note_ratio(double error);

@@ -54,18 +54,15 @@ PolicyPlan ppo_plan(const PpoConfig& config, const train::TrainerConfig& trainer
 }
 
 void fill_ppo_rollout(const PpoConfig& config, double kl_coef, PolicyAndValue& model,
-                      const ReferenceLogProbs& reference, Rollout& out) {
+                      const ReferenceLogProbs& reference, const std::vector<at::Tensor>& parts, Rollout& out) {
   const c10::NoGradGuard no_gradients;
-  std::vector<at::Tensor> log_probs, of_reference, values;
-  in_parts(out.batch, config.local_rollout_forward_batch_size, [&](const ResponseBatch& part) {
+  const at::Tensor both = read_in_parts(out.batch, parts, [&](const ResponseBatch& part) {
     const Readings readings = model.read(part, config.temperature, /*entropy=*/false);
-    log_probs.push_back(readings.log_probs);
-    values.push_back(readings.values);
-    of_reference.push_back(reference(part));
+    return at::stack({readings.log_probs, readings.values}, 1);
   });
-  out.log_probs = at::cat(log_probs);
-  out.reference = at::cat(of_reference);
-  out.values = at::cat(values);
+  out.log_probs = both.select(1, 0).contiguous();
+  out.values = both.select(1, 1).contiguous();
+  out.reference = read_in_parts(out.batch, parts, reference);
 
   const at::Tensor mask = out.batch.mask(), value_mask = out.batch.value_mask();
   at::Tensor rewards = token_rewards(kl_of(config, out), kl_coef, out.scores, out.batch.lengths - 1);
@@ -136,7 +133,9 @@ Ppo::Ppo(const PpoConfig& config, std::shared_ptr<PolicyAndValue> model, Referen
       reference_(std::move(reference)),
       kl_(config.kl_coef, config.adaptive_kl_target, config.kl_horizon) {}
 
-void Ppo::collect(Rollout& rollout) { fill_ppo_rollout(config_, kl_.coefficient(), *model_, reference_, rollout); }
+void Ppo::collect(Rollout& rollout, const std::vector<at::Tensor>& parts) {
+  fill_ppo_rollout(config_, kl_.coefficient(), *model_, reference_, parts, rollout);
+}
 
 PolicyMethod::Json Ppo::objective(const Rollout& rollout) const {
   Json figures = ppo_objective(config_, kl_.coefficient(), rollout);

@@ -22,10 +22,10 @@ int64_t batch_size(const train::TrainerConfig& trainer);
 PolicyPlan ppo_plan(const PpoConfig& config, const train::TrainerConfig& trainer, size_t prompts,
                     const text::Tokenizer& tokenizer);
 
-/// What policy and reference say of the responses, some at a time, and from it and from the scores rewards, advantages
+/// What policy and reference say of the responses, read in `parts`, and from it and from the scores rewards, advantages
 /// and returns, as TRL's PPOTrainer has them. kl_coef: as it is now. No gradients.
 void fill_ppo_rollout(const PpoConfig& config, double kl_coef, PolicyAndValue& model,
-                      const ReferenceLogProbs& reference, Rollout& rollout);
+                      const ReferenceLogProbs& reference, const std::vector<at::Tensor>& parts, Rollout& rollout);
 
 /// objective/kl, objective/entropy, objective/non_score_reward, objective/rlhf_reward, objective/scores: of whole
 /// responses, means over them.
@@ -43,7 +43,7 @@ class Ppo final : public PolicyMethod {
   Ppo(const PpoConfig& config, std::shared_ptr<PolicyAndValue> model, ReferenceLogProbs reference);
 
   nn::CausalModel& policy() override { return model_->policy(); }
-  void collect(Rollout& rollout) override;
+  void collect(Rollout& rollout, const std::vector<at::Tensor>& parts) override;
   Json objective(const Rollout& rollout) const override;
   at::Tensor loss(const Rollout& rollout, const at::Tensor& rows, const StepSize& step, train::MetricSums& sums,
                   double& ratio_error) override;

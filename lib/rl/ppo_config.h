@@ -63,7 +63,7 @@ struct PpoConfig : ResponseEndConfig {
     v("missing_eos_penalty", missing_eos_penalty, "Taken off the score of a response that did not come to its end",
       config::above(0));
     v("local_rollout_forward_batch_size", local_rollout_forward_batch_size,
-      "Responses that are written, read by the reference and scored together", config::at_least(1));
+      "Responses that are written and scored together", config::at_least(1));
     v("kl_coef", kl_coef, "What a nat away from the reference costs; with adaptive_kl_target where it begins",
       config::at_least(0));
     v("kl_estimator", kl_estimator, "k1: unbiased; k3: of less variance, never negative", config::one_of({"k1", "k3"}));

@@ -1,11 +1,11 @@
 #pragma once
 // A batch of responses and what is learnt from them.
 
-#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 
-#include <algorithm>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "io/tensors.h"
 #include "rl/policy.h"
@@ -49,12 +49,21 @@ struct StepSize {
 };
 StepSize size_of(const Rollout& rollout, const at::Tensor& rows);
 
-/// Calls each(part) with the batch's rows in order, `most` at a time.
-template <class Each>
-void in_parts(const ResponseBatch& batch, int64_t most, Each&& each) {
-  const int64_t B = batch.ids.size(0);
-  for (int64_t begin = 0; begin < B; begin += most)
-    each(batch.rows(at::arange(begin, std::min(B, begin + most), batch.lengths.options())));
+/// Calls read(part), which gives [rows of the part, ...], for each of `parts` (int64 rows, each row in one), and puts what
+/// it gives into the order of the rows.
+template <class Read>
+at::Tensor read_in_parts(const ResponseBatch& batch, const std::vector<at::Tensor>& parts, Read&& read) {
+  at::Tensor all;
+  for (const at::Tensor& rows : parts) {
+    const at::Tensor found = read(batch.rows(rows));
+    if (!all.defined()) {
+      std::vector<int64_t> sizes = found.sizes().vec();
+      sizes[0] = batch.ids.size(0);
+      all = at::empty(sizes, found.options());
+    }
+    all.index_copy_(0, rows, found);
+  }
+  return all;
 }
 
 }  // namespace llmtk::rl

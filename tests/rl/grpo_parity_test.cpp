@@ -87,7 +87,7 @@ TEST_CASE("steps of GRPO are TRL's, in each way to take the mean") {
     Tensor ended = at::empty({B}, at::kBool);
     for (int64_t i = 0; i < B; ++i) ended[i] = trl.responses[i].ended;
     rl::Rollout rollout{.batch = rl::make_batch(trl.responses, at::kCPU), .scores = trl.all["rewards"], .ended = ended};
-    grpo.collect(rollout);
+    grpo.collect(rollout, at::arange(B).split(3));
     const auto& rows_of_log = trl.json["figures"][name];
     const auto objective = grpo.objective(rollout);
     for (const auto& [key, value] : objective.items()) {

@@ -82,7 +82,8 @@ struct Learners {
       : model(reference.model<nn::CausalModel>("policy"), reference.model<nn::DecoderClassifier>("value")),
         reference_model(reference.model<nn::CausalModel>("reference")) {}
 
-  rl::Rollout rollout(const Reference& reference, const rl::PpoConfig& config, const std::vector<double>& rated) {
+  rl::Rollout rollout(const Reference& reference, const rl::PpoConfig& config, const std::vector<double>& rated,
+                      int64_t rows_at_once = 6) {
     std::vector<float> scores;
     for (size_t i = 0; i < rated.size(); ++i)
       scores.push_back(static_cast<float>(rated[i] - (reference.responses[i].ended ? 0 : kMissingEosPenalty)));
@@ -90,7 +91,7 @@ struct Learners {
     rl::fill_ppo_rollout(
         config, config.kl_coef, model,
         [&](const rl::ResponseBatch& batch) { return rl::response_log_probs(*reference_model, batch, config.temperature); },
-        rollout);
+        at::tensor({3, 0, 5, 1, 4, 2}, at::kLong).split(rows_at_once), rollout);
     return rollout;
   }
 
@@ -111,8 +112,7 @@ TEST_CASE("a batch of PPO is TRL's, from the rewards of responses to the weights
 
   const auto rated = rl::make_model_reward(trl.model<nn::Model>("reward"), 4)->rate(trl.responses);
   check_near(at::tensor(rated).to(at::kFloat), trl.all["scores"], "scores");
-  config.local_rollout_forward_batch_size = GENERATE(64, 4);
-  const rl::Rollout rollout = learners.rollout(trl, config, rated);
+  const rl::Rollout rollout = learners.rollout(trl, config, rated, GENERATE(6, 4));
   const Tensor mask = rollout.batch.mask(), value_mask = rollout.batch.value_mask();
   const auto at_tokens = [](const Tensor& x, const Tensor& places) { return x.masked_fill(places.logical_not(), 0); };
   check_near(rollout.log_probs, at_tokens(trl.all["log_probs"], mask), "log_probs");
@@ -209,4 +209,18 @@ TEST_CASE("an entropy bonus is its coefficient times the mean entropy of the ste
   train::MetricSums sums, again;
   const double without = loss(0, sums), with = loss(0.3, again);
   CHECK(without - with == Approx(0.3 * sums.means()["policy/entropy_avg"].get<double>()).epsilon(1e-4));
+}
+
+TEST_CASE("what is read without gradients is what is read with them, to the bit") {
+  NEED_PPO_REFERENCE();
+  Reference trl;
+  const auto dtype = GENERATE(at::kFloat, at::kBFloat16);
+  const auto policy = models::load<nn::CausalModel>((trl.folder / "policy").string(), {.dtype = dtype});
+  policy->eval();
+  const rl::ResponseBatch batch = rl::make_batch(trl.responses, at::kCPU);
+  const Tensor with = policy->forward(batch.ids).detach();
+  const rl::Readings readings = rl::read_policy(*policy, batch, 0.8, true);
+  const c10::NoGradGuard no_gradients;
+  CHECK(policy->forward(batch.ids).equal(with));
+  CHECK(rl::read_policy(*policy, batch, 0.8, false).log_probs.equal(readings.log_probs.detach()));
 }
