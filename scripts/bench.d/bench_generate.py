@@ -28,13 +28,13 @@ SHAPES = {
 WORK = {"greedy": (1, 1), "batch of 8": (8, 1), "4 beams": (1, 4)}  # batch, beams
 
 
-def make_model(folder, family, shape):
+def make_model(folder, family, shape, vocabulary=VOCABULARY):
     import torch
     import transformers
     folder.mkdir()
-    make_tokenizer(folder, VOCABULARY)
+    make_tokenizer(folder, vocabulary)
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(family, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=None, **shape)
+    config = transformers.AutoConfig.for_model(family, vocab_size=vocabulary, bos_token_id=0, eos_token_id=None, **shape)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 

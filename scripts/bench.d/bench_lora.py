@@ -93,7 +93,7 @@ def main():
         folder = pathlib.Path(temporary)
         if not args.model:
             args.model = folder / "smollm2-135m"
-            make_model(args.model, *SHAPES["smollm2-135m"])
+            turns.apart(make_model, args.model, *SHAPES["smollm2-135m"])
         config = json.loads((args.model / "config.json").read_text())
         write_rows(folder / "rows.jsonl", config["vocab_size"], args.batch, args.length, steps)
         job = dict(model=str(args.model), rows=str(folder / "rows.jsonl"), dtype=args.dtype, batch=args.batch, steps=args.steps,

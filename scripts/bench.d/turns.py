@@ -1,6 +1,7 @@
 """What the measurements of training share: programs run in turns on the same work, beside the machine's peak in products."""
 
 import json
+import multiprocessing
 import os
 import random
 import statistics
@@ -40,6 +41,15 @@ def zipf_ids(count, vocabulary, seed=1):
     return [min(vocabulary - 1, int(vocabulary ** generator.random()) - 1) for _ in range(count)]
 
 
+def apart(function, *arguments):
+    """Calls it in a process of its own: the memory of programs that are started from here counts this one's largest as well."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode != 0:
+        sys.exit(f"{function.__name__} failed with {process.exitcode}")
+
+
 def run_measured(command, env={}):
     """What a program prints, and its peak memory in GB."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
@@ -70,14 +80,15 @@ def run_llmtk(command, output, warmup):
 
 
 def take_turns(runs, rounds, dtype, threads, flops_per_token):
-    """Runs {name: function} in turns, llmtk among them: every second round backwards. Returns {name: [result ...]}."""
+    """Runs {name: function} in turns, llmtk among them: every second round backwards. Returns {name: [result ...]}. One whose
+    work is another says its own flops_per_token."""
     results = {name: [] for name in runs}
     runs["llmtk"]()  # not counted: a virtual machine is slow to give memory that nobody has touched yet
     for turn in range(rounds):
         peak = gemm_peak(dtype, threads)
         for name in list(runs)[::-1 if turn % 2 else 1]:
             result = runs[name]()
-            result["share"] = result["tokens_per_second"] * flops_per_token / peak
+            result["share"] = result["tokens_per_second"] * result.get("flops_per_token", flops_per_token) / peak
             result["gemm_peak"] = peak / 1e9
             results[name].append(result)
             print(f"round {turn + 1}: {name:32} {result['tokens_per_second']:9.1f} tok/s  {result['peak_gb']:5.2f} GB  "
