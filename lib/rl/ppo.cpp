@@ -4,7 +4,9 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "core/error.h"
 #include "rl/advantages.h"
 #include "rl/figures.h"
 #include "rl/policy_losses.h"
@@ -54,10 +56,12 @@ PolicyPlan ppo_plan(const PpoConfig& config, const train::TrainerConfig& trainer
 }
 
 void fill_ppo_rollout(const PpoConfig& config, double kl_coef, PolicyAndValue& model,
-                      const ReferenceLogProbs& reference, const std::vector<at::Tensor>& parts, Rollout& out) {
+                      const ReferenceLogProbs& reference, const std::vector<at::Tensor>& parts, Rollout& out,
+                      const Readings* known) {
   const c10::NoGradGuard no_gradients;
+  LLMTK_CHECK(!known || parts.size() == 1);
   const at::Tensor both = read_in_parts(out.batch, parts, [&](const ResponseBatch& part) {
-    const Readings readings = model.read(part, config.temperature, /*entropy=*/false);
+    const Readings readings = known ? *known : model.read(part, config.temperature, /*entropy=*/false);
     return at::stack({readings.log_probs, readings.values}, 1);
   });
   out.log_probs = both.select(1, 0).contiguous();
@@ -73,17 +77,6 @@ void fill_ppo_rollout(const PpoConfig& config, double kl_coef, PolicyAndValue& m
   out.returns = found.returns;
 }
 
-nlohmann::ordered_json objective_figures(const PpoConfig& config, double kl_coef, const Rollout& rollout) {
-  const c10::NoGradGuard no_gradients;
-  const double kl = kl_of(config, rollout).sum(1).mean().item<double>();
-  const double score = rollout.scores.mean().item<double>();
-  return {{"objective/kl", kl},
-          {"objective/entropy", -rollout.log_probs.sum(1).mean().item<double>()},
-          {"objective/non_score_reward", -kl_coef * kl},
-          {"objective/rlhf_reward", score - kl_coef * kl},
-          {"objective/scores", score}};
-}
-
 nlohmann::ordered_json ppo_objective(const PpoConfig& config, double kl_coef, const Rollout& rollout) {
   const c10::NoGradGuard no_gradients;
   const double kl = kl_of(config, rollout).sum(1).mean().item<double>();
@@ -97,10 +90,15 @@ nlohmann::ordered_json ppo_objective(const PpoConfig& config, double kl_coef, co
 
 at::Tensor ppo_loss(const PpoConfig& config, PolicyAndValue& model, const Rollout& rollout, const at::Tensor& rows,
                     const StepSize& step, train::MetricSums& sums, double& ratio_error) {
+  const Readings now = model.read(rollout.batch.rows(rows), config.temperature, /*entropy=*/true);
+  return ppo_loss(config, now, rollout, rows, step, sums, ratio_error);
+}
+
+at::Tensor ppo_loss(const PpoConfig& config, const Readings& now, const Rollout& rollout, const at::Tensor& rows,
+                    const StepSize& step, train::MetricSums& sums, double& ratio_error) {
   const ResponseBatch batch = rollout.batch.rows(rows);
   const auto of_rows = [&](const at::Tensor& values) { return values.index_select(0, rows); };
   const at::Tensor mask = batch.mask(), value_mask = batch.value_mask();
-  const Readings now = model.read(batch, config.temperature, /*entropy=*/true);
   const at::Tensor before = of_rows(rollout.log_probs);
   const PolicyLoss policy = ppo_policy_loss(now.log_probs, before, of_rows(rollout.advantages), mask, config.cliprange);
   const ClippedLoss value = ppo_value_loss(now.values, of_rows(rollout.values), of_rows(rollout.returns), value_mask,
@@ -134,7 +132,10 @@ Ppo::Ppo(const PpoConfig& config, std::shared_ptr<PolicyAndValue> model, Referen
       kl_(config.kl_coef, config.adaptive_kl_target, config.kl_horizon) {}
 
 void Ppo::collect(Rollout& rollout, const std::vector<at::Tensor>& parts) {
-  fill_ppo_rollout(config_, kl_.coefficient(), *model_, reference_, parts, rollout);
+  kept_.reset();
+  if (std::exchange(has_read_, true) && parts.size() == 1)
+    kept_ = model_->read(rollout.batch.rows(parts[0]), config_.temperature, /*entropy=*/true);
+  fill_ppo_rollout(config_, kl_.coefficient(), *model_, reference_, parts, rollout, kept_ ? &*kept_ : nullptr);
 }
 
 PolicyMethod::Json Ppo::objective(const Rollout& rollout) const {
@@ -145,6 +146,8 @@ PolicyMethod::Json Ppo::objective(const Rollout& rollout) const {
 
 at::Tensor Ppo::loss(const Rollout& rollout, const at::Tensor& rows, const StepSize& step, train::MetricSums& sums,
                      double& ratio_error) {
+  if (const auto kept = std::exchange(kept_, std::nullopt))
+    return ppo_loss(config_, *kept, rollout, rows, step, sums, ratio_error);
   return ppo_loss(config_, *model_, rollout, rows, step, sums, ratio_error);
 }
 

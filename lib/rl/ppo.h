@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "rl/kl.h"
@@ -23,9 +24,11 @@ PolicyPlan ppo_plan(const PpoConfig& config, const train::TrainerConfig& trainer
                     const text::Tokenizer& tokenizer);
 
 /// What policy and reference say of the responses, read in `parts`, and from it and from the scores rewards, advantages
-/// and returns, as TRL's PPOTrainer has them. kl_coef: as it is now. No gradients.
+/// and returns, as TRL's PPOTrainer has them. kl_coef: as it is now. No gradients. known: what model.read() says of the
+/// only part, where that is there already.
 void fill_ppo_rollout(const PpoConfig& config, double kl_coef, PolicyAndValue& model,
-                      const ReferenceLogProbs& reference, const std::vector<at::Tensor>& parts, Rollout& rollout);
+                      const ReferenceLogProbs& reference, const std::vector<at::Tensor>& parts, Rollout& rollout,
+                      const Readings* known = nullptr);
 
 /// objective/kl, objective/entropy, objective/non_score_reward, objective/rlhf_reward, objective/scores: of whole
 /// responses, means over them.
@@ -36,6 +39,9 @@ nlohmann::ordered_json ppo_objective(const PpoConfig& config, double kl_coef, co
 /// val/ratio; loss/value_avg, val/clipfrac_avg.
 at::Tensor ppo_loss(const PpoConfig& config, PolicyAndValue& model, const Rollout& rollout, const at::Tensor& rows,
                     const StepSize& step, train::MetricSums& sums, double& ratio_error);
+/// Of what model.read() says of these rows, entropies included.
+at::Tensor ppo_loss(const PpoConfig& config, const Readings& now, const Rollout& rollout, const at::Tensor& rows,
+                    const StepSize& step, train::MetricSums& sums, double& ratio_error);
 
 class Ppo final : public PolicyMethod {
  public:
@@ -43,6 +49,8 @@ class Ppo final : public PolicyMethod {
   Ppo(const PpoConfig& config, std::shared_ptr<PolicyAndValue> model, ReferenceLogProbs reference);
 
   nn::CausalModel& policy() override { return model_->policy(); }
+  /// Where the first pass reads all responses at once, they are read here for it too: with gradients, which loss() then
+  /// takes. It would read the same to the bit, as the first batch shows, in which both are read.
   void collect(Rollout& rollout, const std::vector<at::Tensor>& parts) override;
   Json objective(const Rollout& rollout) const override;
   at::Tensor loss(const Rollout& rollout, const at::Tensor& rows, const StepSize& step, train::MetricSums& sums,
@@ -58,6 +66,8 @@ class Ppo final : public PolicyMethod {
   std::shared_ptr<PolicyAndValue> model_;
   ReferenceLogProbs reference_;
   KlController kl_;
+  std::optional<Readings> kept_;
+  bool has_read_ = false;
   std::vector<double> ratios_;  // of the batch's steps
 };
 

@@ -211,6 +211,44 @@ TEST_CASE("an entropy bonus is its coefficient times the mean entropy of the ste
   CHECK(without - with == Approx(0.3 * sums.means()["policy/entropy_avg"].get<double>()).epsilon(1e-4));
 }
 
+TEST_CASE("what a rollout reads in one piece is read for the first pass too, and is the same to the bit") {
+  NEED_PPO_REFERENCE();
+  Reference trl;
+  Learners learners(trl);
+  const rl::PpoConfig config = settings();
+  rl::Ppo method(config, {std::shared_ptr<void>(), &learners.model},
+                 [&](const rl::ResponseBatch& batch) { return rl::response_log_probs(*learners.reference_model, batch, 0.8); });
+  const std::vector<Tensor> whole = {at::tensor({3, 0, 5, 1, 4, 2}, at::kLong)}, halves = whole[0].split(3);
+  const auto parameters = learners.model.parameters();
+  struct Learnt {
+    double loss, ratio_error = 0;
+    std::vector<Tensor> gradients;
+  };
+  const auto learn = [&](const std::vector<Tensor>& parts, double moved) {
+    rl::Rollout rollout{.batch = rl::make_batch(trl.responses, at::kCPU), .scores = at::full({6}, 0.5)};
+    method.collect(rollout, parts);
+    {
+      const c10::NoGradGuard no_gradients;
+      parameters[0].add_(moved);
+    }
+    train::MetricSums sums;
+    Learnt learnt;
+    const Tensor loss = method.loss(rollout, parts[0], rl::size_of(rollout, whole[0]), sums, learnt.ratio_error);
+    learnt.loss = loss.item<double>();
+    if (moved == 0) {
+      for (const Tensor& parameter : parameters) parameter.mutable_grad().reset();
+      loss.backward();
+      for (const Tensor& parameter : parameters) learnt.gradients.push_back(parameter.grad().clone());
+    }
+    return learnt;
+  };
+  const Learnt twice = learn(whole, 0), once = learn(whole, 0);
+  CHECK(twice.loss == once.loss);
+  for (size_t i = 0; i < parameters.size(); ++i) CHECK(twice.gradients[i].equal(once.gradients[i]));
+  CHECK(learn(whole, 1e-3).ratio_error == 0);  // weights that moved behind the reading are not read again
+  CHECK(learn(halves, 1e-3).ratio_error > 0);
+}
+
 TEST_CASE("what is read without gradients is what is read with them, to the bit") {
   NEED_PPO_REFERENCE();
   Reference trl;
