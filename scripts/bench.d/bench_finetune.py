@@ -84,7 +84,8 @@ def make_data(folder):
         name, split = file.stem.rsplit("_", 1)
         (folder / "data" / name).mkdir(parents=True, exist_ok=True)
         (folder / "data" / name / f"{split}.jsonl").symlink_to(file)
-    subprocess.run([sys.executable, ROOT / "scripts/data/arithmetic.py", folder / "data/arithmetic"], check=True)
+    for words in (["data/arithmetic"], ["data/sums", "--as", "completion"]):
+        subprocess.run([sys.executable, ROOT / "scripts/data/arithmetic.py", *words], check=True, cwd=folder)
 
 
 def make_models(folder, llmtk, names):
