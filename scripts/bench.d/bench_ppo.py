@@ -2,7 +2,7 @@
 
   scripts/bench ppo                              a Llama shape of 33 M parameters, float32, batches of 8 x (64 + 64) tokens
   scripts/bench ppo --check                      exit 7 when llmtk is less faster or smaller than BOUNDS below say
-  scripts/bench ppo --dtype bfloat16 --steps 1   half an hour for TRL on a processor without bfloat16 instructions
+  scripts/bench ppo --dtype bfloat16 --steps 1   an hour or more for TRL on a processor without bfloat16 instructions
   scripts/bench ppo --shape tiny --peers trl --rounds 5
 
 A batch is what both do with it: a response of 64 tokens to each prompt of 64 (no stop token), log-probabilities of policy and of a
@@ -82,13 +82,14 @@ def write_prompts(path, count, length):
 
 
 def flops_per_token(config, args, value_model):
-    """Of a response's token. Two per weight in a product, and causal attention's two products; twice as many backward."""
+    """Of a response's token: generation, the reference, and passes, of which the first is what the rollout reads. Two per weight in
+    a product, and causal attention's two products; twice as many backward."""
     width, heads, layers = config["hidden_size"], config["num_attention_heads"], config["num_hidden_layers"]
     attention = 2 * width * width * (1 + config["num_key_value_heads"] / heads)
     trunk = 2 * layers * (attention + 3 * width * config["intermediate_size"] + width * (args.prompt + args.response))
     texts, head = trunk * (args.prompt + args.response) / args.response, 2 * config["vocab_size"] * width
     values = texts if value_model == "own" else 0
-    return 3 * (texts + head) + values + args.epochs * 3 * (texts + head + values)
+    return 2 * (texts + head) + args.epochs * 3 * (texts + head + values)
 
 
 def run_llmtk(args, folder, config, value_model):
