@@ -6,24 +6,13 @@
 #include "core/log.h"
 #include "core/utf8.h"
 #include "io/json.h"
-#include "io/model_folder.h"
-#include "models/registry.h"
-#include "open_model.h"
 #include "reward_teaching.h"
+#include "scorer_folder.h"
 
 namespace llmtk {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr const char* kAdapterConfig = "adapter_config.json";
-
-/// The folder of the weights: of an adapter, its base's.
-fs::path reward_base(const fs::path& folder) {
-  if (!fs::exists(folder / kAdapterConfig)) return folder;
-  const io::Json config = io::read_json(folder / kAdapterConfig);
-  return io::find_model(config.value("base_model_name_or_path", ""));
-}
 
 void check_reward_accuracy(const rl::RewardSourceConfig& config, const fs::path& folder) {
   const fs::path file = folder / kRewardEvaluationFile;
@@ -43,8 +32,8 @@ void check_reward_accuracy(const rl::RewardSourceConfig& config, const fs::path&
 }
 
 /// The same text must be the same ids for both.
-void check_reward_tokenizer(const fs::path& folder, const text::Tokenizer& policy) {
-  const fs::path base = reward_base(folder);
+void check_reward_tokenizer(const ScorerFolder& scorer, const text::Tokenizer& policy) {
+  const fs::path &folder = scorer.path(), &base = scorer.base();
   if (!text::holds_tokenizer(folder) && !text::holds_tokenizer(base)) {
     log::warn(folder.string() + ": without a tokenizer; it is taken to be the policy's");
     return;
@@ -65,37 +54,36 @@ void check_reward_tokenizer(const fs::path& folder, const text::Tokenizer& polic
                               .hint = "train a reward model from a model of the policy's family"});
 }
 
-std::shared_ptr<nn::Model> load_reward_model(const std::string& path, c10::ScalarType dtype, c10::Device device) {
-  const fs::path folder = io::find_model(path), base = reward_base(folder);
-  models::LoadOptions load{.dtype = dtype, .device = device, .map = true};
-  std::vector<std::string> adapters;
-  if (base != folder) adapters.push_back(folder.string());
-  expect_adapters(load, base, adapters);
-  auto model = models::load_model(base.string(), load);
-  add_adapters(*model, adapters);
-  if (model->head() != nn::Head::sequence_classification || model->num_labels() != 1)
-    throw Error(Exit::usage, {.what = "not a reward model",
-                              .where = folder.string(),
-                              .got = std::to_string(model->num_labels()) + " labels",
-                              .expected = "a sequence classifier with one label",
-                              .hint = "llmtk rlhf-reward CONFIG trains one"});
-  model->eval();
-  for (at::Tensor& parameter : model->parameters()) parameter.requires_grad_(false);
-  return model;
-}
-
 }  // namespace
 
-void check_reward_models(const std::vector<rl::RewardSourceConfig>& configs, const text::Tokenizer& tokenizer) {
+int64_t check_rewards(const std::vector<rl::RewardSourceConfig>& configs, const text::Tokenizer& tokenizer,
+                      int64_t longest) {
+  int64_t parameters = 0;
   for (const auto& config : configs) {
     if (config.type != "model") {
       rl::make_rule(config);  // its pattern
       continue;
     }
-    const fs::path folder = io::find_model(config.model);
-    check_reward_accuracy(config, folder);
-    check_reward_tokenizer(folder, tokenizer);
+    const ScorerFolder scorer(config.model);
+    check_reward_accuracy(config, scorer.path());
+    check_reward_tokenizer(scorer, tokenizer);
+    const auto shape = scorer.shape();
+    if (shape->max_positions() < longest)
+      throw Error(Exit::usage, {.what = "the reward model cannot read the longest prompt with its response",
+                                .where = scorer.path().string(),
+                                .got = detail::concat(shape->max_positions(), " positions"),
+                                .expected = detail::concat(longest, " or more"),
+                                .hint = "lower data.max_length, or what responses may have"});
+    parameters += shape->num_parameters();
   }
+  return parameters;
+}
+
+/// Frozen, its weights mapped.
+std::shared_ptr<nn::Model> load_reward_model(const std::string& path, c10::ScalarType dtype, c10::Device device) {
+  auto model = ScorerFolder(path).load({.dtype = dtype, .device = device, .map = true});
+  for (at::Tensor& parameter : model->parameters()) parameter.requires_grad_(false);
+  return model;
 }
 
 rl::Rewards open_rewards(const std::vector<rl::RewardSourceConfig>& configs, c10::ScalarType dtype, c10::Device device,

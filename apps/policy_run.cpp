@@ -80,7 +80,10 @@ void PolicyRun::prepare() {
                               .expected = "less than " + std::to_string(shape_->max_positions())});
   if (config().lora) peft::apply(*shape_, *config().lora, static_cast<uint64_t>(config().trainer.seed));
   prompts_ = rl::open_prompts(config().data, *tokenizer_, config().tokenizer.name_or_path, room);
-  check_reward_models(config().rewards, *tokenizer_);
+  for (const rl::Prompt& prompt : prompts_.all) longest_ = std::max(longest_, static_cast<int64_t>(prompt.ids.size()));
+  longest_ += part.length;
+  reward_parameters_ = check_rewards(config().rewards, *tokenizer_, longest_);
+  prepare_method();
 }
 
 void PolicyRun::check_stop() const {
@@ -119,17 +122,15 @@ Json PolicyRun::plan() {
 }
 
 RunShape PolicyRun::run_shape(const rl::PolicyPlan& plan) const {
-  size_t longest = 0;
-  for (const rl::Prompt& prompt : prompts_.all) longest = std::max(longest, prompt.ids.size());
   const bool reference = needs_reference() && !config().lora;
   return {.trainer = config().trainer,
           .optimizer = config().optimizer,
           .device = device_,
           .steps = plan.steps(),
           .model = *shape_,
-          .max_length = static_cast<int64_t>(longest) + section().length,
+          .max_length = longest_,
           .saves_all = !config().lora,
-          .others = reference ? shape_->num_parameters() : 0,
+          .others = reward_parameters_ + (reference ? shape_->num_parameters() : 0),
           .learners = other_learners()};
 }
 
@@ -220,8 +221,9 @@ Json PolicyRun::run() {
                         .shuffle_prompts = config().data.shuffle,
                         .rewards = &rewards,
                         .tokenizer = tokenizer_.get(),
-                        .on_sample = [&](int64_t step, const rl::Response& response, double score) {
-                          log_of_run.sampled(step, response.prompt->text, response.prompt->text + response.text, score);
+                        .on_sample = [&](int64_t step, int64_t slot, const rl::Response& response, double score) {
+                          const std::string& prompt = response.prompt->text;
+                          log_of_run.rated(step, slot, prompt, prompt + response.text, score);
                         }};
   rl::PolicyTrainer trainer(plan, config().trainer, config().optimizer, config().scheduler, std::move(task),
                             std::move(parts));

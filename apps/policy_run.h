@@ -44,6 +44,8 @@ class PolicyRun : public TrainingCommand {
   virtual bool needs_reference() const = 0;
   /// Parameters that are learnt besides the policy's.
   virtual int64_t other_learners() const { return 0; }
+  /// Checks what the method needs besides policy, prompts and rewards.
+  virtual void prepare_method() {}
   /// The method, and the module whose parameters learn: the policy, and perhaps what it has beside it. policy_prefix: of
   /// the policy's parameters in it.
   virtual std::unique_ptr<rl::PolicyMethod> make_method(std::shared_ptr<torch::nn::Module>& learners,
@@ -61,6 +63,8 @@ class PolicyRun : public TrainingCommand {
   std::shared_ptr<nn::CausalModel> shape_;  // the policy on the meta device: every size, no memory
   std::unique_ptr<text::Tokenizer> tokenizer_;
   rl::Prompts prompts_;
+  int64_t longest_ = 0;            // tokens of a prompt with its response
+  int64_t reward_parameters_ = 0;  // of reward models
   std::shared_ptr<nn::CausalModel> policy_, reference_;
   std::optional<peft::Adapter> adapter_;
 

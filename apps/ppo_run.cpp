@@ -7,6 +7,7 @@
 #include "models/registry.h"
 #include "policy_run.h"
 #include "rl/ppo.h"
+#include "scorer_folder.h"
 
 namespace llmtk {
 
@@ -18,7 +19,12 @@ void PpoRunConfig::validate(config::Problems& problems) const {
   if (trainer.num_train_epochs != plain.num_train_epochs && ppo.total_episodes > 0)
     problems.add("trainer.num_train_epochs",
                  {.what = "has no effect with PPO", .hint = "ppo.total_episodes says how long the run is"});
-  if (const int64_t batch = rl::batch_size(trainer); batch % ppo.num_mini_batches != 0)
+  const int64_t batch = rl::ppo_batch_size(trainer);
+  if (batch < 2)
+    problems.add("trainer.per_device_train_batch_size", {.what = "one response has no variance to whiten advantages with",
+                                                         .got = std::to_string(batch),
+                                                         .expected = "2 or more responses in a batch"});
+  if (batch % ppo.num_mini_batches != 0)
     problems.add("ppo.num_mini_batches", {.what = "does not divide the responses of a batch",
                                           .got = std::to_string(ppo.num_mini_batches),
                                           .expected = "a divisor of per_device_train_batch_size * "
@@ -48,15 +54,18 @@ class PpoRun final : public PolicyRun {
     return rl::ppo_plan(config_.ppo, config_.trainer, prompts_.all.size(), *tokenizer_);
   }
   bool needs_reference() const override { return true; }
-  int64_t other_learners() const override;
+  int64_t other_learners() const override { return value_parameters_; }
+  void prepare_method() override;
   std::unique_ptr<rl::PolicyMethod> make_method(std::shared_ptr<torch::nn::Module>& learners,
                                                 std::string& policy_prefix) override;
   void save_others(const fs::path& folder) const override;
   void load_others(const fs::path& folder) const override;
+  ScorerFolder value_folder() const;
   std::shared_ptr<nn::DecoderClassifier> load_value_model() const;
 
   PpoRunConfig config_;
   std::shared_ptr<rl::PolicyAndValue> learners_;
+  int64_t value_parameters_ = 0;
 };
 
 std::unique_ptr<rl::PolicyMethod> PpoRun::make_method(std::shared_ptr<torch::nn::Module>& learners,
@@ -70,35 +79,39 @@ std::unique_ptr<rl::PolicyMethod> PpoRun::make_method(std::shared_ptr<torch::nn:
   return std::make_unique<rl::Ppo>(config_.ppo, learners_, reference());
 }
 
-/// A model of values is about as large as the policy that it begins as; the trunk's head is a row of the table.
-int64_t PpoRun::other_learners() const {
-  if (config_.ppo.has_trunk_values()) return shape_->lm_head().in_features();
-  if (config_.ppo.value_model == "own") return shape_->num_parameters();
-  const fs::path folder = io::find_model(config_.ppo.value_model);
-  const models::ResolvedModel model = models::resolve_model({.name_or_path = folder.string()}, places_);
-  return models::make_model(model.config, model.where, {at::kFloat, c10::kMeta, &model.typed_keys})->num_parameters();
+ScorerFolder PpoRun::value_folder() const {
+  const bool own = config_.ppo.value_model == "own";
+  return ScorerFolder(own ? model_.weights->string() : config_.ppo.value_model, /*new_head=*/true);
 }
 
-/// Of one label; a model without one gets a head that is drawn from the seed.
+void PpoRun::prepare_method() {
+  if (config_.ppo.has_trunk_values()) {
+    value_parameters_ = shape_->lm_head().in_features();
+    return;
+  }
+  const auto model = value_folder().shape();
+  value_parameters_ = model->num_parameters();
+  if (!dynamic_cast<const nn::DecoderClassifier*>(model.get()))
+    throw Error(Exit::usage, {.what = "ppo.value_model gives no number to each token",
+                              .where = value_folder().path().string(),
+                              .expected = "a decoder, or a sequence classifier on one"});
+  if (model->vocab_size() < shape_->vocab_size() || model->max_positions() < longest_)
+    throw Error(Exit::usage, {.what = "ppo.value_model does not read what the policy writes",
+                              .where = value_folder().path().string(),
+                              .got = detail::concat(model->vocab_size(), " tokens, ", model->max_positions(), " positions"),
+                              .expected = detail::concat(shape_->vocab_size(), " and ", longest_)});
+}
+
+/// Of one label; a model without one gets a head that is drawn from the seed. An adapter is multiplied in: values learn
+/// whole.
 std::shared_ptr<nn::DecoderClassifier> PpoRun::load_value_model() const {
   if (config_.ppo.has_trunk_values()) return nullptr;
-  const std::string path = config_.ppo.value_model == "own" ? model_.weights->string() : config_.ppo.value_model;
-  models::LoadOptions load{.dtype = config_.lora ? dtype_ : at::kFloat,
-                           .device = device_,
-                           .head = nn::Head::sequence_classification,
-                           .seed = static_cast<uint64_t>(config_.trainer.seed)};
-  if (config_.ppo.value_model == "own") load.overrides["id2label"] = {{"0", "LABEL_0"}};
-  auto model = std::dynamic_pointer_cast<nn::DecoderClassifier>(models::load_model(path, load));
-  if (!model || model->num_labels() != 1)
-    throw Error(Exit::usage, {.what = "ppo.value_model gives no single number to each token",
-                              .where = path,
-                              .expected = "a decoder's sequence classifier with one label, as rlhf-reward trains"});
-  if (model->vocab_size() < policy_->vocab_size() || model->max_positions() < policy_->max_positions())
-    throw Error(Exit::usage, {.what = "ppo.value_model does not read what the policy writes",
-                              .where = path,
-                              .got = detail::concat(model->vocab_size(), " tokens, ", model->max_positions(), " positions"),
-                              .expected = detail::concat(policy_->vocab_size(), " and ", policy_->max_positions())});
-  return model;
+  auto model = value_folder().load({.dtype = config_.lora ? dtype_ : at::kFloat,
+                                    .device = device_,
+                                    .seed = static_cast<uint64_t>(config_.trainer.seed)});
+  peft::merge_adapters(*model);
+  for (at::Tensor& parameter : model->parameters()) parameter.requires_grad_(true);
+  return std::dynamic_pointer_cast<nn::DecoderClassifier>(model);
 }
 
 void PpoRun::save_others(const fs::path& folder) const {

@@ -11,6 +11,7 @@
 #include "inspect/table.h"
 #include "open_model.h"
 #include "rl/reward_objective.h"
+#include "scorer_folder.h"
 
 namespace llmtk {
 namespace {
@@ -38,16 +39,6 @@ data::FinetuningData open_rows(const ScoreOptions& options, const OpenModel& ope
   context.loader.vocab_size = opened.model->vocab_size();
   context.max_positions = opened.model->max_positions();
   return data::open_finetuning_data(config, context);
-}
-
-void check_head(const nn::Model& model, const std::string& where) {
-  if (model.head() == nn::Head::sequence_classification && model.num_labels() == 1) return;
-  throw Error(Exit::usage, {.what = "not a reward model",
-                            .where = where,
-                            .got = model.config().value("architectures", Json()).dump() + ", " +
-                                   std::to_string(model.num_labels()) + " labels",
-                            .expected = "a sequence classifier with one label",
-                            .hint = "llmtk rlhf-reward CONFIG trains one"});
 }
 
 /// What is printed of each row, and what of all.
@@ -94,7 +85,7 @@ class Printer {
 int score(const ScoreOptions& options, bool json) {
   const torch::autograd::AutoGradMode no_grad(false);
   OpenModel opened = open_model(options.model);
-  check_head(*opened.model, options.model.model);
+  check_scorer(*opened.model, options.model.model);
   const auto data = open_rows(options, opened);
   // Not const in the loader's eyes, which only reads.
   const auto rows = std::const_pointer_cast<data::RowSource>(data.train_rows);

@@ -113,7 +113,7 @@ struct RunShape {
   int64_t max_length;     ///< tokens of the longest row
   bool saves_all = true;  ///< checkpoints hold every parameter; false: those that are trained
   int matrix_bits = 0;    ///< of frozen matrices that are quantized; 0: none is
-  int64_t others = 0;     ///< parameters of models beside it that stay as they are: a reference
+  int64_t others = 0;     ///< parameters of models beside it that stay as they are: a reference, rewards
   int64_t learners = 0;   ///< parameters of models beside it that are trained: values
 };
 

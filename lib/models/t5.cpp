@@ -245,7 +245,7 @@ struct Stack : torch::nn::Module {
 
   /// one.forward(x, context), with its activations recomputed in backward where checkpointing is on.
   Residual run(Block& one, const Residual& x, const StackContext& context) const {
-    if (!gradient_checkpointing || !is_training() || context.cache || context.attentions || context.cross_attentions)
+    if (!gradient_checkpointing || context.cache || context.attentions || context.cross_attentions)
       return one.forward(x, context);
     const nn::Tensors kept = {x.sum(), context.bias, context.encoder_hidden, context.virtual_keys_values};
     const auto outputs = nn::checkpoint(one, kept, [&one, context](const nn::Tensors& inputs) -> nn::Tensors {

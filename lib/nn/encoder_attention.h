@@ -32,13 +32,13 @@ at::Tensor bidirectional_attention(const at::Tensor& q, at::Tensor k, at::Tensor
 at::Tensor first_token(const at::Tensor& x, const at::Tensor& attention_mask);
 
 /// layer.forward(x, context) of the layer of that number, with its activations recomputed in backward where
-/// `checkpointing` is on and the module is training.
+/// `checkpointing` is on and a gradient follows.
 template <class Layer>
 at::Tensor run_encoder_layer(Layer& layer, int64_t number, const at::Tensor& x, EncoderLayerContext context,
                              bool checkpointing) {
   at::Tensor& keys_values = context.before.keys_values;
   if (keys_values.defined()) keys_values = keys_values.narrow(0, 2 * number, 2);  // this layer's
-  if (!checkpointing || context.attentions || !layer.is_training()) return layer.forward(x, context);
+  if (!checkpointing || context.attentions) return layer.forward(x, context);
   return checkpoint(layer, {x, keys_values}, [&layer, context](const Tensors& inputs) -> Tensors {
     EncoderLayerContext same = context;
     same.before.keys_values = inputs[1];

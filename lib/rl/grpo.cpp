@@ -9,7 +9,6 @@
 #include "core/error.h"
 #include "rl/advantages.h"
 #include "rl/policy_losses.h"
-#include "rl/ppo.h"
 
 namespace llmtk::rl {
 namespace {
@@ -41,6 +40,7 @@ PolicyPlan grpo_plan(const GrpoConfig& config, const train::TrainerConfig& train
   const int64_t episodes = trainer.num_train_epochs * static_cast<int64_t>(prompts) * config.num_generations;
   plan.batches = trainer.max_steps > 0 ? rounded_up(trainer.max_steps, plan.steps_per_batch())
                                        : rounded_up(episodes, plan.responses);
+  plan.max_steps = trainer.max_steps;
   plan.sampling.do_sample = true;
   plan.sampling.temperature = config.temperature;
   plan.sampling.top_p = config.top_p;
@@ -63,7 +63,8 @@ void Grpo::collect(Rollout& rollout, const std::vector<at::Tensor>& parts) {
   const c10::NoGradGuard no_gradients;
   if (keeps_log_probs_)
     rollout.log_probs = read_in_parts(rollout.batch, parts, [&](const ResponseBatch& part) {
-      return response_log_probs(*policy_, part, config_.temperature);
+      const c10::AutoGradMode as_when_learning(true);
+      return response_log_probs(*policy_, part, config_.temperature).detach();
     });
   if (reference_) rollout.reference = read_in_parts(rollout.batch, parts, reference_);
   rollout.advantages = group_advantages(rollout.scores, config_.num_generations, parse_scale(config_.scale_rewards));
@@ -106,7 +107,7 @@ at::Tensor Grpo::loss(const Rollout& rollout, const at::Tensor& rows, const Step
   double share = 1;  // of the step's mean, where the loss is one of these rows
   switch (options.mean) {
     case GrpoOptions::Mean::dapo:  // a token of the batch counts as much in each of its steps
-      options.num_items = std::max(rollout.mask().sum().item<double>() * step.responses / static_cast<double>(rollout.size()), 1.0);
+      options.num_items = std::max(step.batch_tokens * step.responses / static_cast<double>(rollout.size()), 1.0);
       break;
     case GrpoOptions::Mean::bnpo:  // the sum over the step's tokens too
       options.mean = GrpoOptions::Mean::dapo;

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "config/config.h"
-#include "rl/ppo_config.h"
+#include "rl/response_config.h"
 
 namespace llmtk::rl {
 

@@ -1,6 +1,7 @@
 #pragma once
 // What a way of learning from one's own responses (PPO, GRPO) is to the loop of policy_trainer.h.
 
+#include <algorithm>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -9,7 +10,9 @@
 
 #include "generate/config.h"
 #include "nn/causal_model.h"
+#include "rl/response_config.h"
 #include "rl/rollout.h"
+#include "text/tokenizer.h"
 #include "train/metric_sums.h"
 
 namespace llmtk::rl {
@@ -19,6 +22,7 @@ struct PolicyPlan {
   int64_t responses = 0;       ///< of a batch
   int64_t group_size = 1;      ///< of them to each prompt, side by side
   int64_t batches = 0;         ///< of the run
+  int64_t max_steps = 0;       ///< of the run, where that is less than its batches have; 0: no such bound
   int64_t passes = 1;          ///< over a batch, each in another order
   int64_t steps_per_pass = 1;  ///< each on as many of the batch's responses
   int64_t at_once = 64;        ///< responses that are written together
@@ -30,9 +34,16 @@ struct PolicyPlan {
   int64_t num_samples = 0;  ///< responses of each batch that are shown
 
   int64_t steps_per_batch() const { return passes * steps_per_pass; }
-  int64_t steps() const { return batches * steps_per_batch(); }
+  int64_t steps() const {
+    const int64_t all = batches * steps_per_batch();
+    return max_steps > 0 ? std::min(all, max_steps) : all;
+  }
   int64_t responses_per_step() const { return responses / steps_per_pass; }
 };
+
+/// What ends responses, for the sampler.
+void set_stop_tokens(generate::GenerationConfig& sampling, const ResponseEndConfig& config,
+                     const text::Tokenizer& tokenizer);
 
 class PolicyMethod {
  public:
@@ -41,8 +52,8 @@ class PolicyMethod {
   virtual ~PolicyMethod() = default;
   virtual nn::CausalModel& policy() = 0;
   /// Fills in what is learnt from the responses: rollout.batch, scores and ended are there. They are read in `parts`,
-  /// those that the first pass will read: what is computed of the same rows in the same shapes is the same to the bit,
-  /// so that no ratio begins beside 1. Without gradients.
+  /// those that the first pass will read, and as when learning, in grad mode: what is computed of the same rows in the
+  /// same shapes on the same ways is the same to the bit, so that no ratio begins beside 1.
   virtual void collect(Rollout& rollout, const std::vector<at::Tensor>& parts) = 0;
   /// Figures of the responses, before anything was learnt from them.
   virtual Json objective(const Rollout& rollout) const = 0;

@@ -28,6 +28,12 @@ double policy_seconds_since(PolicyClock::time_point start) {
   return std::chrono::duration<double>(PolicyClock::now() - start).count();
 }
 
+/// Out of what was begun when a signal came: nothing of it has changed the run.
+struct Stopped {};
+void stop_if(const train::StopSignals& signals) {
+  if (signals.received() != 0) throw Stopped();
+}
+
 std::string shortly(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.4g", value);
@@ -80,12 +86,14 @@ train::RunResult PolicyTrainer::run(const train::Start& start) {
       if (task_.observer) task_.observer->finished();
       return result_of(state_, trainer_.output_dir, RunEnd::finished, 0);
     }
-    if (signals.received() == 0 && !rollout_) collect();
-    if (signals.received() != 0) {
+    try {
+      if (!rollout_) collect(signals);
+      train_step(signals);
+    } catch (const Stopped&) {
+      gradients_->clear();
       if (state_.step != saved_step_) save();
       return result_of(state_, trainer_.output_dir, RunEnd::interrupted, signals.received());
     }
-    train_step();
   }
 }
 
@@ -101,7 +109,7 @@ const Prompt& PolicyTrainer::prompt_of(int64_t episode) const {
                                     static_cast<uint64_t>(trainer_.seed));
 }
 
-std::vector<Response> PolicyTrainer::write_responses() {
+std::vector<Response> PolicyTrainer::write_responses(const train::StopSignals& signals) {
   const int64_t B = plan_.responses, G = plan_.group_size, first = batch_number() * B;
   std::vector<Response> responses(static_cast<size_t>(B));
   std::vector<std::vector<text::TokenId>> prompts;
@@ -111,7 +119,9 @@ std::vector<Response> PolicyTrainer::write_responses() {
   }
   generate::GenerationConfig sampling = plan_.sampling;
   sampling.num_return_sequences = G;  // a prompt is read once for all of its responses
-  const generate::GenerateOptions options{.batch_size = plan_.at_once, .first_prompt = static_cast<size_t>(first / G)};
+  const generate::GenerateOptions options{.batch_size = plan_.at_once,
+                                          .first_prompt = static_cast<size_t>(first / G),
+                                          .on_text = [&](size_t, std::string_view) { stop_if(signals); }};
   auto written = generate::generate(parts_.method->policy(), *parts_.tokenizer, prompts, sampling, options);
   for (size_t i = 0; i < written.size(); ++i) {
     responses[i].ids = std::move(written[i].ids);
@@ -121,9 +131,10 @@ std::vector<Response> PolicyTrainer::write_responses() {
   return responses;
 }
 
-void PolicyTrainer::collect() {
+void PolicyTrainer::collect(const train::StopSignals& signals) {
   const auto begin = PolicyClock::now();
-  const std::vector<Response> responses = write_responses();
+  const std::vector<Response> responses = write_responses(signals);
+  stop_if(signals);
   const Ratings ratings = parts_.rewards->rate(responses);
   const auto B = static_cast<int64_t>(responses.size());
   at::Tensor scores = at::empty({B}, at::kFloat), ended = at::empty({B}, at::kBool);
@@ -165,7 +176,7 @@ std::vector<at::Tensor> PolicyTrainer::micro_batches(int64_t step) const {
   return at::tensor(rows, at::kLong).to(device_).split(trainer_.per_device_train_batch_size);
 }
 
-void PolicyTrainer::train_step() {
+void PolicyTrainer::train_step(const train::StopSignals& signals) {
   const auto begin = PolicyClock::now();
   const std::vector<at::Tensor> parts = micro_batches(state_.step);
   const StepSize size = size_of(*rollout_, at::cat(parts));
@@ -173,6 +184,7 @@ void PolicyTrainer::train_step() {
   double ratio_error = 0;
   at::Tensor total;
   for (const at::Tensor& part : parts) {
+    stop_if(signals);
     at::Tensor loss = parts_.method->loss(*rollout_, part, size, sums, ratio_error);
     loss.backward();
     total = total.defined() ? total + loss.detach() : loss.detach();
@@ -187,7 +199,7 @@ void PolicyTrainer::train_step() {
   else
     done = update(*optimizer_, *gradients_, optimizer_config_, factor, total, *task_.parallel);
 
-  if (done.finite) {
+  if (done.finite && !stops) {
     for (const auto& [name, mean] : means.items()) state_.window_metrics.add(name, mean.get<double>(), 1);
     parts_.method->stepped(means);
     state_.window_loss += done.loss;
@@ -195,13 +207,13 @@ void PolicyTrainer::train_step() {
     state_.nonfinite_in_row = 0;
     state_.last_loss = done.loss;
   }
-  state_.step = stops ? (batch_number() + 1) * plan_.steps_per_batch() : state_.step + 1;
+  state_.step = stops ? std::min((batch_number() + 1) * plan_.steps_per_batch(), plan_.steps()) : state_.step + 1;
   state_.target_tokens += static_cast<int64_t>(size.tokens);
   state_.seconds += policy_seconds_since(begin);
   batch_seconds_ += policy_seconds_since(begin);
   if (task_.observer) task_.observer->stepped(step_report(done));
   if (!done.finite) note_skipped(done, trainer_, state_, task_.observer);
-  if (state_.step % plan_.steps_per_batch() == 0) finish_batch(done);
+  if (ends_batch(state_.step)) finish_batch(done);
 }
 
 bool PolicyTrainer::too_far(double approx_kl) {
@@ -240,7 +252,7 @@ void PolicyTrainer::finish_batch(const train::Update& last) {
   const Json means = state_.window_metrics.means();
   for (const auto& [name, mean] : means.items()) figures_[name] = mean;
   parts_.method->finish(figures_, rollout_->size(), last.learning_rate);
-  figures_["episode"] = batch_number() * rollout_->size();
+  figures_["episode"] = first_episode() + rollout_->size();
   train::StepReport report = step_report(last);
   report.loss = state_.window_loss / static_cast<double>(state_.window_targets);
   report.metrics = figures_;
@@ -261,18 +273,26 @@ void PolicyTrainer::finish_batch(const train::Update& last) {
   batch_seconds_ = 0;
 }
 
+/// Of the batch that is there, after its last step too.
+int64_t PolicyTrainer::first_episode() const {
+  const int64_t batch = ends_batch(state_.step) ? (state_.step - 1) / plan_.steps_per_batch() : batch_number();
+  return batch * plan_.responses;
+}
+
 /// From what a checkpoint keeps, so that a resumed run shows what the whole one does.
 void PolicyTrainer::show_samples() const {
   if (!parts_.on_sample) return;
-  const int64_t B = rollout_->size(), first = (batch_number() - 1) * B;
+  const int64_t B = rollout_->size(), first = first_episode();
   const at::Tensor ids = rollout_->batch.responses(0).to(at::kInt).cpu(), lengths = rollout_->batch.lengths.cpu(),
                    scores = rollout_->scores.cpu();
   for (int64_t i = 0; i < std::min(B, plan_.num_samples); ++i) {
     Response response{.prompt = &prompt_of(first + i)};
     const int32_t* begin = ids.const_data_ptr<int32_t>() + i * ids.size(1);
     response.ids.assign(begin, begin + lengths.const_data_ptr<int64_t>()[i]);
-    response.text = parts_.tokenizer->decode(response.ids, /*skip_special_tokens=*/true);
-    parts_.on_sample(state_.step, response, scores.const_data_ptr<float>()[i]);
+    text::StreamDecoder decoder(*parts_.tokenizer);
+    for (const text::TokenId id : response.ids) response.text += decoder.push(id);
+    response.text += decoder.finish();
+    parts_.on_sample(state_.step, i, response, scores.const_data_ptr<float>()[i]);
   }
 }
 
@@ -311,7 +331,7 @@ void PolicyTrainer::resume(const train::CheckpointFolder& checkpoint) {
   }
   if (const auto file = checkpoint.path / kRolloutFile; fs::exists(file))
     rollout_ = Rollout::from_tensors(io::load_tensors(file), device_, file.string());
-  LLMTK_CHECK(rollout_ || state_.step % plan_.steps_per_batch() == 0, "a step in the middle of no responses");
+  LLMTK_CHECK(rollout_ || ends_batch(state_.step), "a step in the middle of no responses");
   if (files_->is_own(checkpoint)) saved_step_ = state_.step;
   log::info(detail::concat("going on from ", checkpoint.path.string(), " (step ", state_.step, ", episode ",
                            batch_number() * plan_.responses, ")"));

@@ -15,6 +15,7 @@
 #include "rl/rollout.h"
 #include "text/tokenizer.h"
 #include "train/run_files.h"
+#include "train/signals.h"
 #include "train/trainer.h"
 #include "train/update.h"
 
@@ -30,7 +31,7 @@ struct PolicyParts {
   const Rewards* rewards = nullptr;
   const text::Tokenizer* tokenizer = nullptr;
   /// Told of num_samples responses of each batch.
-  std::function<void(int64_t step, const Response& response, double score)> on_sample;
+  std::function<void(int64_t step, int64_t slot, const Response& response, double score)> on_sample;
 };
 
 /// A step is an optimizer step; a batch of responses has PolicyPlan::steps_per_batch() of them, those that target_kl leaves
@@ -49,12 +50,14 @@ class PolicyTrainer {
 
  private:
   int64_t batch_number() const { return state_.step / plan_.steps_per_batch(); }  ///< of the step that comes next
+  bool ends_batch(int64_t step) const { return step % plan_.steps_per_batch() == 0 || step == plan_.steps(); }
+  int64_t first_episode() const;
   bool save_is_due() const;
   const Prompt& prompt_of(int64_t episode) const;
-  std::vector<Response> write_responses();
-  void collect();
+  std::vector<Response> write_responses(const train::StopSignals& signals);
+  void collect(const train::StopSignals& signals);
   std::vector<at::Tensor> micro_batches(int64_t step) const;
-  void train_step();
+  void train_step(const train::StopSignals& signals);
   bool too_far(double approx_kl);
   void note_ratio(double error);
   void show_samples() const;

@@ -21,21 +21,13 @@ at::Tensor kl_of(const PpoConfig& config, const Rollout& rollout) {
 
 }  // namespace
 
-void set_stop_tokens(generate::GenerationConfig& sampling, const ResponseEndConfig& config,
-                     const text::Tokenizer& tokenizer) {
-  if (config.stop_token_id)
-    sampling.eos_token_ids = {static_cast<text::TokenId>(*config.stop_token_id)};
-  else if (config.stop_token == "eos")
-    sampling.eos_token_ids = {tokenizer.special_tokens().eos};
-}
-
-int64_t batch_size(const train::TrainerConfig& trainer) {
+int64_t ppo_batch_size(const train::TrainerConfig& trainer) {
   return trainer.per_device_train_batch_size * trainer.gradient_accumulation_steps;
 }
 
 PolicyPlan ppo_plan(const PpoConfig& config, const train::TrainerConfig& trainer, size_t prompts,
                     const text::Tokenizer& tokenizer) {
-  PolicyPlan plan{.responses = batch_size(trainer),
+  PolicyPlan plan{.responses = ppo_batch_size(trainer),
                   .passes = config.num_ppo_epochs,
                   .steps_per_pass = config.num_mini_batches,
                   .at_once = config.local_rollout_forward_batch_size,
@@ -61,8 +53,9 @@ void fill_ppo_rollout(const PpoConfig& config, double kl_coef, PolicyAndValue& m
   const c10::NoGradGuard no_gradients;
   LLMTK_CHECK(!known || parts.size() == 1);
   const at::Tensor both = read_in_parts(out.batch, parts, [&](const ResponseBatch& part) {
+    const c10::AutoGradMode as_when_learning(true);
     const Readings readings = known ? *known : model.read(part, config.temperature, /*entropy=*/false);
-    return at::stack({readings.log_probs, readings.values}, 1);
+    return at::stack({readings.log_probs, readings.values}, 1).detach();
   });
   out.log_probs = both.select(1, 0).contiguous();
   out.values = both.select(1, 1).contiguous();
@@ -171,7 +164,7 @@ std::vector<std::pair<const char*, const char*>> Ppo::headline() const {
 PolicyMethod::Json Ppo::state() const { return {{"kl_coef", kl_.coefficient()}, {"ratios", ratios_}}; }
 
 void Ppo::restore(const Json& state) {
-  kl_.set_coefficient(state.at("kl_coef").get<double>());
+  if (config_.adaptive_kl_target) kl_.set_coefficient(state.at("kl_coef").get<double>());
   ratios_ = state.at("ratios").get<std::vector<double>>();
 }
 

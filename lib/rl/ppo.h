@@ -14,12 +14,8 @@
 
 namespace llmtk::rl {
 
-/// What ends responses, for the sampler.
-void set_stop_tokens(generate::GenerationConfig& sampling, const ResponseEndConfig& config,
-                     const text::Tokenizer& tokenizer);
-
 /// Responses of a batch.
-int64_t batch_size(const train::TrainerConfig& trainer);
+int64_t ppo_batch_size(const train::TrainerConfig& trainer);
 PolicyPlan ppo_plan(const PpoConfig& config, const train::TrainerConfig& trainer, size_t prompts,
                     const text::Tokenizer& tokenizer);
 

@@ -225,6 +225,12 @@ Ratings Rewards::rate(std::span<const Response> responses) const {
     }
     ratings.parts.push_back({part.name, std::move(scores)});
   }
+  for (size_t i = 0; i < responses.size(); ++i)
+    if (!std::isfinite(static_cast<float>(ratings.totals[i])))
+      throw Error(Exit::diverged, {.what = "the sum of a response's rewards is too large",
+                                   .where = "rewards, for the prompt of " + responses[i].prompt->where,
+                                   .got = detail::concat(ratings.totals[i]),
+                                   .expected = "a number that float32 can hold"});
   return ratings;
 }
 

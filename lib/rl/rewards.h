@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "nn/model.h"
-#include "rl/ppo_config.h"
+#include "rl/response_config.h"
 #include "rl/prompts.h"
 
 namespace llmtk::rl {

@@ -70,7 +70,8 @@ ResponseBatch make_batch(std::span<const Response> responses, c10::Device device
 
 StepSize size_of(const Rollout& rollout, const at::Tensor& rows) {
   const auto count = [&](const at::Tensor& mask) { return mask.index_select(0, rows).sum().item<double>(); };
-  return {static_cast<double>(rows.size(0)), count(rollout.mask()), count(rollout.batch.value_mask())};
+  return {static_cast<double>(rows.size(0)), count(rollout.mask()), count(rollout.batch.value_mask()),
+          rollout.mask().sum().item<double>()};
 }
 
 }  // namespace llmtk::rl

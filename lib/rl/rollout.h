@@ -46,6 +46,7 @@ struct StepSize {
   double responses = 0;
   double tokens = 0;  ///< Rollout::mask()
   double values = 0;  ///< ResponseBatch::value_mask()
+  double batch_tokens = 0;  ///< of the whole rollout
 };
 StepSize size_of(const Rollout& rollout, const at::Tensor& rows);
 

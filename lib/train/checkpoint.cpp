@@ -128,6 +128,12 @@ std::vector<fs::path> entries(const fs::path& folder, Predicate&& wanted) {
   return found;
 }
 
+/// What tells others how a folder's weights are to be read, and how good they are: beside weights of another kind of run
+/// it would say something false.
+constexpr const char* kAboutWeights[] = {
+    "config.json",         "generation_config.json", "adapter_config.json",      "adapter_model.safetensors",
+    "adapter.safetensors", "head_config.json",       "model_head.safetensors",   "reward_evaluation.json"};
+
 void remove_weights(const fs::path& folder) {
   for (const fs::path& path : entries(folder, is_weights)) {
     std::error_code error;
@@ -283,6 +289,7 @@ void clear_run(const fs::path& output_dir) {
   for (const auto& checkpoint : list_checkpoints(output_dir)) remove_checkpoint(checkpoint.path);
   remove_abandoned(output_dir);
   std::error_code ignored;
+  for (const char* name : kAboutWeights) fs::remove(output_dir / name, ignored);
   for (const char* name : {"metrics.jsonl", "config.resolved.yaml", "loss.svg"}) fs::remove(output_dir / name, ignored);
 }
 
@@ -304,6 +311,9 @@ void FolderUpdate::commit() {
   // The old weights go first and the new ones come last: a crash in between leaves a folder without a model, never new
   // weights beside an old tokenizer.
   remove_weights(folder_);
+  std::error_code ignored;
+  for (const char* name : kAboutWeights)
+    if (!files.contains(name)) fs::remove(folder_ / name, ignored);
   for (const bool weights : {false, true})
     for (const auto& [name, entry] : files.items()) {
       if (is_weights(name) != weights) continue;

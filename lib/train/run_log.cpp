@@ -102,12 +102,14 @@ void RunLog::evaluated(const EvalReport& report) {
   add(std::move(row));
 }
 
-void RunLog::sampled(int64_t step, const std::string& prompt, const std::string& text, std::optional<double> reward) {
-  log::info("step " + std::to_string(step) + ", a sample" + (reward ? " of reward " + print("%.4g", *reward) : "") + ":\n" +
-            printable(text));
-  Row row = {{"step", step}, {"prompt", prompt}, {"sample", text}};
-  if (reward) row["sample_reward"] = *reward;
-  add(std::move(row));
+void RunLog::sampled(int64_t step, const std::string& prompt, const std::string& text) {
+  log::info("step " + std::to_string(step) + ", a sample:\n" + printable(text));
+  add({{"step", step}, {"prompt", prompt}, {"sample", text}});
+}
+
+void RunLog::rated(int64_t step, int64_t slot, const std::string& prompt, const std::string& text, double reward) {
+  log::info("step " + std::to_string(step) + ", a sample of reward " + print("%.4g", reward) + ":\n" + printable(text));
+  add({{"step", step}, {"prompt", prompt}, {"sample", text}, {"sample_reward", reward}, {"slot", slot}});
 }
 
 void RunLog::add(Row row) {
@@ -128,7 +130,7 @@ void RunLog::to_tensorboard(const Row& row) {
     if (const std::string tag = tag_of(key); !tag.empty() && value.is_number() && std::isfinite(value.get<double>()))
       events_->scalar(tag, step, value.get<double>(), time);
   if (row.contains("sample") && row["sample"].is_string())
-    events_->text("sample/" + row.value("prompt", ""), step, row["sample"].get_ref<const std::string&>(), time);
+    events_->text("sample/" + (row.contains("slot") ? row["slot"].dump() : row.value("prompt", "")), step, row["sample"].get_ref<const std::string&>(), time);
 }
 
 void RunLog::sync() { metrics_->sync(); }

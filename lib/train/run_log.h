@@ -25,8 +25,10 @@ class RunLog : public Observer {
   void stepped(const StepReport& report) override;
   void logged(const StepReport& report) override;
   void evaluated(const EvalReport& report) override;
-  /// A text that the model wrote; the prompt is its beginning. reward: what it was worth.
-  void sampled(int64_t step, const std::string& prompt, const std::string& text, std::optional<double> reward = {});
+  /// A text that the model wrote; the prompt is its beginning.
+  void sampled(int64_t step, const std::string& prompt, const std::string& text);
+  /// One of the texts that a policy wrote, and what it was worth; slot: which of those that are shown.
+  void rated(int64_t step, int64_t slot, const std::string& prompt, const std::string& text, double reward);
   void sync() override;
   void finished() override;
 

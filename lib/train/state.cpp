@@ -46,7 +46,7 @@ void flatten(const Json& json, const std::string& prefix, std::map<std::string, 
 }
 
 /// Where files go, how often something is said, which machine does the work: nothing of it changes the run.
-constexpr std::array<std::string_view, 13> kFree = {"trainer.output_dir",
+constexpr std::array<std::string_view, 14> kFree = {"trainer.output_dir",
                                                     "trainer.overwrite_output_dir",
                                                     "trainer.resume_from_checkpoint",
                                                     "trainer.logging_steps",
@@ -56,6 +56,7 @@ constexpr std::array<std::string_view, 13> kFree = {"trainer.output_dir",
                                                     "trainer.sample_steps",
                                                     "trainer.eval_on_start",
                                                     "ppo.num_samples",
+                                                    "grpo.num_samples",
                                                     "data.cache_dir",
                                                     "data.dataloader_prefetch_factor",
                                                     "data.preprocessing_num_workers"};
@@ -65,8 +66,10 @@ constexpr std::array<std::string_view, 1> kFreeSections = {"samples."};
 constexpr std::array<std::string_view, 14> kRefusedSections = {
     "model.",       "tokenizer.",     "data.", "lora.",       "quantization.", "adapter.", "prefix_tuning.",
     "p_tuning_v2.", "prompt_tuning.", "ia3.",  "parameters.", "masked_lm.",    "dpo.",     "reward."};
-constexpr std::array<std::string_view, 11> kRefused = {"ppo.num_ppo_epochs", "ppo.num_mini_batches", "ppo.value_model",
-                                                      "ppo.temperature", "objective", "optimizer.type", "trainer.dtype", "trainer.seed",
+constexpr std::array<std::string_view, 15> kRefused = {"ppo.num_ppo_epochs", "ppo.num_mini_batches", "ppo.value_model",
+                                                      "ppo.temperature",
+                                                      "grpo.num_generations", "grpo.num_iterations",
+                                                      "grpo.steps_per_generation", "grpo.temperature", "objective", "optimizer.type", "trainer.dtype", "trainer.seed",
                                                       "trainer.per_device_train_batch_size",
                                                       "trainer.metric_for_best_model", "trainer.greater_is_better"};
 
