@@ -244,7 +244,11 @@ Json Finetuning::run() {
             " parameters are trained, on " + std::to_string(found.rows) + " rows of " +
             format_count(static_cast<double>(found.tokens)) + " tokens, on " + device_.str() + " in " +
             config_.trainer.dtype);
-  if (teaching_) teaching_->begin(model_, setup_.rows, start_.checkpoint ? start_.checkpoint->path : fs::path());
+  if (teaching_) {
+    std::optional<train::Rounded> as_trained;  // a reference that is read now is the model as the run has it
+    if (method_->is_full()) as_trained.emplace(*model_, parse_dtype(config_.trainer.dtype));
+    teaching_->begin(model_, setup_.rows, start_.checkpoint ? start_.checkpoint->path : fs::path());
+  }
   const train::LossFunction loss = this->loss();
   const auto evaluator = this->evaluator(model_, loss);
   RunParts parts{.trainer = config_.trainer,

@@ -30,4 +30,16 @@ int64_t count_parameters(const torch::nn::Module& module, bool trainable_only) {
   return count;
 }
 
+Rounded::Rounded(const torch::nn::Module& module, c10::ScalarType dtype) {
+  for (at::Tensor& parameter : module.parameters()) {
+    if (!parameter.is_floating_point() || parameter.scalar_type() == dtype) continue;
+    before_.emplace_back(parameter, parameter.variable_data());
+    parameter.set_data(parameter.variable_data().to(dtype));
+  }
+}
+
+Rounded::~Rounded() {
+  for (auto& [parameter, data] : before_) parameter.set_data(data);
+}
+
 }  // namespace llmtk::train

@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace llmtk::train {
@@ -20,6 +21,19 @@ struct Parameter {
 /// Decay falls on those with two dimensions or more: matrices and embeddings, as Hugging Face's Trainer has it, and not
 /// on biases and norms.
 std::vector<Parameter> trainable_parameters(const torch::nn::Module& module, double weight_decay);
+
+/// While it lives, the floating parameters of a module are rounded to a type, as a run will have them; what they were
+/// comes back with its end.
+class Rounded {
+ public:
+  Rounded(const torch::nn::Module& module, c10::ScalarType dtype);
+  ~Rounded();
+  Rounded(const Rounded&) = delete;
+  Rounded& operator=(const Rounded&) = delete;
+
+ private:
+  std::vector<std::pair<at::Tensor, at::Tensor>> before_;  // {parameter, its data}
+};
 
 /// The number of elements; with `trainable_only`, of those that want gradients. Tied ones count once.
 int64_t count_parameters(const torch::nn::Module& module, bool trainable_only = false);

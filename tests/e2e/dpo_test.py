@@ -162,6 +162,12 @@ def test_adapters_as_trl_and_their_reference_is_the_base():
     assert close(logits(trained), logits(trainer.model))
 
 
+def test_the_reference_is_rounded_as_the_run_is():
+    run("dpo", config("narrow", LLAMA, FILE, "sigmoid", trainer={"dtype": "bfloat16", "max_steps": 1}))
+    first = metrics("narrow")[0]
+    assert abs(first["rewards/margins"]) < 1e-6 * abs(first["logps/chosen"]), first
+
+
 def test_a_run_goes_on_bit_for_bit_with_its_reference():
     for loss_type in ("sigmoid", "kto"):
         name, again = f"long-{loss_type}", FOLDER / f"again-{loss_type}"

@@ -53,6 +53,16 @@ def test_a_run_goes_on_bit_for_bit_in_the_middle_of_a_batch():
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(POLICY), FOLDER / "lora")
 
 
+def test_a_run_ends_where_max_steps_says():
+    several = {"num_iterations": 2, "steps_per_generation": 4}  # four steps a batch
+    path = config("short", grpo=several, trainer={"max_steps": 6, "save_steps": 5})
+    answer = json.loads(run("grpo", path, "--json"))
+    assert answer["step"] == 6 and [row["episode"] for row in batches("short")] == [32, 64], answer
+    for change in ("num_iterations=3", "num_generations=2", "temperature=0.5"):
+        _, error = run("grpo", path, f"grpo.{change}", "trainer.max_steps=8", "trainer.resume_from_checkpoint=auto", exit=2)
+        assert change.split("=")[0] in error, error
+
+
 def test_one_step_a_batch_needs_no_second_reading():
     """The policy is the one that wrote: the same weights as from kept log-probabilities, whose ratio is 1."""
     run("grpo", config("once", trainer={"max_steps": 1, "save_steps": 1}))

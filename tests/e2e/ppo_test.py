@@ -2,13 +2,16 @@
 resuming in the middle of a batch, reward programs and models that fail, what is refused."""
 
 import json
+import shutil
+import signal
+import subprocess
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from policy_runs import FOLDER, POLICY, PROMPTS, goes_on, mean, metrics, write, write_config
-from support import main, make_tokenizer, run
+from support import BIN, main, make_tokenizer, run
 
 NAMES = ("objective/kl", "objective/entropy", "objective/non_score_reward", "objective/rlhf_reward", "objective/scores",
          "policy/approxkl_avg", "policy/clipfrac_avg", "loss/policy_avg", "loss/value_avg", "val/clipfrac_avg",
@@ -62,6 +65,37 @@ def test_a_run_goes_on_bit_for_bit_in_the_middle_of_a_batch():
         assert "responses in a batch" in error, error
 
 
+def test_a_run_goes_on_bit_for_bit_at_the_end_of_a_batch():
+    """Where a pass reads a batch in one piece, a run that goes on reads again what the other one has kept."""
+    once = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "save_steps": 2}
+    for kind, more in {"one": {}, "one-lora": {"lora": {"r": 4, "lora_alpha": 8, "init_lora_weights": "gaussian"}}}.items():
+        path = config(kind, ppo={"num_mini_batches": 1, "total_episodes": 48}, trainer={**once, "dtype": "bfloat16"}, **more)
+        weights = "trained.safetensors" if more else "value.safetensors"
+        goes_on("rlhf-ppo", path, kind, 2, [f"checkpoint-6/{weights}", "checkpoint-6/optimizer.safetensors"])
+
+
+def test_what_a_resumed_run_may_change():
+    run("rlhf-ppo", config("changed", trainer={"save_steps": 4}))
+    shutil.rmtree(FOLDER / "changed" / "checkpoint-8")
+    path = config("changed", ppo={"kl_coef": 0.3}, trainer={"save_steps": 4, "resume_from_checkpoint": "auto"})
+    run("rlhf-ppo", path)
+    assert batches("changed")[-1]["objective/kl_coef"] == 0.3
+    assert "num_ppo_epochs" in run("rlhf-ppo", path, "ppo.num_ppo_epochs=3", exit=2)[1]
+
+
+def test_a_signal_stops_a_rollout():
+    path = config("stopped", ppo={"total_episodes": 16 * 400}, trainer={"save_steps": 0})
+    process = subprocess.Popen([BIN / "llmtk", "rlhf-ppo", path], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "episode 48" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 75, process.returncode
+    answer = json.loads(run("rlhf-ppo", path, "ppo.total_episodes=96", "trainer.resume_from_checkpoint=auto", "--json"))
+    assert answer["end"] == "finished" and answer["step"] == 24 and answer["figures"]["episode"] == 96, answer
+
+
 def test_adapters_have_their_base_as_reference():
     run("rlhf-ppo", config("adapter", lora={"r": 4, "lora_alpha": 8}, ppo={"total_episodes": 16 * 8, "kl_estimator": "k3"},
                            optimizer={"learning_rate": 2e-2}))
@@ -72,8 +106,6 @@ def test_adapters_have_their_base_as_reference():
 
 def test_the_first_ratio_is_said():
     for dtype, bound in (("float32", 1e-4), ("bfloat16", 2e-2)):
-        import subprocess
-        from support import BIN
         done = subprocess.run([BIN / "llmtk", "rlhf-ppo", config(f"ratio-{dtype}", trainer={"dtype": dtype})], capture_output=True,
                               text=True)
         line = next(line for line in done.stderr.splitlines() if "the ratio of new to old probabilities is within" in line)
@@ -114,6 +146,21 @@ def test_reward_models():
     model.save_pretrained(folder)
     make_tokenizer(folder)
     source = {"type": "model", "model": str(folder)}
+    adapter = FOLDER / "reward-adapter"
+    get_peft_model(AutoModelForSequenceClassification.from_pretrained(POLICY, num_labels=1, pad_token_id=1),
+                   LoraConfig(task_type="SEQ_CLS", r=4, init_lora_weights=False)).save_pretrained(adapter)
+    make_tokenizer(adapter)
+    done = subprocess.run([BIN / "llmtk", "rlhf-ppo", config("adapter-rated", ppo={"value_model": str(adapter)},
+                                                             rewards=[{"type": "model", "model": str(adapter), "min_accuracy": 0.9}])],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and "nothing says how good this reward model is" in done.stderr, done.stderr
+    run("rlhf-ppo", config("from-policy", ppo={"value_model": str(POLICY)}))
+    assert "not a reward model" in run("rlhf-ppo", config("no", rewards=[{"type": "model", "model": str(POLICY)}]), "--dry-run", exit=2)[1]
+    short = FOLDER / "short"
+    shutil.copytree(folder, short)
+    (short / "config.json").write_text(json.dumps({**json.loads((short / "config.json").read_text()), "max_position_embeddings": 9}))
+    _, error = run("rlhf-ppo", config("no", rewards=[{"type": "model", "model": str(short)}]), "--dry-run", exit=2)
+    assert "cannot read the longest prompt" in error, error
     run("rlhf-ppo", config("rated", rewards=[source, {"type": "length", "target_length": 10, "weight": 0.5}],
                            ppo={"value_model": str(folder), "missing_eos_penalty": 1.0, "whiten_rewards": True}))
     assert len({row["sample_reward"] for row in metrics("rated") if "sample" in row}) > 2
@@ -137,7 +184,9 @@ def test_what_is_refused():
                             (["rewards.0.pattern=x"], "pattern"), (["rewards=[{type: regex}]"], "pattern"),
                             (["ppo.kl_horizon=5"], "kl_horizon"), (["ppo.response_length=96"], "response_length"),
                             (["ppo.stop_token_id=99999"], "no token"), (["rewards=[{type: regex, pattern: '('}]"], "pattern"),
-                            (["rewards=[]"], "rewards"), (["trainer.logging_steps=1"], "logging_steps")):
+                            (["rewards=[]"], "rewards"),
+                            (["trainer.per_device_train_batch_size=1", "trainer.gradient_accumulation_steps=1", "ppo.num_mini_batches=1"],
+                             "variance"), (["trainer.logging_steps=1"], "logging_steps")):
         _, error = run("rlhf-ppo", path, *overrides, exit=2)
         assert said in error, (overrides, error)
     for row, said in (({"prompt": ""}, "an empty prompt"), ({"question": "x"}, "without a prompt"), ({"prompt": "word " * 95}, "too long"),

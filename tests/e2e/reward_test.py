@@ -160,6 +160,15 @@ def test_a_run_goes_on_bit_for_bit_and_the_best_one_keeps_its_accuracy():
         (FOLDER / "long" / f"checkpoint-{best}" / "reward_evaluation.json").read_text()
 
 
+def test_a_folder_that_is_written_over_says_nothing_old():
+    held_out = {"data": {"validation_fraction": 0.3, "shuffle": True}}
+    run("rlhf-reward", config("over", FILES[False], lora={"r": 2}, **held_out))
+    assert (FOLDER / "over" / "adapter_config.json").exists() and (FOLDER / "over" / "reward_evaluation.json").exists()
+    run("rlhf-reward", config("over", FILES[False], trainer={"overwrite_output_dir": True}))
+    left = {path.name for path in (FOLDER / "over").iterdir()}
+    assert "model.safetensors" in left and not left & {"adapter_config.json", "adapter_model.safetensors", "reward_evaluation.json"}, left
+
+
 def test_what_is_refused():
     path = config("refused", FILES[False])
     for overrides, said in ((["objective=causal_lm"], "objective"), (["lora.lora_dropout=0.1"], "lora_dropout"),
