@@ -26,8 +26,10 @@ std::filesystem::path ppo_reference() {
   return folder && std::filesystem::exists(std::filesystem::path(folder) / "figures.json") ? folder : "";
 }
 
-rl::PpoConfig settings() {
+rl::PpoConfig settings(bool whitened = false) {
   rl::PpoConfig config;
+  config.whiten_rewards = whitened;
+  if (whitened) config.kl_estimator = "k3";
   config.num_ppo_epochs = 3;
   config.num_mini_batches = 2;
   config.kl_coef = 0.2;
@@ -43,7 +45,7 @@ constexpr double kMissingEosPenalty = 0.7;
 
 /// TRL's run, and the models that it began with.
 struct Reference {
-  Reference() : folder(ppo_reference()) {
+  explicit Reference(bool whitened = false) : folder(whitened ? ppo_reference() / "whitened" : ppo_reference()) {
     for (const auto& [name, tensor] : io::load_tensors(folder / "trl.safetensors")) all[name] = tensor.clone();
     std::ifstream(folder / "figures.json") >> figures;
     for (int64_t i = 0; i < all["lengths"].size(0); ++i) {
@@ -106,9 +108,10 @@ struct Learners {
 
 TEST_CASE("a batch of PPO is TRL's, from the rewards of responses to the weights after all passes") {
   NEED_PPO_REFERENCE();
-  Reference trl;
+  const bool whitened = GENERATE(false, true);
+  Reference trl(whitened);
   Learners learners(trl);
-  rl::PpoConfig config = settings();
+  const rl::PpoConfig config = settings(whitened);
 
   const auto rated = rl::make_model_reward(trl.model<nn::Model>("reward"), 4)->rate(trl.responses);
   check_near(at::tensor(rated).to(at::kFloat), trl.all["scores"], "scores");

@@ -1,9 +1,10 @@
-"""A batch of PPO for ppo_parity_test.cpp: ppo_reference.py FOLDER. TRL's PPOTrainer learns from fixed responses with a policy, a
+"""A batch of PPO for ppo_parity_test.cpp: ppo_reference.py FOLDER [whitened]. TRL's PPOTrainer learns from fixed responses with a policy, a
 reference, a value model and a reward model of its own; what it computes on the way is written down."""
 
 import json
 import os
 import pathlib
+import subprocess
 import sys
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -18,13 +19,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
 FOLDER = pathlib.Path(sys.argv[1])
+WHITENED = sys.argv[2:] == ["whitened"]  # rewards are, and the KL is k3; below FOLDER a run of its own
+if not WHITENED:
+    subprocess.run([sys.executable, __file__, FOLDER / "whitened", "whitened"], check=True)
 FOLDER.mkdir(parents=True, exist_ok=True)
 torch.set_num_threads(1)
 datasets.disable_progress_bars()
 transformers.logging.set_verbosity_error()
 B, R, V, PAD, EOS = 6, 7, 37, 36, 35
 SETTINGS = dict(num_ppo_epochs=3, num_mini_batches=2, kl_coef=0.2, temperature=0.8, gamma=0.98, lam=0.9, cliprange=0.02,
-                vf_coef=0.5, cliprange_value=0.02, missing_eos_penalty=0.7, response_length=R)
+                vf_coef=0.5, cliprange_value=0.02, missing_eos_penalty=0.7, response_length=R,
+                kl_estimator="k3" if WHITENED else "k1")
 
 shape = dict(vocab_size=V, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=32, pad_token_id=PAD, eos_token_id=EOS, bos_token_id=EOS)
@@ -73,17 +78,17 @@ def batch_generation(model, queries, local_batch_size, pad, config):
 def watched(function, keep):
     def call(*arguments, **named):
         result = function(*arguments, **named)
-        keep(result, *arguments)
+        keep(result, *arguments, **named)
         return result
     return call
 
 
 ppo_trainer.batch_generation = batch_generation
-ppo_trainer.selective_log_softmax = watched(ppo_trainer.selective_log_softmax, lambda r, *a: seen["log_probs"].append(r.detach()))
-ppo_trainer.masked_whiten = watched(ppo_trainer.masked_whiten, lambda r, *a: OUT.update({"advantages": r, "plain_advantages": a[0]}))
-ppo_trainer.get_reward = watched(ppo_trainer.get_reward, lambda r, model, *a: OUT.update(
+ppo_trainer.selective_log_softmax = watched(ppo_trainer.selective_log_softmax, lambda r, *a, **k: seen["log_probs"].append(r.detach()))
+ppo_trainer.masked_whiten = watched(ppo_trainer.masked_whiten, lambda r, *a, **k: OUT.update({"advantages": r, "plain_advantages": a[0]} if k.get("shift_mean", True) else {}))
+ppo_trainer.get_reward = watched(ppo_trainer.get_reward, lambda r, model, *a, **k: OUT.update(
     {"scores": r[1]} if model is reward else {"values": r[0][:, seen["queries"][-1].shape[1] - 1 : -1, 0]}))
-numpy.random.permutation = watched(numpy.random.permutation, lambda r, *a: seen["orders"].append(r))
+numpy.random.permutation = watched(numpy.random.permutation, lambda r, *a, **k: seen["orders"].append(r))
 
 arguments = PPOConfig(output_dir=str(FOLDER / "trl"), per_device_train_batch_size=B, gradient_accumulation_steps=1,
                       total_episodes=B, learning_rate=0.02, optim="sgd", lr_scheduler_type="constant", report_to=[],
@@ -91,6 +96,7 @@ arguments = PPOConfig(output_dir=str(FOLDER / "trl"), per_device_train_batch_siz
                       disable_tqdm=True, gradient_checkpointing=False, **SETTINGS)
 trainer = PPOTrainer(args=arguments, processing_class=tokenizer, model=policy, ref_model=reference, reward_model=reward,
                      value_model=value, train_dataset=datasets.Dataset.from_list([{"input_ids": ids} for ids in prompts]))
+trainer.args.whiten_rewards = WHITENED  # that early it would ask for larger mini-batches
 trainer.train()
 
 queries = seen["queries"][0]
