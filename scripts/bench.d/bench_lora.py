@@ -13,7 +13,6 @@ over the machine's peak in products. The figures are medians over the rounds; ra
 
 import argparse
 import json
-import os
 import pathlib
 import shutil
 import tempfile
@@ -22,7 +21,6 @@ import turns
 from bench_generate import SHAPES, make_model
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 
 CONFIG = """
 model: {name_or_path: @MODEL@}
@@ -77,16 +75,8 @@ def main():
     parser.add_argument("--model", type=pathlib.Path, help="a folder; otherwise random weights of SmolLM2-135M's shape")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--target-modules", default=["q_proj", "v_proj"], type=lambda text: text if text == "all-linear" else text.split(","))
-    parser.add_argument("--peers", default="peft,peft+tuned", help="comma-separated; empty for llmtk alone")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6, help="timed steps of each run")
-    parser.add_argument("--warmup", type=int, default=2, help="steps before them")
-    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--llmtk", default=os.path.join(os.environ.get("LLMTK_BIN", ROOT / "build/release/bin"), "llmtk"),
-                        help="the program to measure")
-    parser.add_argument("--json", action="store_true")
+    turns.add_options(parser, peers="peft,peft+tuned", steps=6, warmup=2, batch=4)
     args = parser.parse_args()
     steps = args.warmup + args.steps
     with tempfile.TemporaryDirectory(prefix="llmtk-bench-") as temporary:

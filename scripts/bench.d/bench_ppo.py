@@ -19,7 +19,6 @@ responses alone) over the machine's peak in products. The figures are medians ov
 
 import argparse
 import json
-import os
 import pathlib
 import random
 import shutil
@@ -32,7 +31,6 @@ from bench_generate import make_model
 from bench_start import bytes_to_characters
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 
 COMMON = dict(max_position_embeddings=512, tie_word_embeddings=True)
 SHAPES = {
@@ -148,19 +146,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="llama-33m")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--peers", default="trl,trl+tuned", help="comma-separated; empty for llmtk alone")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="timed batches of each run")
-    parser.add_argument("--warmup", type=int, default=1, help="batches before them")
-    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--response", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--llmtk", default=os.path.join(os.environ.get("LLMTK_BIN", ROOT / "build/release/bin"), "llmtk"),
-                        help="the program to measure")
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    turns.add_options(parser, peers="trl,trl+tuned", steps=3, warmup=1, batch=8)
     args = parser.parse_args()
     if args.check and "trl" not in args.peers.split(","):
         parser.error("--check compares with the peer trl")

@@ -23,7 +23,6 @@ import tempfile
 import turns
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 
 SHAPES = {
     "gpt2-124m": dict(family="gpt2", vocab=50257, width=768, inner=3072, layers=12, heads=12, kv_heads=12, positions=1024,
@@ -90,15 +89,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="gpt2-124m")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--peers", default=DEFAULT_PEERS, help="comma-separated; empty for llmtk alone")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="timed steps of each run")
-    parser.add_argument("--batch", type=int)
     parser.add_argument("--length", type=int)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--llmtk", default=os.path.join(os.environ.get("LLMTK_BIN", ROOT / "build/release/bin"), "llmtk"),
-                        help="the program to measure")
-    parser.add_argument("--json", action="store_true")
+    turns.add_options(parser, peers=DEFAULT_PEERS)
     args = parser.parse_args()
     shape = dict(SHAPES[args.shape])
     for key in ("steps", "batch", "length"):

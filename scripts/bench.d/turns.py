@@ -3,11 +3,14 @@
 import json
 import multiprocessing
 import os
+import pathlib
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 # glibc set up for huge pages and large thresholds: the best that a user of a Python program could get.
 TUNED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8589934592:"
@@ -25,6 +28,20 @@ for size in (512,) * 3 + (2048,) * 12:
     t = time.perf_counter(); torch.mm(a, b); best = max(best, 2 * size**3 / (time.perf_counter() - t))
 print(best)
 """
+
+
+def add_options(parser, peers, steps=None, batch=None, warmup=None):
+    """What each of these measurements can be told, with its own defaults; without one for --warmup there is no such option."""
+    parser.add_argument("--peers", default=peers, help="comma-separated; empty for llmtk alone")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=steps, help="timed steps of each run")
+    if warmup is not None:
+        parser.add_argument("--warmup", type=int, default=warmup, help="steps before them")
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--llmtk", default=os.path.join(os.environ.get("LLMTK_BIN", ROOT / "build/release/bin"), "llmtk"),
+                        help="the program to measure")
+    parser.add_argument("--json", action="store_true")
 
 
 def gemm_peak(dtype, threads):

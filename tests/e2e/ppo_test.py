@@ -39,6 +39,8 @@ def test_a_rule_reward_rises():
     first, last = mean(rows[:4], "objective/scores"), mean(rows[-4:], "objective/scores")
     assert last > first + 0.2, (first, last)
     assert 0 < mean(rows[-4:], "objective/kl") < 40 and rows[-1]["val/ratio_var"] > 0
+    events = next((FOLDER / "rises").glob("events.out.tfevents.*")).read_bytes()
+    assert all(tag in events for tag in (b"objective/kl", b"objective/scores", b"sample/0")), "TensorBoard lacks figures"
     samples = [row for row in metrics("rises") if "sample" in row]
     assert len(samples) == 2 * 24
     for sample in samples:

@@ -2,16 +2,10 @@
 
 #include <ATen/ATen.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <map>
-
 #include "dist/parallel.h"
-#include "io/tensors.h"
 #include "models/parity.h"
-#include "models/registry.h"
 #include "rl/grpo.h"
+#include "rl/trl_run.h"
 #include "test.h"
 #include "train/gradients.h"
 #include "train/update.h"
@@ -20,38 +14,6 @@ using namespace llmtk;
 using at::Tensor;
 
 namespace {
-
-std::filesystem::path grpo_folder() {
-  const char* folder = std::getenv("LLMTK_REFERENCE");
-  return folder && std::filesystem::exists(std::filesystem::path(folder) / "figures.json") ? folder : "";
-}
-
-/// TRL's runs, and the models that they began with.
-struct GrpoReference {
-  GrpoReference() : folder(grpo_folder()) {
-    for (const auto& [name, tensor] : io::load_tensors(folder / "trl.safetensors")) all[name] = tensor.clone();
-    std::ifstream(folder / "figures.json") >> json;
-    for (int64_t i = 0; i < all["lengths"].size(0); ++i) {
-      const auto ids = [&](const char* name, const char* length) {
-        const Tensor row = all[name][i].narrow(0, 0, all[length][i].item<int64_t>()).to(at::kInt).contiguous();
-        return std::vector<text::TokenId>(row.data_ptr<int32_t>(), row.data_ptr<int32_t>() + row.numel());
-      };
-      prompts.push_back({.ids = ids("prompts", "prompt_lengths")});
-      responses.push_back({.ids = ids("responses", "lengths")});
-      responses.back().ended = responses.back().ids.back() == 35;
-    }
-    for (size_t i = 0; i < prompts.size(); ++i) responses[i].prompt = &prompts[i];
-  }
-  std::shared_ptr<nn::CausalModel> model(const char* name) const {
-    return models::load<nn::CausalModel>((folder / name).string(), {.dtype = at::kFloat});
-  }
-
-  std::filesystem::path folder;
-  std::map<std::string, Tensor> all;
-  nlohmann::ordered_json json;
-  std::vector<rl::Prompt> prompts;
-  std::vector<rl::Response> responses;
-};
 
 /// The settings of a case, by the field list of the section `grpo`; those of the trainer apart.
 rl::GrpoConfig grpo_config(nlohmann::ordered_json settings) {
@@ -64,10 +26,10 @@ rl::GrpoConfig grpo_config(nlohmann::ordered_json settings) {
 }  // namespace
 
 TEST_CASE("steps of GRPO are TRL's, in each way to take the mean") {
-  if (grpo_folder().empty()) LLMTK_SKIP("no reference: the Python peers are not there");
-  GrpoReference trl;
-  const auto reference_model = trl.model("reference");
-  for (const auto& [name, settings] : trl.json["settings"].items()) {
+  if (trl_folder().empty()) LLMTK_SKIP("no reference: the Python peers are not there");
+  TrlRun trl(trl_folder());
+  const auto reference_model = trl.model<nn::CausalModel>("reference");
+  for (const auto& [name, settings] : trl.figures["settings"].items()) {
     INFO(name);
     const rl::GrpoConfig config = grpo_config(settings);
     const auto B = static_cast<int64_t>(trl.responses.size());
@@ -77,7 +39,7 @@ TEST_CASE("steps of GRPO are TRL's, in each way to take the mean") {
     const int64_t steps_per_pass = config.steps_per_generation / trainer.gradient_accumulation_steps;
     REQUIRE(rl::grpo_batch_size(config, trainer) == B);
 
-    const auto policy = trl.model("policy");
+    const auto policy = trl.model<nn::CausalModel>("policy");
     const auto reference = [&](const rl::ResponseBatch& batch) {
       const at::NoGradGuard no_gradients;
       return rl::response_log_probs(*reference_model, batch, config.temperature);
@@ -88,7 +50,7 @@ TEST_CASE("steps of GRPO are TRL's, in each way to take the mean") {
     for (int64_t i = 0; i < B; ++i) ended[i] = trl.responses[i].ended;
     rl::Rollout rollout{.batch = rl::make_batch(trl.responses, at::kCPU), .scores = trl.all["rewards"], .ended = ended};
     grpo.collect(rollout, at::arange(B).split(3));
-    const auto& rows_of_log = trl.json["figures"][name];
+    const auto& rows_of_log = trl.figures["figures"][name];
     const auto objective = grpo.objective(rollout);
     for (const auto& [key, value] : objective.items()) {
       INFO(key);

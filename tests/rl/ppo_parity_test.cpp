@@ -3,15 +3,9 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <map>
-
 #include "dist/parallel.h"
-#include "io/tensors.h"
-#include "models/registry.h"
 #include "rl/ppo.h"
+#include "rl/trl_run.h"
 #include "test.h"
 #include "train/gradients.h"
 #include "train/update.h"
@@ -20,11 +14,6 @@ using namespace llmtk;
 using at::Tensor;
 
 namespace {
-
-std::filesystem::path ppo_reference() {
-  const char* folder = std::getenv("LLMTK_REFERENCE");
-  return folder && std::filesystem::exists(std::filesystem::path(folder) / "figures.json") ? folder : "";
-}
 
 rl::PpoConfig settings(bool whitened = false) {
   rl::PpoConfig config;
@@ -43,32 +32,8 @@ rl::PpoConfig settings(bool whitened = false) {
 
 constexpr double kMissingEosPenalty = 0.7;
 
-/// TRL's run, and the models that it began with.
-struct Reference {
-  explicit Reference(bool whitened = false) : folder(whitened ? ppo_reference() / "whitened" : ppo_reference()) {
-    for (const auto& [name, tensor] : io::load_tensors(folder / "trl.safetensors")) all[name] = tensor.clone();
-    std::ifstream(folder / "figures.json") >> figures;
-    for (int64_t i = 0; i < all["lengths"].size(0); ++i) {
-      const auto ids = [&](const char* name, const char* length) {
-        const Tensor row = all[name][i].narrow(0, 0, all[length][i].item<int64_t>()).to(at::kInt).contiguous();
-        return std::vector<text::TokenId>(row.data_ptr<int32_t>(), row.data_ptr<int32_t>() + row.numel());
-      };
-      prompts.push_back({.ids = ids("prompts", "prompt_lengths"), .where = "row " + std::to_string(i)});
-      responses.push_back({.ids = ids("responses", "lengths")});
-      responses.back().ended = responses.back().ids.back() == 35;
-    }
-    for (size_t i = 0; i < prompts.size(); ++i) responses[i].prompt = &prompts[i];
-  }
-  template <class M>
-  std::shared_ptr<M> model(const char* name) const {
-    return std::dynamic_pointer_cast<M>(models::load_model((folder / name).string(), {.dtype = at::kFloat}));
-  }
-
-  std::filesystem::path folder;
-  std::map<std::string, Tensor> all;
-  nlohmann::json figures;
-  std::vector<rl::Prompt> prompts;
-  std::vector<rl::Response> responses;
+struct Reference : TrlRun {
+  explicit Reference(bool whitened = false) : TrlRun(whitened ? trl_folder() / "whitened" : trl_folder()) {}
 };
 
 /// Within 5e-5 of the reference's largest absolute value.
@@ -102,7 +67,7 @@ struct Learners {
 };
 
 #define NEED_PPO_REFERENCE() \
-  if (ppo_reference().empty()) LLMTK_SKIP("no reference: the Python peers are not there")
+  if (trl_folder().empty()) LLMTK_SKIP("no reference: the Python peers are not there")
 
 }  // namespace
 
