@@ -51,8 +51,8 @@ class PolicyRun : public TrainingCommand {
   virtual std::unique_ptr<rl::PolicyMethod> make_method(std::shared_ptr<torch::nn::Module>& learners,
                                                         std::string& policy_prefix) = 0;
   /// What a checkpoint of a whole model needs besides the policy.
-  virtual void save_others(const std::filesystem::path& folder) const { static_cast<void>(folder); }
-  virtual void load_others(const std::filesystem::path& folder) const { static_cast<void>(folder); }
+  virtual void save_others(const std::filesystem::path& /*folder*/) const {}
+  virtual void load_others(const std::filesystem::path& /*folder*/) const {}
 
   rl::ReferenceLogProbs reference();
 

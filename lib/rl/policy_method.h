@@ -63,16 +63,14 @@ class PolicyMethod {
   virtual at::Tensor loss(const Rollout& rollout, const at::Tensor& rows, const StepSize& step, train::MetricSums& sums,
                           double& ratio_error) = 0;
   /// After a step that was taken, with the means of its figures.
-  virtual void stepped(const Json& means) { static_cast<void>(means); }
+  virtual void stepped(const Json& /*means*/) {}
   /// At the end of a batch: `figures` holds objective() and the means over its steps, and gets what else is reported.
-  virtual void finish(Json& figures, int64_t responses, double learning_rate) {
-    static_cast<void>(figures), static_cast<void>(responses), static_cast<void>(learning_rate);
-  }
+  virtual void finish(Json& /*figures*/, int64_t /*responses*/, double /*learning_rate*/) {}
   /// {what a line about a batch calls it, the figure}.
   virtual std::vector<std::pair<const char*, const char*>> headline() const = 0;
   /// What a checkpoint keeps of the method itself.
   virtual Json state() const { return Json::object(); }
-  virtual void restore(const Json& state) { static_cast<void>(state); }
+  virtual void restore(const Json& /*state*/) {}
 };
 
 }  // namespace llmtk::rl
