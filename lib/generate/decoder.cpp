@@ -1,12 +1,15 @@
 #include "generate/decoder.h"
 
-#include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <span>
 
 #include "core/error.h"
+#include "generate/stepper.h"
+#include "kernels/elementwise.h"
 #include "nn/causal_model.h"
 #include "nn/kv_cache.h"
 #include "nn/seq2seq_model.h"
@@ -18,27 +21,39 @@ using at::Tensor;
 using text::TokenId;
 using Prompts = std::vector<const std::vector<TokenId>*>;
 
-enum class Side { left, right };
-
-/// Token ids padded with 0 to one length, and where they are real.
+/// Token ids padded behind with 0 to one length, and where they are real.
 struct Padded {
   Tensor ids, mask;  // [B, T] int64, bool
   bool any = false;  // whether there is padding
 };
 
-Padded pad(const Prompts& prompts, Side side) {
+/// The ids of the prompts from `begin` on.
+Padded pad(const Prompts& prompts, size_t begin = 0) {
   const auto B = static_cast<int64_t>(prompts.size());
   size_t longest = 0;
-  for (const auto* prompt : prompts) longest = std::max(longest, prompt->size());
+  for (const auto* prompt : prompts) longest = std::max(longest, prompt->size() - begin);
   const auto T = static_cast<int64_t>(longest);
   Padded padded{at::zeros({B, T}, at::kLong), at::zeros({B, T}, at::kBool)};
   for (int64_t b = 0; b < B; ++b) {
-    const auto length = static_cast<int64_t>(prompts[b]->size()), begin = side == Side::left ? T - length : 0;
-    std::ranges::copy(*prompts[b], padded.ids.data_ptr<int64_t>() + b * T + begin);
-    padded.mask[b].narrow(0, begin, length).fill_(true);
-    padded.any = padded.any || length < T;
+    const auto rest = std::span(*prompts[b]).subspan(begin);
+    std::ranges::copy(rest, padded.ids.data_ptr<int64_t>() + b * T);
+    padded.mask[b].narrow(0, 0, static_cast<int64_t>(rest.size())).fill_(true);
+    padded.any = padded.any || static_cast<int64_t>(rest.size()) < T;
   }
   return padded;
+}
+
+/// How many tokens all prompts begin with alike, at least one of each left out; 0 where it is not worth a pass of its own.
+int64_t common_tokens(const Prompts& prompts) {
+  constexpr size_t kWorthwhile = 32;
+  size_t common = prompts[0]->size() - 1;
+  for (const auto* prompt : prompts) {
+    common = std::min(common, prompt->size() - 1);
+    const auto differs =
+        std::mismatch(prompt->begin(), prompt->begin() + static_cast<std::ptrdiff_t>(common), prompts[0]->begin());
+    common = static_cast<size_t>(differs.first - prompt->begin());
+  }
+  return prompts.size() > 1 && common >= kWorthwhile ? static_cast<int64_t>(common) : 0;
 }
 
 Tensor column(const std::vector<TokenId>& ids, c10::Device device) {
@@ -52,86 +67,78 @@ bool is_identity(const std::vector<int64_t>& rows, int64_t size) {
   return true;
 }
 
-/// Prompts of different lengths are padded on the left and masked, with positions that count from the first real token.
+/// Prompts of different lengths are padded behind, where no token sees it; from then on each row goes on at its own
+/// end.
 class CausalDecoder final : public Decoder {
  public:
   CausalDecoder(nn::CausalModel& model, const GenerateOptions& options)
-      : model_(model), device_(model.device()), options_(options), prefix_(options.prefix) {}
+      : model_(model), device_(model.device()), options_(options), prefix_(options.prefix), stepper_(model) {}
 
   Tensor start(const Prompts& prompts, int64_t new_tokens) override {
     rows_ = static_cast<int64_t>(prompts.size());
-    lengths_.clear();
-    for (const auto* prompt : prompts) lengths_.push_back(static_cast<int64_t>(prompt->size()));
-    mask_.reset();
-    if (prefix_) return read(unread(*prompts.at(0)), {});
-    const Padded padded = pad(prompts, Side::left);
-    const int64_t T = padded.ids.size(1);
+    if (prefix_) return continue_prefix(*prompts.at(0));
+    int64_t longest = 0;
+    for (const auto* prompt : prompts) longest = std::max(longest, static_cast<int64_t>(prompt->size()));
     own_cache_.reset();  // before the next one takes memory
-    own_cache_ = model_.make_cache(rows_, T + new_tokens);
+    const int64_t common = common_tokens(prompts);
+    own_cache_ = model_.make_cache(common > 0 ? 1 : rows_, longest + new_tokens, options_.cache_type);
     cache_ = own_cache_.get();
-    Tensor positions;
-    if (padded.any) {  // without padding no mask is needed, and attention is faster without one
-      mask_ = at::cat({padded.mask, at::ones({rows_, new_tokens}, at::kBool)}, 1).to(device_);
-      positions = (padded.mask.cumsum(1) - 1).clamp_min(0);  // as transformers counts them
+    stepper_.begin(*cache_);
+    if (common > 0) {  // read once, for all rows
+      read(pad({prompts[0]}).ids.narrow(1, 0, common), {}, longest);
+      cache_->reorder(at::zeros({rows_}, at::kLong));
+      if (options_.on_prefill) options_.on_prefill();
     }
-    return read(padded.ids.to(device_), positions);
+    std::vector<int64_t> lengths, last;
+    for (const auto* prompt : prompts) {
+      lengths.push_back(static_cast<int64_t>(prompt->size()));
+      last.push_back(lengths.back() - common - 1);
+    }
+    const Tensor hidden = read(pad(prompts, static_cast<size_t>(common)).ids, last, longest);
+    cache_->truncate(lengths);
+    return logits(hidden);
   }
 
   Tensor step(const std::vector<TokenId>& ids) override {
     LLMTK_CHECK(static_cast<int64_t>(ids.size()) == rows_, ids.size(), " ids for ", rows_, " rows");
     if (prefix_) prefix_->ids.push_back(ids[0]);
-    Tensor positions;
-    if (mask_.defined()) positions = at::tensor(lengths_, at::kLong).unsqueeze(1);
-    for (int64_t& length : lengths_) ++length;
-    return logits(forward(column(ids, device_), positions));
+    return stepper_.step(ids);
   }
 
   void select(const std::vector<int64_t>& rows) override {
     if (is_identity(rows, rows_)) return;
     LLMTK_CHECK(!prefix_, "a prefix belongs to one row");
-    const Tensor index = at::tensor(rows, at::kLong);
-    cache_->reorder(index);
-    if (mask_.defined()) mask_ = mask_.index_select(0, index.to(device_));
-    std::vector<int64_t> lengths;
-    for (const int64_t row : rows) lengths.push_back(lengths_[row]);
-    lengths_ = std::move(lengths);
+    cache_->reorder(at::tensor(rows, at::kLong));
     rows_ = static_cast<int64_t>(rows.size());
   }
 
  private:
-  /// ids [B, T] with their positions, or none defined, piece by piece. Returns the logits behind the last.
-  Tensor read(const Tensor& ids, const Tensor& positions) {
-    const int64_t T = ids.size(1), longest = *std::ranges::max_element(lengths_);
-    const auto piece = [&](int64_t begin, int64_t length) {
-      return forward(ids.narrow(1, begin, length),
-                     positions.defined() ? positions.narrow(1, begin, length) : positions, longest);
-    };
-    int64_t begin = 0;
-    for (; T - begin > kPrefillTokens; begin += kPrefillTokens) {
-      piece(begin, kPrefillTokens);
-      if (options_.on_prefill) options_.on_prefill();
+  /// ids [B, T] behind what the cache holds, piece by piece. Returns the hidden state of each row's token last[b], [B,
+  /// H]; of the last column where `last` is empty.
+  Tensor read(const Tensor& ids, const std::vector<int64_t>& last, int64_t sequence_length) {
+    const int64_t T = ids.size(1);
+    std::vector<Tensor> found(static_cast<size_t>(ids.size(0)));
+    for (int64_t begin = 0; begin < T; begin += kPrefillTokens) {
+      if (begin > 0 && options_.on_prefill) options_.on_prefill();
+      const int64_t length = std::min(kPrefillTokens, T - begin);
+      nn::ForwardContext context;
+      context.cache = cache_;
+      context.sequence_length = sequence_length;
+      const Tensor hidden = model_.forward(ids.narrow(1, begin, length).to(device_), context);  // [B, length, H]
+      for (size_t b = 0; b < found.size(); ++b)
+        if (const int64_t at = (last.empty() ? T - 1 : last[b]) - begin; at >= 0 && at < length)
+          found[b] = hidden[static_cast<int64_t>(b)][at];
     }
-    return logits(piece(begin, T - begin));
+    return at::stack(found);
   }
 
-  /// Returns the hidden states [B, T, H].
-  Tensor forward(const Tensor& ids, const Tensor& positions, int64_t sequence_length = 0) {
-    nn::ForwardContext context;
-    context.cache = cache_;
-    context.sequence_length = sequence_length;
-    if (positions.defined()) context.position_ids = positions.to(device_);
-    if (mask_.defined()) context.attention_mask = mask_.narrow(1, 0, cache_->length() + ids.size(1));
-    return model_.forward(ids, context);
-  }
+  Tensor logits(const Tensor& hidden) { return kernels::widen(model_.logits(hidden)); }  // [B, H] -> [B, V]
 
-  /// Of the last token of hidden [B, T, H]: [B, V].
-  Tensor logits(const Tensor& hidden) { return model_.logits(hidden.select(1, hidden.size(1) - 1)).to(at::kFloat); }
-
-  /// The ids of `prompt` behind what the prefix has in common with it, and at least the last one: [1, T].
-  Tensor unread(const std::vector<TokenId>& prompt) {
+  /// Reads what `prompt` has behind what it has in common with the prefix: at least its last token.
+  Tensor continue_prefix(const std::vector<TokenId>& prompt) {
     LLMTK_CHECK(rows_ == 1, "a prefix belongs to one row, not to ", rows_);
     auto& [ids, cache, reused] = *prefix_;
-    if (!cache) cache = model_.make_cache(1, model_.max_positions());
+    if (!cache) cache = model_.make_cache(1, model_.max_positions(), options_.cache_type);
     const auto differs = std::ranges::mismatch(ids, prompt);
     const auto common = std::min({differs.in1 - ids.begin(), static_cast<std::ptrdiff_t>(prompt.size()) - 1,
                                   static_cast<std::ptrdiff_t>(cache->length())});
@@ -139,18 +146,18 @@ class CausalDecoder final : public Decoder {
     ids = prompt;
     reused = static_cast<size_t>(common);
     cache_ = cache.get();
-    return at::tensor(std::vector<int64_t>(prompt.begin() + common, prompt.end()), at::kLong).unsqueeze(0).to(device_);
+    stepper_.begin(*cache_);
+    return logits(read(pad({&prompt}, static_cast<size_t>(common)).ids, {}, static_cast<int64_t>(prompt.size())));
   }
 
   nn::CausalModel& model_;
   c10::Device device_;
   const GenerateOptions& options_;
   Prefix* prefix_;
+  Stepper stepper_;
   std::unique_ptr<nn::KVCache> own_cache_;
   nn::KVCache* cache_ = nullptr;
   int64_t rows_ = 0;
-  std::vector<int64_t> lengths_;  // of each row, without padding
-  Tensor mask_;                   // [B, T + new tokens], or undefined when no row is padded
 };
 
 /// The prompts are what the encoder reads, padded on the right; every row begins with the start token.
@@ -160,7 +167,7 @@ class Seq2SeqDecoder final : public Decoder {
       : model_(model), device_(model.device()), start_token_(start_token) {}
 
   Tensor start(const Prompts& prompts, int64_t new_tokens) override {
-    const Padded padded = pad(prompts, Side::right);
+    const Padded padded = pad(prompts);
     rows_ = static_cast<int64_t>(prompts.size());
     nn::EncoderContext encoder;
     nn::DecoderContext decoder;
@@ -199,7 +206,8 @@ TokenId start_token(const nn::Seq2SeqModel& model, const GenerationConfig& confi
                                             : static_cast<TokenId>(model.decoder_start_token_id());
 }
 
-std::unique_ptr<Decoder> make_decoder(nn::Model& model, const GenerationConfig& config, const GenerateOptions& options) {
+std::unique_ptr<Decoder> make_decoder(nn::Model& model, const GenerationConfig& config,
+                                      const GenerateOptions& options) {
   const Prefix* prefix = options.prefix;
   if (auto* decoder = dynamic_cast<nn::CausalModel*>(&model)) return std::make_unique<CausalDecoder>(*decoder, options);
   auto* seq2seq = dynamic_cast<nn::Seq2SeqModel*>(&model);

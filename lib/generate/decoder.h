@@ -27,8 +27,8 @@ class Decoder {
 /// What the decoder of an encoder-decoder begins with: the config's token, else the model's own.
 text::TokenId start_token(const nn::Seq2SeqModel& model, const GenerationConfig& config);
 
-/// `model` and `options`, whose prefix and on_prefill are used, must outlive the result. Throws Error(usage) for models that
-/// do not write.
+/// `model` and `options`, whose prefix and on_prefill are used, must outlive the result. Throws Error(usage) for models
+/// that do not write.
 std::unique_ptr<Decoder> make_decoder(nn::Model& model, const GenerationConfig& config, const GenerateOptions& options);
 
 }  // namespace llmtk::generate

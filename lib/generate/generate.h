@@ -61,6 +61,7 @@ struct GenerateOptions {
       0;  ///< index of prompts[0] in the whole work: random streams and Completion::prompt count from it
   std::vector<std::string> places;  ///< what errors call each prompt (file:line); empty: "prompt 1", "prompt 2", ...
   bool logprobs = false;
+  nn::CacheType cache_type = nn::CacheType::plain;  ///< of a decoder's keys and values
   Prefix* prefix = nullptr;  ///< with one prompt and one sequence, without beams: what is there is not read again
   /// Called between the pieces of kPrefillTokens in which a decoder reads long prompts; what it throws ends the call.
   std::function<void()> on_prefill;

@@ -25,8 +25,6 @@ at::Tensor geglu(const at::Tensor& gate, const at::Tensor& up, bool tanh_approxi
 
 }  // namespace reference
 
-at::Tensor softcap(const at::Tensor& x, double cap) { return at::tanh(x / cap) * cap; }
-
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -65,7 +63,8 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& up, Activation activat
     return y;
   }
 #endif
-  parallel_rows(a.rows, a.columns, [&](int64_t begin, int64_t end) { cpu::activation_forward(a, begin, end); });
+  parallel_step(a.rows, a.columns, [a](int64_t begin, int64_t end) { cpu::activation_forward(a, begin, end); },
+                {rows.tensor, up_rows.tensor, y});
   return y;
 }
 

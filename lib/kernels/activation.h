@@ -17,10 +17,6 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
 /// gelu(gate) * up.
 at::Tensor geglu(const at::Tensor& gate, const at::Tensor& up, bool tanh_approximation);
 
-/// cap * tanh(x / cap): numbers well below `cap` stay nearly as they are, none goes beyond it. Gemma Team, Gemma 2
-/// (2024), section 2.
-at::Tensor softcap(const at::Tensor& x, double cap);
-
 namespace reference {
 at::Tensor gelu(const at::Tensor& x, bool tanh_approximation);
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);

@@ -4,7 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/error.h"
-#include "kernels/activation.h"
+#include "kernels/elementwise.h"
 #include "kernels/cross_entropy_impl.h"
 #include "kernels/linear.h"
 #include "kernels/tensors.h"

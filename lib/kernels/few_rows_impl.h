@@ -7,14 +7,15 @@
 
 namespace llmtk::kernels {
 
-/// y[m, n] = sum over k of x[m, k] weight[n, k], + bias[n]; summed in float32.
+/// y[m, n] = sum over k of x[m, k] weight[n, k], + bias[n]; summed in float32. What becomes of a row does not depend on
+/// the others, to the last bit.
 struct FewRows {
-  static constexpr int64_t kMost = 8;      ///< rows
-  static constexpr int64_t kColumns = 64;  ///< of y in one block; the last block may have fewer
+  static constexpr int64_t kMost = 32;     ///< rows
+  static constexpr int64_t kColumns = 16;  ///< of y in one block; the last block may have fewer
 
-  Type type;            ///< of weight, bias and y
+  Type type;            ///< of x, weight, bias and y
   int64_t M, N, K;      ///< M from 1 to kMost
-  const float* x;       ///< [M, K]
+  const void* x;        ///< [M, K]
   const void* weight;
   bool transposed;      ///< weight[n, k] is at n + k N instead of n K + k
   const void* bias;     ///< [N], may be null

@@ -104,14 +104,20 @@ bool has_few_rows(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
          (weight.is_contiguous() || weight.t().is_contiguous()) && !wants_gradient(x, weight, bias);
 }
 
-at::Tensor few_rows_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+at::Tensor few_rows_linear(const at::Tensor& x_any, const at::Tensor& weight, const at::Tensor& bias_any) {
+  const at::Tensor x = x_any.contiguous(), bias = bias_any.defined() ? bias_any.contiguous() : bias_any;
   const at::Tensor y = empty_product(x, weight);
-  const at::Tensor wide = x.to(at::kFloat).contiguous(), shift = bias.defined() ? bias.contiguous() : bias;
-  const FewRows f{.type = type_of(x), .M = x.numel() / x.size(-1), .N = weight.size(0), .K = weight.size(1),
-                  .x = wide.const_data_ptr<float>(), .weight = data(weight), .transposed = !weight.is_contiguous(),
-                  .bias = data(shift), .y = mutable_data(y)};
-  parallel_rows((f.N + FewRows::kColumns - 1) / FewRows::kColumns, f.K * FewRows::kColumns,
-                [&](int64_t begin, int64_t end) { cpu::few_rows(f, begin, end); });
+  const FewRows f{.type = type_of(x),
+                  .M = x.numel() / x.size(-1),
+                  .N = weight.size(0),
+                  .K = weight.size(1),
+                  .x = data(x),
+                  .weight = data(weight),
+                  .transposed = !weight.is_contiguous(),
+                  .bias = data(bias),
+                  .y = mutable_data(y)};
+  parallel_step((f.N + FewRows::kColumns - 1) / FewRows::kColumns, f.K * FewRows::kColumns,
+                [f](int64_t begin, int64_t end) { cpu::few_rows(f, begin, end); }, {x, weight, bias, y});
   return y;
 }
 

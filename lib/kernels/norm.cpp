@@ -71,7 +71,8 @@ Normed forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor
     return out;
   }
 #endif
-  parallel_rows(rows, H, [&](int64_t begin, int64_t end) { cpu::norm_forward(n, begin, end); });
+  parallel_step(rows, H, [n](int64_t begin, int64_t end) { cpu::norm_forward(n, begin, end); },
+                {rows_x, rows_residual, scale, shift, out.y, out.sum, out.mean, out.rstd});
   return out;
 }
 

@@ -66,7 +66,7 @@ at::Tensor rotate(const at::Tensor& x_any, const at::Tensor& cos_any, const at::
     return y;
   }
 #endif
-  parallel_rows(B * T, H * D, [&](int64_t begin, int64_t end) { cpu::rotary(r, begin, end); });
+  parallel_step(B * T, H * D, [r](int64_t begin, int64_t end) { cpu::rotary(r, begin, end); }, {x, y, cos, sin});
   return y;
 }
 

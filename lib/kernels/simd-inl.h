@@ -37,6 +37,10 @@ HWY_INLINE V load(const BFloat16* p) {
   return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(Words(), bits)));
 }
 
+HWY_INLINE V load(const int8_t* p) {
+  return hn::ConvertTo(Floats(), hn::PromoteTo(Ints(), hn::LoadU(hn::Rebind<int8_t, Floats>(), p)));
+}
+
 /// Rounds to nearest, ties to even; NaN stays NaN.
 HWY_INLINE void store(V x, BFloat16* p) {
   const Words words;
@@ -145,6 +149,12 @@ HWY_INLINE V exp(V x) {
 
 /// 1 / (1 + e^-x)
 HWY_INLINE V sigmoid(V x) { return hn::Div(set(1.0f), hn::Add(set(1.0f), exp(hn::Neg(x)))); }
+
+/// cap tanh(x / cap), with an absolute error of 1e-7 cap.
+HWY_INLINE V softcapped(V x, float cap) {
+  const V grown = exp(hn::Mul(x, set(2 / cap)));
+  return hn::Mul(set(cap), hn::Sub(set(1.0f), hn::Div(set(2.0f), hn::Add(grown, set(1.0f)))));
+}
 
 }  // namespace llmtk::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

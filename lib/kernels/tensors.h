@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/plan.h"
 #include "kernels/types.h"
 
 #ifdef LLMTK_WITH_CUDA
@@ -39,11 +41,26 @@ inline std::optional<at::Tensor> optional(const at::Tensor& x) {
   return x.defined() ? std::optional<at::Tensor>(x) : std::nullopt;
 }
 
+/// Elements worth waking a thread for: how many steps of `cost` elements make a piece of work.
+inline int64_t grain_of(int64_t cost) {
+  constexpr int64_t kGrain = 16384;
+  return std::max<int64_t>(1, kGrain / std::max<int64_t>(cost, 1));
+}
+
 /// f(begin, end) over [0, n) on all threads; `cost` is the number of elements that one step handles.
 template <class F>
 void parallel_rows(int64_t n, int64_t cost, const F& f) {
-  constexpr int64_t kGrain = 16384;  // elements worth waking a thread for
-  at::parallel_for(0, n, std::max<int64_t>(1, kGrain / std::max<int64_t>(cost, 1)), f);
+  if (Recording* recording = Recording::current()) recording->refuse("a kernel that is not recorded");
+  at::parallel_for(0, n, grain_of(cost), f);
+}
+
+/// The same of a kernel that can be recorded (plan.h): f holds by value all that it needs, and `kept` the tensors whose
+/// memory it points to.
+template <class F>
+void parallel_step(int64_t n, int64_t cost, const F& f, std::vector<at::Tensor> kept) {
+  at::parallel_for(0, n, grain_of(cost), f);
+  if (Recording* recording = Recording::current())
+    recording->add({.n = n, .grain = grain_of(cost), .f = f}, std::move(kept));
 }
 
 inline const void* data(const at::Tensor& x) { return x.defined() ? x.const_data_ptr() : nullptr; }

@@ -157,7 +157,7 @@ struct Decoder : torch::nn::Module {
   /// The scale is rounded to the weights' dtype first, as HF's Gemma2TextScaledWordEmbedding does it.
   Tensor embed(const Tensor& input_ids) {
     const Tensor x = embed_tokens->forward(input_ids);
-    return x * at::scalar_tensor(embed_scale, x.options().device(c10::kCPU));
+    return kernels::scale(x, embed_scale);
   }
 
   nn::Rotary rotary;

@@ -117,8 +117,8 @@ struct Transformer : torch::nn::Module {
   }
 
   Tensor forward(const Tensor& input_ids, const LayerContext& context, std::vector<Tensor>* hidden_states) {
-    const Tensor embedded = nn::put_before(context.virtual_embeddings, wte->forward(input_ids)) +
-                            wpe->forward(context.position_ids);  // [B, T, H]
+    const Tensor embedded = kernels::add(nn::put_before(context.virtual_embeddings, wte->forward(input_ids)),
+                                         wpe->forward(context.position_ids));  // [B, T, H]
     Residual x{nn::dropout(embedded, embd_pdrop, is_training()), {}};
     for (const auto& block : *h) {
       if (hidden_states) hidden_states->push_back(x.sum());

@@ -113,7 +113,7 @@ struct Block : torch::nn::Module {
   Residual forward(Residual x, const LayerContext& context) {
     const Tensor attended = drop(attention->forward(input_layernorm->forward(x), context));
     if (use_parallel_residual) {
-      x.update = drop(mlp->forward(post_attention_layernorm->forward(x.stream))) + attended;
+      x.update = kernels::add(drop(mlp->forward(post_attention_layernorm->forward(x.stream))), attended);
     } else {
       x.update = attended;
       x.update = drop(mlp->forward(post_attention_layernorm->forward(x)));

@@ -122,8 +122,8 @@ struct Transformer : torch::nn::Module {
   }
 
   Tensor forward(const Tensor& input_ids, const LayerContext& context, std::vector<Tensor>* hidden_states) {
-    const Tensor embedded = nn::put_before(context.virtual_embeddings, tokens_embed->forward(input_ids)) +
-                            positions_embed->forward(context.position_ids);
+    const Tensor embedded = kernels::add(nn::put_before(context.virtual_embeddings, tokens_embed->forward(input_ids)),
+                                         positions_embed->forward(context.position_ids));
     Residual x{nn::dropout(embedded, embd_pdrop, is_training()), {}};  // [B, T, H]
     for (const auto& block : *h) {
       if (hidden_states) hidden_states->push_back(x.stream);

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "kernels/activation.h"
+#include "kernels/elementwise.h"
 
 namespace llmtk::nn {
 
@@ -26,7 +27,7 @@ at::Tensor activate(Activation activation, const at::Tensor& x) {
     case Activation::silu:
       return at::silu(x);
     case Activation::relu:
-      return at::relu(x);
+      return kernels::relu(x);
   }
   LLMTK_CHECK(false, "unknown activation");
 }

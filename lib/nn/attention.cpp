@@ -12,7 +12,8 @@
 #include <limits>
 
 #include "core/error.h"
-#include "kernels/activation.h"
+#include "kernels/elementwise.h"
+#include "kernels/step_attention.h"
 #include "nn/fused_attention.h"
 
 namespace llmtk::nn {
@@ -71,11 +72,25 @@ void check_length(int64_t tokens, const at::Tensor& attention_mask, int64_t max_
                               .hint = "shorten the text or the number of new tokens"});
 }
 
+LayerContext make_step_context(const at::Tensor& input_ids, const ForwardContext& context, int64_t max_positions) {
+  LLMTK_CHECK(context.cache && !context.attentions, "a step needs a cache and shows no attentions");
+  KVCache& cache = *context.cache;
+  check_length(cache.length() + input_ids.size(1), {}, max_positions);
+  LLMTK_CHECK(input_ids.size(0) == cache.batch(), "input_ids is ", input_ids.sizes(), " for ", cache.batch(), " rows");
+  return {.cache = &cache,
+          .step = true,
+          .past = cache.virtual_length() + cache.length(),
+          .length = input_ids.size(1),
+          .default_positions = false,
+          .position_ids = cache.places(input_ids.size(1))};
+}
+
 }  // namespace
 
 LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContext& context, int64_t max_positions,
                                 const VirtualInputs& before) {
   LLMTK_CHECK(input_ids.dim() == 2, "input_ids is ", input_ids.sizes(), ", expected [B, T]");
+  if (context.step) return make_step_context(input_ids, context, max_positions);
   const KVCache* cache = context.cache;
   const int64_t batch = input_ids.size(0), text = (cache ? cache->length() : 0) + input_ids.size(1);
   const int64_t virtual_tokens = (cache ? cache->virtual_length() : 0) + before.length(), read = before.read();
@@ -129,7 +144,12 @@ LayerContext make_layer_context(const at::Tensor& input_ids, const ForwardContex
 
 LayerContext within_window(LayerContext context, int64_t window) {
   const int64_t past = context.past, total = past + context.length;
-  if (window <= 0 || total <= window) return context;
+  if (window <= 0) return context;
+  if (context.step) {
+    context.window = window;
+    return context;
+  }
+  if (total <= window) return context;
   if (context.places.defined()) {  // virtual tokens are not further away where padding is between
     const at::Tensor keys = context.places.unsqueeze(1).unsqueeze(1);  // [B, 1, 1, S]
     const at::Tensor queries =
@@ -222,6 +242,9 @@ at::Tensor softcapped_attention(const at::Tensor& q, const at::Tensor& k, const 
 
 at::Tensor causal_attention(const at::Tensor& q, at::Tensor k, at::Tensor v, const LayerContext& context, int64_t layer,
                             const AttentionOptions& options) {
+  if (context.step)
+    return kernels::step_attention(q, k, v, context.cache->blocks(layer), context.cache->held_lengths(),
+                                   {.scale = options.scale, .softcap = options.softcap, .window = context.window});
   if (context.cache) std::tie(k, v) = context.cache->append(layer, k, v);  // [B, K, past + T, D]
   put_before(context.virtual_keys_values, layer, k, v);                    // the same
   if (const int64_t unseen = context.first_key; unseen > 0) {

@@ -15,6 +15,7 @@ namespace llmtk::nn {
 /// Made once per forward pass, read by every layer.
 struct LayerContext {
   KVCache* cache = nullptr;
+  bool step = false;            ///< as ForwardContext has it; `past` is then that of the longest row, and there is no mask
   int64_t past = 0;             ///< tokens whose keys and values are there already: virtual ones, those in the cache
   int64_t length = 0;           ///< T, new tokens; virtual ones that are read in this pass are among them
   int64_t sequence_length = 0;  ///< at least that of the text that this pass is a piece of; 0: it is all

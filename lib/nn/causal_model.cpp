@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "kernels/activation.h"
+#include "kernels/elementwise.h"
 #include "kernels/cross_entropy.h"
 #include "nn/attention.h"
 #include "nn/linear.h"
@@ -38,10 +38,11 @@ void CausalModel::fill_with_virtual_tokens(KVCache& cache, int64_t batch, int64_
   cache.advance_virtual(before.read());
 }
 
-std::unique_ptr<KVCache> CausalModel::make_cache(int64_t batch, int64_t max_length) const {
+std::unique_ptr<KVCache> CausalModel::make_cache(int64_t batch, int64_t max_length, CacheType type) const {
   const auto [layers, heads, head_dim] = key_value_shape();
   const int64_t before = virtual_tokens() ? virtual_tokens()->length() : 0;
-  return std::make_unique<KVCache>(layers, batch, heads, before + max_length, head_dim, Build{dtype(), device()});
+  return std::make_unique<KVCache>(layers, batch, heads, before + max_length, head_dim, Build{dtype(), device()},
+                                   type);
 }
 
 at::Tensor CausalModel::logits(const at::Tensor& hidden) {

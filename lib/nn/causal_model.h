@@ -18,6 +18,7 @@ struct LogProbs;
 namespace llmtk::nn {
 
 class KVCache;
+enum class CacheType;
 class Linear;
 struct LayerContext;
 
@@ -26,6 +27,11 @@ struct ForwardContext {
   KVCache* cache = nullptr;   ///< null in training
   at::Tensor position_ids;    ///< [B, T] int64; default: counted over the real tokens, from the cache's length on
   at::Tensor attention_mask;  ///< [B, past + T] bool (or 0 and 1), false at padding; default: all true
+  /// The ids are a few new tokens of each row, behind the row's own last one in the cache: rows may differ in length.
+  /// The caller has called cache->begin_step(T), and calls cache->advance(T) for a pass that it repeats by a plan.
+  /// Positions are counted from there; position_ids and attention_mask are not looked at. On a CPU what becomes of a row
+  /// does not depend on the others, and the pass can be recorded (kernels/plan.h).
+  bool step = false;
   /// Where a text is read piece by piece into the cache: the tokens of all of it, which some RoPE scalings look at.
   /// Default: those up to the end of this piece.
   int64_t sequence_length = 0;
@@ -67,7 +73,7 @@ class CausalModel : public Model {
   kernels::LogProbs log_probs(const at::Tensor& hidden, const at::Tensor& targets, kernels::LogProbOptions options);
   /// A cache for `batch` sequences of at most `max_length` tokens, in the model's dtype and on its device. Virtual
   /// tokens have room beside them, and are put there by the first pass.
-  std::unique_ptr<KVCache> make_cache(int64_t batch, int64_t max_length) const;
+  std::unique_ptr<KVCache> make_cache(int64_t batch, int64_t max_length, CacheType type = CacheType{}) const;
 
   std::map<std::string, at::Tensor> tied_names() override;
 

@@ -1,9 +1,9 @@
 #include "nn/linear.h"
 
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 
 #include "core/error.h"
+#include "kernels/elementwise.h"
 #include "kernels/linear.h"
 
 namespace llmtk::nn {
@@ -98,7 +98,7 @@ at::Tensor Embedding::base(const at::Tensor& ids) const {
     shape.push_back(weight.size(1));
     return at::empty(shape, weight.options());
   }
-  return at::embedding(weight, ids, padding_idx_);
+  return kernels::lookup(weight, ids, padding_idx_);
 }
 
 void Embedding::set_branch(const std::string& name, std::shared_ptr<EmbeddingBranch> branch) {

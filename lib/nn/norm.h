@@ -1,6 +1,7 @@
 #pragma once
 // Norms, and the residual stream between them.
 
+#include "kernels/elementwise.h"
 #include "nn/linear.h"
 
 namespace llmtk::nn {
@@ -11,7 +12,7 @@ struct Residual {
   at::Tensor stream;  ///< [B, T, H]
   at::Tensor update;  ///< [B, T, H], or undefined: nothing waits
 
-  at::Tensor sum() const { return update.defined() ? stream + update : stream; }
+  at::Tensor sum() const { return update.defined() ? kernels::add(stream, update) : stream; }
 };
 
 /// As torch.nn.LayerNorm over the last dimension.

@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "core/error.h"
+#include "kernels/elementwise.h"
 #include "nn/attention.h"
 
 namespace llmtk::nn {
@@ -128,9 +129,23 @@ at::Tensor Rotary::angles_to_table(const at::Tensor& positions, const at::Tensor
   return at::cat({half, half}, -1);                                                                      // [..., D]
 }
 
+void Rotary::grow_tables(int64_t positions, c10::Device device) {
+  if (cos_.defined() && cos_.size(0) >= positions && cos_.device() == device) return;
+  const at::Tensor all = at::arange(std::max<int64_t>(2 * positions, 256), at::TensorOptions().device(device));
+  const at::Tensor angles = angles_to_table(all, inverse_frequencies(positions));
+  cos_ = angles.cos() * attention_factor_;
+  sin_ = angles.sin() * attention_factor_;
+}
+
 void Rotary::prepare(LayerContext& context) {
   const at::NoGradGuard no_grad;
   int64_t needed = context.past + context.length;
+  if (context.step && !config_.depends_on_length()) {
+    grow_tables(context.cache->room(), context.position_ids.device());  // as far as the cache goes without growing itself
+    context.cos = kernels::lookup(cos_, context.position_ids);          // [B, T, D]
+    context.sin = kernels::lookup(sin_, context.position_ids);
+    return;
+  }
   if (!context.default_positions) {
     if (!config_.depends_on_length()) {
       const at::Tensor angles = angles_to_table(context.position_ids, inverse_frequencies(needed));
@@ -147,13 +162,7 @@ void Rotary::prepare(LayerContext& context) {
     context.sin = angles.sin() * attention_factor_;
     return;
   }
-  const c10::Device device = context.position_ids.device();
-  if (!cos_.defined() || cos_.size(0) < needed || cos_.device() != device) {
-    const at::Tensor positions = at::arange(std::max<int64_t>(2 * needed, 256), at::TensorOptions().device(device));
-    const at::Tensor angles = angles_to_table(positions, inverse_frequencies(needed));
-    cos_ = angles.cos() * attention_factor_;
-    sin_ = angles.sin() * attention_factor_;
-  }
+  grow_tables(needed, context.position_ids.device());
   context.cos = cos_.narrow(0, context.past, context.length).unsqueeze(0);  // [1, T, D]
   context.sin = sin_.narrow(0, context.past, context.length).unsqueeze(0);
 }

@@ -58,6 +58,9 @@ class Rotary {
   at::Tensor inverse_frequencies(int64_t sequence_length) const;
   at::Tensor angles_to_table(const at::Tensor& positions, const at::Tensor& frequencies) const;
 
+  /// cos_ and sin_ for at least so many positions.
+  void grow_tables(int64_t positions, c10::Device device);
+
   RopeConfig config_;
   int64_t dim_, max_positions_;
   double attention_factor_;

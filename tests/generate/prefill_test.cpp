@@ -20,13 +20,9 @@ constexpr int64_t kLong = 3 * generate::kPrefillTokens - 100;
 
 Ids long_prompt(int64_t length, int64_t step) {
   Ids ids(static_cast<size_t>(length));
-  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<text::TokenId>((i * i * step + 7 * i) % test::kVocabulary);
+  for (size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<text::TokenId>((i * i * step + 7 * i) % test::kVocabulary);
   return ids;
-}
-
-io::Json with(io::Json config, const io::Json& changes) {
-  config.update(changes);
-  return config;
 }
 
 /// The most likely token behind all of `ids`, and its log-probability, in one pass without a cache.
@@ -42,11 +38,12 @@ std::pair<text::TokenId, float> next_token(nn::CausalModel& model, const Ids& id
 TEST_CASE("a long prompt gives piece by piece what it gives at once, whatever the positions are made from") {
   const auto n = kLong + 8;
   const std::vector<io::Json> configs = {
-      with(test::kGpt2, {{"n_positions", n}}),
-      with(test::kLlama, {{"max_position_embeddings", n}}),
-      with(test::kLlama, {{"model_type", "mistral"}, {"max_position_embeddings", n}, {"sliding_window", 300}}),
+      test::with(test::kGpt2, {{"n_positions", n}}),
+      test::with(test::kLlama, {{"max_position_embeddings", n}}),
+      test::with(test::kLlama, {{"model_type", "mistral"}, {"max_position_embeddings", n}, {"sliding_window", 300}}),
       // The frequencies are set by the length of the whole text.
-      with(test::kLlama, {{"max_position_embeddings", 400}, {"rope_scaling", {{"rope_type", "dynamic"}, {"factor", 4.0}}}}),
+      test::with(test::kLlama,
+                 {{"max_position_embeddings", 400}, {"rope_scaling", {{"rope_type", "dynamic"}, {"factor", 4.0}}}}),
   };
   for (const auto& config : configs) {
     const auto model = test::random_model(config);
@@ -55,9 +52,9 @@ TEST_CASE("a long prompt gives piece by piece what it gives at once, whatever th
     // With dynamic frequencies a row's neighbours matter, in transformers too: each alone.
     const int64_t batch_size = config.contains("rope_scaling") ? 1 : 2;
     int64_t pauses = 0;
-    const auto completions = generate::generate(
-        *model, tokenizer, prompts, {.max_new_tokens = 1},
-        {.batch_size = batch_size, .logprobs = true, .on_prefill = [&] { ++pauses; }});
+    const auto completions =
+        generate::generate(*model, tokenizer, prompts, {.max_new_tokens = 1},
+                           {.batch_size = batch_size, .logprobs = true, .on_prefill = [&] { ++pauses; }});
     CHECK(pauses == (batch_size == 1 ? 2 + 1 : 2));
     for (size_t i = 0; i < prompts.size(); ++i) {
       CAPTURE(config.dump(), i);
@@ -69,7 +66,7 @@ TEST_CASE("a long prompt gives piece by piece what it gives at once, whatever th
 }
 
 TEST_CASE("what is thrown between the pieces of a prompt ends the call") {
-  const auto model = test::random_model(with(test::kGpt2, {{"n_positions", kLong + 8}}));
+  const auto model = test::random_model(test::with(test::kGpt2, {{"n_positions", kLong + 8}}));
   const auto tokenizer = test::words();
   struct Enough {};
   int64_t tokens = 0;
@@ -82,7 +79,7 @@ TEST_CASE("what is thrown between the pieces of a prompt ends the call") {
 }
 
 TEST_CASE("a prefix says how much of a prompt was not read again") {
-  const auto model = test::random_model(with(test::kLlama, {{"max_position_embeddings", 4000}}));
+  const auto model = test::random_model(test::with(test::kLlama, {{"max_position_embeddings", 4000}}));
   const auto tokenizer = test::words();
   generate::Prefix prefix;
   const auto ask = [&](const Ids& prompt) {
@@ -97,8 +94,8 @@ TEST_CASE("a prefix says how much of a prompt was not read again") {
   CHECK(prefix.reused == 0);
   said.insert(said.end(), answer.begin(), answer.end());
   said.insert(said.end(), {1, 2, 3});
-  ask(said);  // grows beyond the first room
-  CHECK(prefix.reused == 905);  // the answer's last token was chosen but not read
+  ask(said);                              // grows beyond the first room
+  CHECK(prefix.reused == 905);            // the answer's last token was chosen but not read
   const Ids more = long_prompt(1500, 3);  // begins like the first
   ask(more);
   CHECK(prefix.reused == 900);

@@ -13,6 +13,11 @@ namespace llmtk::test {
 
 inline constexpr int64_t kVocabulary = 90;
 
+inline io::Json with(io::Json config, const io::Json& changes) {
+  config.update(changes);
+  return config;
+}
+
 inline const io::Json kGpt2 = {{"model_type", "gpt2"}, {"vocab_size", kVocabulary},
                                {"n_positions", 48},    {"n_embd", 32},
                                {"n_layer", 2},         {"n_head", 4}};

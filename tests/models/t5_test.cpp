@@ -207,7 +207,8 @@ TEST_CASE("checkpointing gives the same gradients, with dropout too") {
     return all;
   };
   const auto plain = gradients(false), again = gradients(true);
-  for (size_t i = 0; i < plain.size(); ++i) CHECK(difference(again[i], plain[i]) < 1e-6);
+  // The first pass keeps no gradient, so that its few rows are multiplied by another kernel than in the second.
+  for (size_t i = 0; i < plain.size(); ++i) CHECK(difference(again[i], plain[i]) < 5e-6);
   model->eval();
   CHECK_FALSE(at::allclose(gradients(false)[0], plain[0]));  // without dropout
 }

@@ -22,7 +22,7 @@ SEES = {
     "models": "config io kernels nn",  # kernels: a family fuses what no other has (rotary tables of its own)
     "peft": "config io kernels nn",
     "quant": "config io kernels nn",
-    "generate": "nn text",
+    "generate": "kernels nn text",
     "train": "config data dist io kernels nn",  # not models: it is given a module and a loss
     "rl": "config data dist generate io kernels nn peft text train",
     "rag": "config data generate io nn text",

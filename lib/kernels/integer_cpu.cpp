@@ -1,0 +1,498 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/integer_cpu.cpp"
+#include <hwy/foreach_target.h>
+//
+#include <hwy/cache_control.h>
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <iterator>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/integer_impl.h"
+#include "kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace llmtk::kernels::HWY_NAMESPACE {
+namespace {
+
+using Bytes = hn::Repartition<uint8_t, Floats>;
+using SignedBytes = hn::Repartition<int8_t, Floats>;
+using Shorts = hn::Repartition<int16_t, Floats>;
+using B = hn::Vec<Bytes>;
+using I = hn::Vec<Ints>;
+
+/// Codes of a row that are multiplied at a time: four bits fill a vector, and with eight it is as many.
+constexpr int64_t kUnit = 8 * kLanes;
+/// Bytes of codes that lie ahead.
+constexpr int64_t kAhead = 2048;
+
+#if HWY_TARGET == HWY_AVX3_DL
+constexpr bool kHasVnni = true;
+#else
+constexpr bool kHasVnni = false;
+#endif
+
+// ---- Products of bytes
+// -----------------------------------------------------------------------------------------------------
+
+#if HWY_TARGET == HWY_AVX2
+HWY_INLINE I add_short_products(I sums, hn::Vec<Shorts> codes, hn::Vec<Shorts> x) {
+  return hn::Add(sums, I{_mm256_madd_epi16(codes.raw, x.raw)});
+}
+/// Codes of four bits: two products of two neighbours each, and two more, fit into 16 bits.
+HWY_INLINE I add_nibble_products(I sums, B first, B x, B second, B y) {
+  const __m256i pairs =
+      _mm256_add_epi16(_mm256_maddubs_epi16(first.raw, x.raw), _mm256_maddubs_epi16(second.raw, y.raw));
+  return hn::Add(sums, I{_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))});
+}
+#else
+HWY_INLINE I add_short_products(I sums, hn::Vec<Shorts> codes, hn::Vec<Shorts> x) {
+  return hn::Add(sums, I{_mm512_madd_epi16(codes.raw, x.raw)});
+}
+#if HWY_TARGET == HWY_AVX3
+HWY_INLINE I add_nibble_products(I sums, B first, B x, B second, B y) {
+  const __m512i pairs =
+      _mm512_add_epi16(_mm512_maddubs_epi16(first.raw, x.raw), _mm512_maddubs_epi16(second.raw, y.raw));
+  return hn::Add(sums, I{_mm512_madd_epi16(pairs, _mm512_set1_epi16(1))});
+}
+#else
+HWY_INLINE I add_nibble_products(I sums, B first, B x, B second, B y) {
+  return I{_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sums.raw, first.raw, x.raw), second.raw, y.raw)};
+}
+#endif
+#endif
+/// Codes of eight bits, unsigned: with VNNI alone.
+HWY_INLINE I add_byte_products(I sums, B codes, B x) {
+#if HWY_TARGET == HWY_AVX3_DL
+  return I{_mm512_dpbusd_epi32(sums.raw, codes.raw, x.raw)};
+#else
+  (void)codes, (void)x;
+  return sums;
+#endif
+}
+
+// ---- x as the products take it
+// ---------------------------------------------------------------------------------------------
+
+/// One row: kUnit numbers of x (floats, shorts or bytes) per unit; per unit and lane what a lane's sum starts from, so
+/// that codes may lie with something added; per group the sum of its numbers; the scale.
+struct Prepared {
+  float* x;
+  float* starts;  // floats or int32
+  float* group_sums;
+  float* scale;
+};
+
+Prepared prepared_row(const IntegerFewRows& f, int64_t m) {
+  float* row = f.prepared + m * f.prepared_floats();
+  float* starts = row + f.padded();
+  float* group_sums = starts + f.padded() / 8;
+  return {row, starts, group_sums, group_sums + f.groups()};
+}
+
+int64_t own_units(int64_t K) { return (K + kUnit - 1) / kUnit; }
+
+/// x / scale in whole numbers: the row's scale is its largest absolute value / 127.5.
+float round_row(float* x, int64_t K) {
+  const V most = fold(
+      K, zero(), [&](int64_t i, auto at, V& top) { top = hn::Max(top, hn::Abs(at.get(x + i))); },
+      [](V& a, V b) { a = hn::Max(a, b); });
+  float scale = hn::GetLane(hn::MaxOfLanes(Floats(), most)) / 127.5f;
+  if (scale == 0) scale = 0x1p-23f;
+  sweep(K, [&](int64_t i, auto at) {
+    const V place = hn::Div(at.get(x + i), set(scale));
+    at.put(hn::Round(hn::Min(hn::Max(place, set(-128.0f)), set(127.0f))), x + i);
+  });
+  return scale;
+}
+
+HWY_INLINE auto as_bytes(V x) { return hn::DemoteTo(hn::Rebind<int8_t, Floats>(), hn::ConvertTo(Ints(), x)); }
+
+/// Each `apart`-th number: kLanes of them.
+HWY_INLINE V every(const float* x, int apart) {
+  return hn::GatherIndex(Floats(), x, hn::Mul(hn::Iota(Ints(), 0), hn::Set(Ints(), apart)));
+}
+
+/// Codes of four bits are eight numbers per lane, each 8 too large; in floats vector j holds the number j of every
+/// lane, divided by what the code j of a word is too large by where it lies (the last one is shifted); in bytes stand
+/// the first numbers of all pairs and then the second ones.
+void lay_out_nibbles(const IntegerFewRows& f, const float* x, const Prepared& to) {
+  for (int64_t unit = 0; unit < own_units(f.K); ++unit) {
+    const float* from = x + unit * kUnit;
+    V sum = zero();
+    for (int j = 0; j < 8; ++j) {
+      const V numbers = every(from + j, 8);
+      sum = hn::Add(sum, numbers);
+      if (!f.dynamic)
+        store(hn::Mul(numbers, set(j == 7 ? 1.0f : 1.0f / static_cast<float>(1 << (4 * j)))),
+              to.x + unit * kUnit + j * kLanes);
+    }
+    const V start = hn::Mul(sum, set(-8.0f));
+    if (!f.dynamic) {
+      store(start, to.starts + unit * kLanes);
+      continue;
+    }
+    hn::StoreU(hn::ConvertTo(Ints(), start), Ints(), reinterpret_cast<int32_t*>(to.starts) + unit * kLanes);
+    auto* bytes = reinterpret_cast<int8_t*>(to.x) + unit * kUnit;
+    for (int64_t k = 0; k < kUnit; k += 2 * kLanes) {
+      V first, second;
+      hn::LoadInterleaved2(Floats(), from + k, first, second);
+      hn::StoreU(as_bytes(first), hn::Rebind<int8_t, Floats>(), bytes + k / 2);
+      hn::StoreU(as_bytes(second), hn::Rebind<int8_t, Floats>(), bytes + kUnit / 2 + k / 2);
+    }
+  }
+}
+
+/// Codes of eight bits meet x in floats, in shorts, or with VNNI in bytes: then four neighbours in a lane, each code
+/// 128 too large.
+void lay_out_bytes(const IntegerFewRows& f, const float* x, const Prepared& to) {
+  const int64_t n = own_units(f.K) * kUnit;
+  if (!f.dynamic) {
+    std::copy(x, x + n, to.x);
+  } else if (kHasVnni) {
+    for (int64_t k = 0; k < n; k += kLanes)
+      hn::StoreU(as_bytes(load(x + k)), hn::Rebind<int8_t, Floats>(), reinterpret_cast<int8_t*>(to.x) + k);
+    for (int64_t unit = 0; unit < n / kUnit; ++unit) {
+      V sum = zero();
+      for (int64_t k = 0; k < kUnit; ++k)
+        if (k % (4 * kLanes) < 4) sum = hn::Add(sum, every(x + unit * kUnit + k, 4));
+      hn::StoreU(hn::ConvertTo(Ints(), hn::Mul(sum, set(-128.0f))), Ints(),
+                 reinterpret_cast<int32_t*>(to.starts) + unit * kLanes);
+    }
+  } else {
+    const hn::Rebind<int16_t, Floats> shorts;
+    for (int64_t k = 0; k < n; k += kLanes)
+      hn::StoreU(hn::DemoteTo(shorts, hn::ConvertTo(Ints(), load(x + k))), shorts,
+                 reinterpret_cast<int16_t*>(to.x) + k);
+  }
+}
+
+template <class T>
+void prepare_row(const IntegerFewRows& f, int64_t m) {
+  static thread_local std::vector<float> wide;
+  wide.resize(static_cast<size_t>(f.padded()));
+  const T* from = static_cast<const T*>(f.x) + m * f.K;
+  float* x = wide.data();
+  sweep(f.K, [&](int64_t i, auto at) { at.put(at.get(from + i), x + i); });
+  std::fill(wide.begin() + f.K, wide.end(), 0.0f);
+  const Prepared to = prepared_row(f, m);
+  *to.scale = f.dynamic ? round_row(x, f.K) : 1.0f;
+  f.bits == 4 ? lay_out_nibbles(f, x, to) : lay_out_bytes(f, x, to);
+  if (!f.zero_points) return;
+  for (int64_t g = 0; g < f.groups(); ++g)
+    to.group_sums[g] =
+        sum_of(f.group, [&](int64_t i, auto at, V& sum) { sum = hn::Add(sum, at.get(x + g * f.group + i)); });
+}
+
+void prepare_any(const IntegerFewRows& f, int64_t begin, int64_t end) {
+  for (int64_t m = begin; m < end; ++m)
+    f.type == Type::float32 ? prepare_row<float>(f, m) : prepare_row<BFloat16>(f, m);
+}
+
+// ---- Scales
+// ----------------------------------------------------------------------------------------------------------------
+
+HWY_INLINE float scale_at(const IntegerFewRows& f, int64_t i) {
+  if (f.scale_type == Type::float32) return static_cast<const float*>(f.scales)[i];
+  const uint32_t bits = static_cast<uint32_t>(static_cast<const BFloat16*>(f.scales)[i].bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+/// What zero points take from row n's product with prepared x: sum over g of scale zero_point (sum of the group).
+float zero_correction(const IntegerFewRows& f, int64_t n, const Prepared& x) {
+  if (!f.zero_points) return 0;
+  float total = 0;
+  for (int64_t g = 0; g < f.groups(); ++g) {
+    const int64_t i = n * f.groups() + g;
+    total += scale_at(f, i) * static_cast<float>(f.zero_points[i]) * x.group_sums[g];
+  }
+  return total;
+}
+
+// ---- One unit of a row of codes with M rows of x
+// ---------------------------------------------------------------------------
+
+/// The rows of x, and what is summed of their products with a group of codes.
+template <int M>
+struct Rows {
+  const float *x[M], *starts[M];
+
+  Rows(const IntegerFewRows& f, int64_t m) {
+    for (int i = 0; i < M; ++i) {
+      const Prepared row = prepared_row(f, m + i);
+      x[i] = row.x;
+      starts[i] = row.starts;
+    }
+  }
+  HWY_INLINE const uint8_t* bytes(int m) const { return reinterpret_cast<const uint8_t*>(x[m]); }
+  HWY_INLINE I start(int m, int64_t unit) const {
+    return hn::LoadU(Ints(), reinterpret_cast<const int32_t*>(starts[m]) + unit * kLanes);
+  }
+};
+
+/// Four bits, x in floats: the codes of all words at once, each where it lies in its word.
+struct NibbleFloat {
+  using Sum = V;
+  static constexpr int64_t kBytes = kUnit / 2;
+
+  template <int M>
+  static HWY_INLINE void add(const uint8_t* codes, const Rows<M>& x, int64_t unit, V (&sums)[M]) {
+    const Words words;
+    const auto word = hn::LoadU(words, reinterpret_cast<const uint32_t*>(codes));
+    for (int m = 0; m < M; ++m) sums[m] = hn::Add(sums[m], load(x.starts[m] + unit * kLanes));
+    const auto step = [&](auto code, int j) HWY_ATTR {
+      const V value = hn::ConvertTo(Floats(), hn::BitCast(Ints(), code));
+      for (int m = 0; m < M; ++m) sums[m] = hn::MulAdd(load(x.x[m] + unit * kUnit + j * kLanes), value, sums[m]);
+    };
+    for (int j = 0; j < 7; ++j) step(hn::And(word, hn::Set(words, 0xFu << (4 * j))), j);
+    step(hn::ShiftRight<28>(word), 7);
+  }
+};
+
+/// Eight bits, x in floats.
+template <bool kOffset>
+struct ByteFloat {
+  using Sum = V;
+  static constexpr int64_t kBytes = kUnit;
+
+  template <int M>
+  static HWY_INLINE void add(const uint8_t* codes, const Rows<M>& x, int64_t unit, V (&sums)[M]) {
+    const hn::Rebind<uint8_t, Floats> bytes;
+    for (int64_t k = 0; k < kUnit; k += kLanes) {
+      auto code = hn::LoadU(bytes, codes + k);
+      if (kOffset) code = hn::Xor(code, hn::Set(bytes, 0x80));
+      const auto wide = hn::PromoteTo(Ints(), hn::BitCast(hn::Rebind<int8_t, Floats>(), code));
+      const V value = hn::ConvertTo(Floats(), wide);
+      for (int m = 0; m < M; ++m) sums[m] = hn::MulAdd(load(x.x[m] + unit * kUnit + k), value, sums[m]);
+    }
+  }
+};
+
+/// Four bits, x in bytes.
+struct NibbleByte {
+  using Sum = I;
+  static constexpr int64_t kBytes = kUnit / 2;
+
+  template <int M>
+  static HWY_INLINE void add(const uint8_t* codes, const Rows<M>& x, int64_t unit, I (&sums)[M]) {
+    const Bytes bytes;
+    const hn::Repartition<uint16_t, Floats> pairs;
+    const B both = hn::LoadU(bytes, codes), low = hn::Set(bytes, 15);
+    const B first = hn::And(both, low);
+    const B second = hn::And(hn::BitCast(bytes, hn::ShiftRight<4>(hn::BitCast(pairs, both))), low);
+    for (int m = 0; m < M; ++m) {
+      const uint8_t* row = x.bytes(m) + unit * kUnit;
+      sums[m] = add_nibble_products(hn::Add(sums[m], x.start(m, unit)), first, hn::LoadU(bytes, row), second,
+                                    hn::LoadU(bytes, row + kUnit / 2));
+    }
+  }
+};
+
+/// Eight bits, x in bytes or shorts.
+template <bool kOffset>
+struct ByteByte {
+  using Sum = I;
+  static constexpr int64_t kBytes = kUnit;
+
+  template <int M>
+  static HWY_INLINE void add(const uint8_t* codes, const Rows<M>& x, int64_t unit, I (&sums)[M]) {
+    const Bytes bytes;
+    const B flip = hn::Set(bytes, 0x80);
+    if constexpr (kHasVnni) {
+      for (int m = 0; m < M; ++m) sums[m] = hn::Add(sums[m], x.start(m, unit));
+      for (int64_t k = 0; k < kUnit; k += 4 * kLanes) {
+        const B code = hn::LoadU(bytes, codes + k), shifted = kOffset ? code : hn::Xor(code, flip);
+        for (int m = 0; m < M; ++m)
+          sums[m] = add_byte_products(sums[m], shifted, hn::LoadU(bytes, x.bytes(m) + unit * kUnit + k));
+      }
+    } else {
+      uint8_t plain[kUnit];
+      if constexpr (kOffset) {
+        for (int64_t k = 0; k < kUnit; k += 4 * kLanes)
+          hn::StoreU(hn::Xor(hn::LoadU(bytes, codes + k), flip), bytes, plain + k);
+        codes = plain;
+      }
+      for (int64_t k = 0; k < kUnit; k += 2 * kLanes) {
+        const auto wide = hn::PromoteTo(
+            Shorts(), hn::LoadU(hn::Rebind<int8_t, Shorts>(), reinterpret_cast<const int8_t*>(codes) + k));
+        for (int m = 0; m < M; ++m)
+          sums[m] = add_short_products(
+              sums[m], wide, hn::LoadU(Shorts(), reinterpret_cast<const int16_t*>(x.x[m]) + unit * kUnit + k));
+      }
+    }
+  }
+};
+
+// ---- Rows of y
+// -------------------------------------------------------------------------------------------------------------
+
+HWY_INLINE V as_floats(V x) { return x; }
+HWY_INLINE V as_floats(I x) { return hn::ConvertTo(Floats(), x); }
+
+/// totals[r][i]: of the codes' products with x, scaled.
+template <int M, int R, class T>
+HWY_INLINE void put(const IntegerFewRows& f, const float (&totals)[R][M], int64_t m, int64_t n, int64_t apart) {
+  float y[(R * M + kLanes - 1) / kLanes * kLanes] = {};
+  for (int i = 0; i < M; ++i) {
+    const Prepared x = prepared_row(f, m + i);
+    for (int r = 0; r < R; ++r) {
+      const int64_t column = n + r * apart;
+      const float shift = f.bias ? hn::GetLane(Part{1}.get(static_cast<const T*>(f.bias) + column)) : 0.0f;
+      y[r * M + i] = (totals[r][i] - zero_correction(f, column, x)) * *x.scale + shift;
+    }
+  }
+  T rounded[std::size(y)];
+  for (size_t i = 0; i < std::size(y); i += kLanes) store(load(y + i), rounded + i);
+  T* to = static_cast<T*>(f.y) + m * f.N + n;
+  for (int r = 0; r < R; ++r)
+    for (int i = 0; i < M; ++i) to[i * f.N + r * apart] = rounded[r * M + i];
+}
+
+/// How groups, which share a scale, lie in units.
+enum class Groups {
+  exact,  ///< the whole row is one, whose sum is one of integers
+  one,    ///< the whole row is one
+  units,  ///< each is a unit
+  parts,  ///< a unit holds several
+  long_,  ///< each is several units
+};
+
+/// A row's scales in floats: one per group; where a unit holds several groups, one per lane of every unit (lane l of
+/// four bits is of codes 8 l on).
+template <Groups kGroups>
+HWY_INLINE void read_scales(const IntegerFewRows& f, int64_t n, float* scales) {
+  const int64_t groups = f.groups(), first = n * groups;
+  if constexpr (kGroups == Groups::parts) {
+    const int64_t lanes = f.group / 8;
+    for (int64_t g = 0; g < groups; ++g) std::fill_n(scales + g * lanes, lanes, scale_at(f, first + g));
+    std::fill(scales + groups * lanes, scales + own_units(f.K) * kLanes, 0.0f);
+  } else if (f.scale_type == Type::float32) {
+    std::copy_n(static_cast<const float*>(f.scales) + first, groups, scales);
+  } else {
+    const auto* narrow = static_cast<const BFloat16*>(f.scales) + first;
+    sweep(groups, [&](int64_t i, auto at) { at.put(at.get(narrow + i), scales + i); });
+  }
+}
+
+/// Columns n, n + apart, ... (R of them) of rows m to m + M of y.
+template <int M, int R, class T, class Unit, Groups kGroups>
+void dot_products(const IntegerFewRows& f, int64_t m, int64_t n, int64_t apart) {
+  using Sum = typename Unit::Sum;
+  constexpr bool kTogether = kGroups == Groups::exact || kGroups == Groups::one;
+  const Rows<M> x(f, m);
+  const uint8_t* row[R];
+  float scales[R][IntegerFewRows::kMostScales];
+  V sums[R][M];
+  Sum acc[R][M];
+  for (int r = 0; r < R; ++r) {
+    row[r] = static_cast<const uint8_t*>(f.codes) + (n + r * apart) * f.row_bytes;
+    read_scales<kGroups>(f, n + r * apart, scales[r]);
+    for (int i = 0; i < M; ++i) sums[r][i] = zero();
+    for (int i = 0; i < M; ++i) acc[r][i] = hn::Zero(hn::DFromV<Sum>());
+  }
+  const auto scale_by = [&](int r, int64_t g) HWY_ATTR {
+    const V scale = kGroups == Groups::parts ? load(scales[r] + g * kLanes) : set(scales[r][g]);
+    for (int i = 0; i < M; ++i) sums[r][i] = hn::MulAdd(scale, as_floats(acc[r][i]), sums[r][i]);
+    for (int i = 0; i < M; ++i) acc[r][i] = hn::Zero(hn::DFromV<Sum>());
+  };
+  const int64_t units = own_units(f.K), whole = f.row_bytes / Unit::kBytes, long_group = f.group / kUnit;
+  for (int64_t unit = 0; unit < whole; ++unit)
+    for (int r = 0; r < R; ++r) {
+      hwy::Prefetch(row[r] + unit * Unit::kBytes + kAhead);
+      Unit::template add<M>(row[r] + unit * Unit::kBytes, x, unit, acc[r]);
+      if constexpr (kGroups == Groups::units || kGroups == Groups::parts) scale_by(r, unit);
+      if constexpr (kGroups == Groups::long_)
+        if ((unit + 1) % long_group == 0) scale_by(r, unit / long_group);
+    }
+  for (int64_t unit = whole; unit < units; ++unit)  // the last one, with zeros behind it
+    for (int r = 0; r < R; ++r) {
+      uint8_t codes[Unit::kBytes] = {};
+      std::memcpy(codes, row[r] + unit * Unit::kBytes, static_cast<size_t>(f.row_bytes - unit * Unit::kBytes));
+      Unit::template add<M>(codes, x, unit, acc[r]);
+      if constexpr (!kTogether) scale_by(r, kGroups == Groups::long_ ? unit / long_group : unit);
+    }
+  float totals[R][M];
+  for (int r = 0; r < R; ++r) {
+    if constexpr (kGroups == Groups::one) scale_by(r, 0);
+    for (int i = 0; i < M; ++i) {
+      if constexpr (kGroups == Groups::exact)
+        totals[r][i] = static_cast<float>(hn::GetLane(hn::SumOfLanes(Ints(), acc[r][i]))) * scales[r][0];
+      else
+        totals[r][i] = hn::GetLane(hn::SumOfLanes(Floats(), sums[r][i]));
+    }
+  }
+  put<M, R, T>(f, totals, m, n, apart);
+}
+
+template <int M, int R, class T, class Unit>
+HWY_INLINE void dots_of(const IntegerFewRows& f, int64_t m, int64_t n, int64_t apart) {
+  constexpr bool kIntegers = std::is_same_v<typename Unit::Sum, I>;
+  if (f.groups() == 1) return dot_products < M, R, T, Unit, kIntegers ? Groups::exact : Groups::one > (f, m, n, apart);
+  if (f.group == kUnit) return dot_products<M, R, T, Unit, Groups::units>(f, m, n, apart);
+  if constexpr (Unit::kBytes < kUnit)
+    if (f.group < kUnit) return dot_products<M, R, T, Unit, Groups::parts>(f, m, n, apart);
+  dot_products<M, R, T, Unit, Groups::long_>(f, m, n, apart);
+}
+
+template <int M, int R, class T>
+void dots(const IntegerFewRows& f, int64_t m, int64_t n, int64_t apart) {
+  if (f.bits == 4)
+    return f.dynamic ? dots_of<M, R, T, NibbleByte>(f, m, n, apart) : dots_of<M, R, T, NibbleFloat>(f, m, n, apart);
+  if (f.dynamic)
+    return f.offset ? dots_of<M, R, T, ByteByte<true>>(f, m, n, apart)
+                    : dots_of<M, R, T, ByteByte<false>>(f, m, n, apart);
+  f.offset ? dots_of<M, R, T, ByteFloat<true>>(f, m, n, apart) : dots_of<M, R, T, ByteFloat<false>>(f, m, n, apart);
+}
+
+/// All rows of x with R rows of codes that lie far apart: several streams through memory are faster than one.
+template <int R, class T>
+HWY_INLINE void all_rows(const IntegerFewRows& f, int64_t n, int64_t apart) {
+  int64_t m = 0;
+  for (; m + 4 <= f.M; m += 4) dots<4, R, T>(f, m, n, apart);
+  if (f.M - m == 3) dots<3, R, T>(f, m, n, apart);
+  if (f.M - m == 2) dots<2, R, T>(f, m, n, apart);
+  if (f.M - m == 1) dots<1, R, T>(f, m, n, apart);
+}
+
+template <int R, class T>
+void streams(const IntegerFewRows& f, int64_t begin, int64_t end) {
+  const int64_t apart = (end - begin) / R;
+  for (int64_t n = begin; n < begin + apart; ++n) all_rows<R, T>(f, n, apart);
+  for (int64_t n = begin + R * apart; n < end; ++n) all_rows<1, T>(f, n, 1);
+}
+
+template <class T>
+void few_rows_as(const IntegerFewRows& f, int64_t begin, int64_t end) {
+  f.M == 1 ? streams<4, T>(f, begin, end) : streams<2, T>(f, begin, end);
+}
+
+void few_rows_any(const IntegerFewRows& f, int64_t begin, int64_t end) {
+  f.type == Type::float32 ? few_rows_as<float>(f, begin, end) : few_rows_as<BFloat16>(f, begin, end);
+}
+
+}  // namespace
+}  // namespace llmtk::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace llmtk::kernels {
+HWY_EXPORT(prepare_any);
+HWY_EXPORT(few_rows_any);
+
+namespace cpu {
+void integer_prepare(const IntegerFewRows& f, int64_t begin, int64_t end) {
+  HWY_DYNAMIC_DISPATCH(prepare_any)(f, begin, end);
+}
+void integer_few_rows(const IntegerFewRows& f, int64_t block_begin, int64_t block_end) {
+  HWY_DYNAMIC_DISPATCH(few_rows_any)
+  (f, block_begin * IntegerFewRows::kColumns, std::min(f.N, block_end * IntegerFewRows::kColumns));
+}
+}  // namespace cpu
+}  // namespace llmtk::kernels
+#endif
