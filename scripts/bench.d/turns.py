@@ -80,9 +80,9 @@ def run_measured(command, env={}):
         return out.read(), usage.ru_maxrss / 1024 / 1024
 
 
-def run_peer(script, job, tuned):
+def run_peer(script, job, tuned=False, environment={}):
     """The JSON that a peer prints last, with its peak memory."""
-    out, peak = run_measured([sys.executable, script, json.dumps(job)], TUNED if tuned else {})
+    out, peak = run_measured([sys.executable, script, json.dumps(job)], {**environment, **(TUNED if tuned else {})})
     return {**json.loads(out.splitlines()[-1]), "peak_gb": peak}
 
 
