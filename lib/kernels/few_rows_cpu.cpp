@@ -35,10 +35,7 @@ struct Piece<float> {
   static constexpr int64_t kSize = kLanes;
   static constexpr int kVectors = 1;
 
-  template <class Access>
-  static HWY_INLINE void load(const float* w, Access at, V (&out)[1]) {
-    out[0] = at.get(w);
-  }
+  static HWY_INLINE V vector(const float* w, int) { return load(w); }
 };
 
 template <>
@@ -46,159 +43,134 @@ struct Piece<BFloat16> {
   static constexpr int64_t kSize = 2 * kLanes;
   static constexpr int kVectors = 2;
 
-  static HWY_INLINE void load(const BFloat16* w, Full, V (&out)[2]) {
+  static HWY_INLINE V vector(const BFloat16* w, int which) {
     const Words words;
     const auto pairs = hn::LoadU(words, reinterpret_cast<const uint32_t*>(w));
-    out[0] = hn::BitCast(Floats(), hn::ShiftLeft<16>(pairs));
-    out[1] = hn::BitCast(Floats(), hn::And(pairs, hn::Set(words, 0xFFFF0000u)));
-  }
-  static HWY_INLINE void load(const BFloat16* w, Part part, V (&out)[2]) {
-    BFloat16 buffer[kSize] = {};
-    std::memcpy(buffer, w, static_cast<size_t>(part.n) * sizeof(BFloat16));
-    load(buffer, Full(), out);
+    return hn::BitCast(Floats(), which == 0 ? hn::ShiftLeft<16>(pairs) : hn::And(pairs, hn::Set(words, 0xFFFF0000u)));
   }
 };
 
-/// Rows of x as pieces take them, each `stride` long and filled up with zeros; and memory for kBlock rows of the
-/// weight.
+/// The n < kSize numbers at a row's end, with zeros behind them.
+template <class T>
+struct Last {
+  T numbers[Piece<T>::kSize] = {};
+  Last(const T* from, int64_t n) { std::memcpy(numbers, from, static_cast<size_t>(n) * sizeof(T)); }
+};
+
+/// Rows of x as pieces take them, each `stride` long and filled up with zeros.
 struct Prepared {
   const float* x;
   int64_t stride;
-  float* spare;
 };
-constexpr int64_t kBlock = 3;
-
-/// A row of pieces: as it is, or widened, where it ends filled up with zeros.
-template <class T>
-HWY_INLINE void widen_row(const T* row, int64_t K, float* to) {
-  constexpr int64_t kSize = Piece<T>::kSize, kAhead = 2048 / sizeof(T);
-  V piece[Piece<T>::kVectors];
-  int64_t k = 0;
-  for (; k + kSize <= K; k += kSize) {
-    hwy::Prefetch(row + k + kAhead);
-    Piece<T>::load(row + k, Full(), piece);
-    for (int v = 0; v < Piece<T>::kVectors; ++v) store(piece[v], to + k + v * kLanes);
-  }
-  if (k == K) return;
-  Piece<T>::load(row + k, Part{K - k}, piece);
-  for (int v = 0; v < Piece<T>::kVectors; ++v) store(piece[v], to + k + v * kLanes);
-}
 
 template <class T>
 Prepared prepare(const FewRows& f) {
   constexpr int64_t kSize = Piece<T>::kSize;
   const int64_t stride = (f.K + kSize - 1) / kSize * kSize;
-  float* const rows = scratch((f.M + kBlock) * stride);
-  for (int64_t m = 0; m < f.M; ++m) widen_row(static_cast<const T*>(f.x) + m * f.K, f.K, rows + m * stride);
-  return {rows, stride, rows + f.M * stride};
+  float* const rows = scratch(f.M * stride);
+  for (int64_t m = 0; m < f.M; ++m) {
+    const T* from = static_cast<const T*>(f.x) + m * f.K;
+    float* to = rows + m * stride;
+    const auto put = [&](const T* piece, int64_t k) HWY_ATTR {
+      for (int v = 0; v < Piece<T>::kVectors; ++v) store(Piece<T>::vector(piece, v), to + k + v * kLanes);
+    };
+    int64_t k = 0;
+    for (; k + kSize <= f.K; k += kSize) put(from + k, k);
+    if (k < f.K) put(Last<T>(from + k, f.K - k).numbers, k);
+  }
+  return {rows, stride};
+}
+
+/// acc[r][m] += the products of one piece of R rows of the weight with M rows of x.
+template <int M, int R, class T>
+HWY_INLINE void multiply(const Prepared& p, const float* x, const T* const (&w)[R], V (&acc)[R][M]) {
+  for (int v = 0; v < Piece<T>::kVectors; ++v) {
+    V weights[R];
+    for (int r = 0; r < R; ++r) weights[r] = Piece<T>::vector(w[r], v);
+    for (int m = 0; m < M; ++m) {
+      const V row = in_register(load(x + m * p.stride + v * kLanes));
+      for (int r = 0; r < R; ++r) acc[r][m] = hn::MulAdd(row, weights[r], acc[r][m]);
+    }
+  }
 }
 
 /// y[m + i, n + r apart] of the sums over all lanes, R x M of them.
 template <int M, int R, class T>
 HWY_INLINE void put_sums(const FewRows& f, const V (&acc)[R][M], int64_t m, int64_t n, int64_t apart) {
-  float sums[(R * M + kLanes - 1) / kLanes * kLanes] = {};
   for (int r = 0; r < R; ++r) {
-    const float shift = f.bias ? hn::GetLane(Part{1}.get(static_cast<const T*>(f.bias) + n + r * apart)) : 0.0f;
-    for (int i = 0; i < M; ++i) sums[r * M + i] = hn::GetLane(hn::SumOfLanes(Floats(), acc[r][i])) + shift;
+    const int64_t column = n + r * apart;
+    const float shift = f.bias ? load_one(static_cast<const T*>(f.bias) + column) : 0.0f;
+    for (int i = 0; i < M; ++i)
+      store_one(hn::GetLane(hn::SumOfLanes(Floats(), acc[r][i])) + shift,
+                static_cast<T*>(f.y) + (m + i) * f.N + column);
   }
-  T rounded[std::size(sums)];
-  for (size_t i = 0; i < std::size(sums); i += kLanes) store(load(sums + i), rounded + i);
-  T* y = static_cast<T*>(f.y) + m * f.N + n;
-  for (int r = 0; r < R; ++r)
-    for (int i = 0; i < M; ++i) y[i * f.N + r * apart] = rounded[r * M + i];
-}
-
-/// acc[r][m] += the products of one piece of R rows of the weight with M rows of x.
-template <int M, int R, class T, class Access>
-HWY_INLINE void multiply(const Prepared& p, const float* x, const T* w, int64_t distance, Access at, V (&acc)[R][M]) {
-  constexpr int kVectors = Piece<T>::kVectors;
-  V weights[R][kVectors];
-  for (int r = 0; r < R; ++r) Piece<T>::load(w + r * distance, at, weights[r]);
-  for (int v = 0; v < kVectors; ++v)
-    for (int m = 0; m < M; ++m) {
-      const V row = load(x + m * p.stride + v * kLanes);
-      for (int r = 0; r < R; ++r) acc[r][m] = hn::MulAdd(row, weights[r][v], acc[r][m]);
-    }
 }
 
 /// Columns n, n + apart, ... (R of them) of rows m to m + M of y.
 template <int M, int R, class T>
 void dot_products(const FewRows& f, const Prepared& p, int64_t m, int64_t n, int64_t apart) {
   constexpr int64_t kSize = Piece<T>::kSize, kAhead = 2048 / sizeof(T), kLine = 64 / sizeof(T);
-  const T* w = static_cast<const T*>(f.weight) + n * f.K;
   const float* x = p.x + m * p.stride;
-  const int64_t distance = apart * f.K;
+  const T* w[R];
+  for (int r = 0; r < R; ++r) w[r] = static_cast<const T*>(f.weight) + (n + r * apart) * f.K;
   V acc[R][M];
   for (int r = 0; r < R; ++r)
     for (int i = 0; i < M; ++i) acc[r][i] = zero();
   int64_t k = 0;
   for (; k + kSize <= f.K; k += kSize) {
+    const T* piece[R];
+    for (int r = 0; r < R; ++r) piece[r] = w[r] + k;
     if (k % kLine == 0)
-      for (int r = 0; r < R; ++r) hwy::Prefetch(w + r * distance + k + kAhead);
-    multiply<M, R>(p, x + k, w + k, distance, Full(), acc);
+      for (int r = 0; r < R; ++r) hwy::Prefetch(piece[r] + kAhead);
+    multiply<M, R>(p, x + k, piece, acc);
   }
-  if (k < f.K) multiply<M, R>(p, x + k, w + k, distance, Part{f.K - k}, acc);
+  if (k < f.K)
+    for (int r = 0; r < R; ++r) {
+      const Last<T> last(w[r] + k, f.K - k);
+      for (int v = 0; v < Piece<T>::kVectors; ++v) {
+        const V weights = Piece<T>::vector(last.numbers, v);
+        for (int i = 0; i < M; ++i) acc[r][i] = hn::MulAdd(load(x + i * p.stride + k + v * kLanes), weights, acc[r][i]);
+      }
+    }
   put_sums<M, R, T>(f, acc, m, n, apart);
 }
 
-/// All M rows of x and R of the weight at a time. Those R lie far apart: several streams through memory are faster than
-/// one, and processors follow them better than rows that stand side by side.
-template <int M, int R, class T>
+/// The M rows of x that are left, fewer than kMost of them at a time, with R rows of the weight, which stay in the
+/// first cache.
+template <int kMost, int R, class T>
+HWY_INLINE void all_rows(const FewRows& f, const Prepared& p, int64_t n, int64_t apart) {
+  int64_t m = 0;
+  for (; m + kMost <= f.M; m += kMost) dot_products<kMost, R, T>(f, p, m, n, apart);
+  if constexpr (kMost > 3)
+    if (f.M - m == 3) dot_products<3, R, T>(f, p, m, n, apart);
+  if constexpr (kMost > 2)
+    if (f.M - m == 2) dot_products<2, R, T>(f, p, m, n, apart);
+  if constexpr (kMost > 1)
+    if (f.M - m == 1) dot_products<1, R, T>(f, p, m, n, apart);
+}
+
+/// R rows of the weight at a time, which lie far apart: several streams through memory are faster than one, and
+/// processors follow them better than rows that stand side by side.
+template <int kMost, int R, class T>
 void streams(const FewRows& f, const Prepared& p, int64_t begin, int64_t end) {
   const int64_t apart = (end - begin) / R, rest = begin + R * apart;
-  for (int64_t n = begin; n < begin + apart; ++n) dot_products<M, R, T>(f, p, 0, n, apart);
-  for (int64_t n = rest; n < end; ++n) dot_products<M, 1, T>(f, p, 0, n, 1);
-}
-
-/// Columns n to n + R of rows m to m + M of y; w: R rows of the weight, widened, in pieces.
-template <int M, int R, class T>
-void block(const FewRows& f, const Prepared& p, const float* w, int64_t m, int64_t n) {
-  const float* x = p.x + m * p.stride;
-  V acc[R][M];
-  for (int r = 0; r < R; ++r)
-    for (int i = 0; i < M; ++i) acc[r][i] = zero();
-  for (int64_t k = 0; k < p.stride; k += kLanes) {
-    V weights[R];
-    for (int r = 0; r < R; ++r) weights[r] = load(w + r * p.stride + k);
-    for (int i = 0; i < M; ++i) {
-      const V row = load(x + i * p.stride + k);
-      for (int r = 0; r < R; ++r) acc[r][i] = hn::MulAdd(row, weights[r], acc[r][i]);
-    }
-  }
-  put_sums<M, R, T>(f, acc, m, n, 1);
-}
-
-template <int M, int R, class T>
-void all_rows(const FewRows& f, const Prepared& p, const float* w, int64_t n) {
-  int64_t m = 0;
-  for (; m + M <= f.M; m += M) block<M, R, T>(f, p, w, m, n);
-  for (; m < f.M; ++m) block<1, R, T>(f, p, w, m, n);
-}
-
-/// More rows than are read at the memory's speed: some of the weight's rows are widened into the first cache, and every
-/// row of x meets them there.
-template <class T>
-void blocks(const FewRows& f, const Prepared& p, int64_t begin, int64_t end) {
-  for (int64_t n = begin; n < end; n += kBlock) {
-    const int64_t rows = std::min(kBlock, end - n);
-    const T* w = static_cast<const T*>(f.weight) + n * f.K;
-    const float* wide = p.spare;
-    if (sizeof(T) == sizeof(float) && f.K == p.stride)
-      wide = static_cast<const float*>(f.weight) + n * f.K;
-    else
-      for (int64_t r = 0; r < rows; ++r) widen_row(w + r * f.K, f.K, p.spare + r * p.stride);
-    if (rows == kBlock)
-      all_rows<4, kBlock, T>(f, p, wide, n);
-    else
-      for (int64_t r = 0; r < rows; ++r) all_rows<4, 1, T>(f, p, wide + r * p.stride, n + r);
-  }
+  for (int64_t n = begin; n < begin + apart; ++n) all_rows<kMost, R, T>(f, p, n, apart);
+  for (int64_t n = rest; n < end; ++n) all_rows<kMost, 1, T>(f, p, n, 1);
 }
 
 template <class T>
 void by_rows(const FewRows& f, int64_t begin, int64_t end) {
   const Prepared p = prepare<T>(f);
-  if (f.M == 1) return streams<1, 4, T>(f, p, begin, end);
-  f.M == 2 ? streams<2, 4, T>(f, p, begin, end) : blocks<T>(f, p, begin, end);
+  switch (f.M) {  // as many products as there are registers for their sums
+    case 1:
+      return streams<1, 4, T>(f, p, begin, end);
+    case 2:
+      return streams<2, 4, T>(f, p, begin, end);
+    case 3:
+      return streams<3, 3, T>(f, p, begin, end);
+    default:
+      return streams<4, 2, T>(f, p, begin, end);
+  }
 }
 
 /// x in float32, [M, K]: as it is, or widened.

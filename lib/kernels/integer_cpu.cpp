@@ -197,11 +197,8 @@ void prepare_any(const IntegerFewRows& f, int64_t begin, int64_t end) {
 // ----------------------------------------------------------------------------------------------------------------
 
 HWY_INLINE float scale_at(const IntegerFewRows& f, int64_t i) {
-  if (f.scale_type == Type::float32) return static_cast<const float*>(f.scales)[i];
-  const uint32_t bits = static_cast<uint32_t>(static_cast<const BFloat16*>(f.scales)[i].bits) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
+  return f.scale_type == Type::float32 ? load_one(static_cast<const float*>(f.scales) + i)
+                                       : load_one(static_cast<const BFloat16*>(f.scales) + i);
 }
 
 /// What zero points take from row n's product with prepared x: sum over g of scale zero_point (sum of the group).
@@ -236,22 +233,34 @@ struct Rows {
   }
 };
 
+template <int R>
+using Codes = const uint8_t* const (&)[R];
+
 /// Four bits, x in floats: the codes of all words at once, each where it lies in its word.
 struct NibbleFloat {
   using Sum = V;
   static constexpr int64_t kBytes = kUnit / 2;
 
-  template <int M>
-  static HWY_INLINE void add(const uint8_t* codes, const Rows<M>& x, int64_t unit, V (&sums)[M]) {
+  template <int M, int R>
+  static HWY_INLINE void add(Codes<R> codes, const Rows<M>& x, int64_t unit, V (&sums)[R][M]) {
     const Words words;
-    const auto word = hn::LoadU(words, reinterpret_cast<const uint32_t*>(codes));
-    for (int m = 0; m < M; ++m) sums[m] = hn::Add(sums[m], load(x.starts[m] + unit * kLanes));
-    const auto step = [&](auto code, int j) HWY_ATTR {
-      const V value = hn::ConvertTo(Floats(), hn::BitCast(Ints(), code));
-      for (int m = 0; m < M; ++m) sums[m] = hn::MulAdd(load(x.x[m] + unit * kUnit + j * kLanes), value, sums[m]);
-    };
-    for (int j = 0; j < 7; ++j) step(hn::And(word, hn::Set(words, 0xFu << (4 * j))), j);
-    step(hn::ShiftRight<28>(word), 7);
+    hn::Vec<Words> word[R];
+    for (int r = 0; r < R; ++r) word[r] = hn::LoadU(words, reinterpret_cast<const uint32_t*>(codes[r]));
+    for (int m = 0; m < M; ++m) {
+      const V start = load(x.starts[m] + unit * kLanes);
+      for (int r = 0; r < R; ++r) sums[r][m] = hn::Add(sums[r][m], start);
+    }
+    for (int j = 0; j < 8; ++j) {
+      V value[R];
+      for (int r = 0; r < R; ++r) {
+        const auto code = j < 7 ? hn::And(word[r], hn::Set(words, 0xFu << (4 * j))) : hn::ShiftRight<28>(word[r]);
+        value[r] = hn::ConvertTo(Floats(), hn::BitCast(Ints(), code));
+      }
+      for (int m = 0; m < M; ++m) {
+        const V row = in_register(load(x.x[m] + unit * kUnit + j * kLanes));
+        for (int r = 0; r < R; ++r) sums[r][m] = hn::MulAdd(row, value[r], sums[r][m]);
+      }
+    }
   }
 };
 
@@ -261,15 +270,20 @@ struct ByteFloat {
   using Sum = V;
   static constexpr int64_t kBytes = kUnit;
 
-  template <int M>
-  static HWY_INLINE void add(const uint8_t* codes, const Rows<M>& x, int64_t unit, V (&sums)[M]) {
+  template <int M, int R>
+  static HWY_INLINE void add(Codes<R> codes, const Rows<M>& x, int64_t unit, V (&sums)[R][M]) {
     const hn::Rebind<uint8_t, Floats> bytes;
     for (int64_t k = 0; k < kUnit; k += kLanes) {
-      auto code = hn::LoadU(bytes, codes + k);
-      if (kOffset) code = hn::Xor(code, hn::Set(bytes, 0x80));
-      const auto wide = hn::PromoteTo(Ints(), hn::BitCast(hn::Rebind<int8_t, Floats>(), code));
-      const V value = hn::ConvertTo(Floats(), wide);
-      for (int m = 0; m < M; ++m) sums[m] = hn::MulAdd(load(x.x[m] + unit * kUnit + k), value, sums[m]);
+      V value[R];
+      for (int r = 0; r < R; ++r) {
+        auto code = hn::LoadU(bytes, codes[r] + k);
+        if (kOffset) code = hn::Xor(code, hn::Set(bytes, 0x80));
+        value[r] = hn::ConvertTo(Floats(), hn::PromoteTo(Ints(), hn::BitCast(hn::Rebind<int8_t, Floats>(), code)));
+      }
+      for (int m = 0; m < M; ++m) {
+        const V row = in_register(load(x.x[m] + unit * kUnit + k));
+        for (int r = 0; r < R; ++r) sums[r][m] = hn::MulAdd(row, value[r], sums[r][m]);
+      }
     }
   }
 };
@@ -279,17 +293,22 @@ struct NibbleByte {
   using Sum = I;
   static constexpr int64_t kBytes = kUnit / 2;
 
-  template <int M>
-  static HWY_INLINE void add(const uint8_t* codes, const Rows<M>& x, int64_t unit, I (&sums)[M]) {
+  template <int M, int R>
+  static HWY_INLINE void add(Codes<R> codes, const Rows<M>& x, int64_t unit, I (&sums)[R][M]) {
     const Bytes bytes;
     const hn::Repartition<uint16_t, Floats> pairs;
-    const B both = hn::LoadU(bytes, codes), low = hn::Set(bytes, 15);
-    const B first = hn::And(both, low);
-    const B second = hn::And(hn::BitCast(bytes, hn::ShiftRight<4>(hn::BitCast(pairs, both))), low);
+    const B low = hn::Set(bytes, 15);
+    B first[R], second[R];
+    for (int r = 0; r < R; ++r) {
+      const B both = hn::LoadU(bytes, codes[r]);
+      first[r] = hn::And(both, low);
+      second[r] = hn::And(hn::BitCast(bytes, hn::ShiftRight<4>(hn::BitCast(pairs, both))), low);
+    }
     for (int m = 0; m < M; ++m) {
-      const uint8_t* row = x.bytes(m) + unit * kUnit;
-      sums[m] = add_nibble_products(hn::Add(sums[m], x.start(m, unit)), first, hn::LoadU(bytes, row), second,
-                                    hn::LoadU(bytes, row + kUnit / 2));
+      const B row = in_register(hn::LoadU(bytes, x.bytes(m) + unit * kUnit));
+      const B rest = in_register(hn::LoadU(bytes, x.bytes(m) + unit * kUnit + kUnit / 2));
+      for (int r = 0; r < R; ++r)
+        sums[r][m] = add_nibble_products(hn::Add(sums[r][m], x.start(m, unit)), first[r], row, second[r], rest);
     }
   }
 };
@@ -300,30 +319,46 @@ struct ByteByte {
   using Sum = I;
   static constexpr int64_t kBytes = kUnit;
 
-  template <int M>
-  static HWY_INLINE void add(const uint8_t* codes, const Rows<M>& x, int64_t unit, I (&sums)[M]) {
+  template <int M, int R>
+  static HWY_INLINE void add(Codes<R> codes, const Rows<M>& x, int64_t unit, I (&sums)[R][M]) {
+    if constexpr (kHasVnni)
+      add_bytes(codes, x, unit, sums);
+    else
+      add_shorts(codes, x, unit, sums);
+  }
+
+ private:
+  template <int M, int R>
+  static HWY_INLINE void add_bytes(Codes<R> codes, const Rows<M>& x, int64_t unit, I (&sums)[R][M]) {
     const Bytes bytes;
-    const B flip = hn::Set(bytes, 0x80);
-    if constexpr (kHasVnni) {
-      for (int m = 0; m < M; ++m) sums[m] = hn::Add(sums[m], x.start(m, unit));
-      for (int64_t k = 0; k < kUnit; k += 4 * kLanes) {
-        const B code = hn::LoadU(bytes, codes + k), shifted = kOffset ? code : hn::Xor(code, flip);
-        for (int m = 0; m < M; ++m)
-          sums[m] = add_byte_products(sums[m], shifted, hn::LoadU(bytes, x.bytes(m) + unit * kUnit + k));
+    for (int m = 0; m < M; ++m)
+      for (int r = 0; r < R; ++r) sums[r][m] = hn::Add(sums[r][m], x.start(m, unit));
+    for (int64_t k = 0; k < kUnit; k += 4 * kLanes) {
+      B code[R];
+      for (int r = 0; r < R; ++r) {
+        code[r] = hn::LoadU(bytes, codes[r] + k);
+        if (!kOffset) code[r] = hn::Xor(code[r], hn::Set(bytes, 0x80));
       }
-    } else {
-      uint8_t plain[kUnit];
-      if constexpr (kOffset) {
-        for (int64_t k = 0; k < kUnit; k += 4 * kLanes)
-          hn::StoreU(hn::Xor(hn::LoadU(bytes, codes + k), flip), bytes, plain + k);
-        codes = plain;
+      for (int m = 0; m < M; ++m) {
+        const B row = hn::LoadU(bytes, x.bytes(m) + unit * kUnit + k);
+        for (int r = 0; r < R; ++r) sums[r][m] = add_byte_products(sums[r][m], code[r], row);
       }
-      for (int64_t k = 0; k < kUnit; k += 2 * kLanes) {
-        const auto wide = hn::PromoteTo(
-            Shorts(), hn::LoadU(hn::Rebind<int8_t, Shorts>(), reinterpret_cast<const int8_t*>(codes) + k));
-        for (int m = 0; m < M; ++m)
-          sums[m] = add_short_products(
-              sums[m], wide, hn::LoadU(Shorts(), reinterpret_cast<const int16_t*>(x.x[m]) + unit * kUnit + k));
+    }
+  }
+
+  template <int M, int R>
+  static HWY_INLINE void add_shorts(Codes<R> codes, const Rows<M>& x, int64_t unit, I (&sums)[R][M]) {
+    const hn::Rebind<uint8_t, Shorts> bytes;
+    for (int64_t k = 0; k < kUnit; k += 2 * kLanes) {
+      hn::Vec<Shorts> wide[R];
+      for (int r = 0; r < R; ++r) {
+        auto code = hn::LoadU(bytes, codes[r] + k);
+        if (kOffset) code = hn::Xor(code, hn::Set(bytes, 0x80));
+        wide[r] = hn::PromoteTo(Shorts(), hn::BitCast(hn::Rebind<int8_t, Shorts>(), code));
+      }
+      for (int m = 0; m < M; ++m) {
+        const auto row = in_register(hn::LoadU(Shorts(), reinterpret_cast<const int16_t*>(x.x[m]) + unit * kUnit + k));
+        for (int r = 0; r < R; ++r) sums[r][m] = add_short_products(sums[r][m], wide[r], row);
       }
     }
   }
@@ -334,25 +369,6 @@ struct ByteByte {
 
 HWY_INLINE V as_floats(V x) { return x; }
 HWY_INLINE V as_floats(I x) { return hn::ConvertTo(Floats(), x); }
-
-/// totals[r][i]: of the codes' products with x, scaled.
-template <int M, int R, class T>
-HWY_INLINE void put(const IntegerFewRows& f, const float (&totals)[R][M], int64_t m, int64_t n, int64_t apart) {
-  float y[(R * M + kLanes - 1) / kLanes * kLanes] = {};
-  for (int i = 0; i < M; ++i) {
-    const Prepared x = prepared_row(f, m + i);
-    for (int r = 0; r < R; ++r) {
-      const int64_t column = n + r * apart;
-      const float shift = f.bias ? hn::GetLane(Part{1}.get(static_cast<const T*>(f.bias) + column)) : 0.0f;
-      y[r * M + i] = (totals[r][i] - zero_correction(f, column, x)) * *x.scale + shift;
-    }
-  }
-  T rounded[std::size(y)];
-  for (size_t i = 0; i < std::size(y); i += kLanes) store(load(y + i), rounded + i);
-  T* to = static_cast<T*>(f.y) + m * f.N + n;
-  for (int r = 0; r < R; ++r)
-    for (int i = 0; i < M; ++i) to[i * f.N + r * apart] = rounded[r * M + i];
-}
 
 /// How groups, which share a scale, lie in units.
 enum class Groups {
@@ -380,91 +396,131 @@ HWY_INLINE void read_scales(const IntegerFewRows& f, int64_t n, float* scales) {
   }
 }
 
-/// Columns n, n + apart, ... (R of them) of rows m to m + M of y.
-template <int M, int R, class T, class Unit, Groups kGroups>
-void dot_products(const IntegerFewRows& f, int64_t m, int64_t n, int64_t apart) {
+/// Columns n, n + apart, ... (R of them) of y, and those behind each: `count` times R.
+struct Columns {
+  int64_t n, count, apart;
+};
+
+/// One product for each of R columns and M rows, summed over the lanes.
+template <int M, int R, class Unit, Groups kGroups>
+HWY_INLINE void dot_products(const IntegerFewRows& f, const Rows<M>& x, int64_t n, int64_t apart,
+                             float (&totals)[R][M]) {
   using Sum = typename Unit::Sum;
   constexpr bool kTogether = kGroups == Groups::exact || kGroups == Groups::one;
-  const Rows<M> x(f, m);
   const uint8_t* row[R];
-  float scales[R][IntegerFewRows::kMostScales];
+  // Rows of scales stand close: a power of two between them would be slow.
+  float all_scales[R * (kTogether ? 1 : IntegerFewRows::kMostScales)], *scales[R];
+  const int64_t scales_of_row = kTogether                  ? 1
+                                : kGroups == Groups::parts ? own_units(f.K) * kLanes
+                                                           : (f.groups() / kLanes + 1) * kLanes;
   V sums[R][M];
   Sum acc[R][M];
   for (int r = 0; r < R; ++r) {
     row[r] = static_cast<const uint8_t*>(f.codes) + (n + r * apart) * f.row_bytes;
-    read_scales<kGroups>(f, n + r * apart, scales[r]);
+    scales[r] = all_scales + r * scales_of_row;
+    if constexpr (kTogether)
+      scales[r][0] = scale_at(f, n + r * apart);
+    else
+      read_scales<kGroups>(f, n + r * apart, scales[r]);
     for (int i = 0; i < M; ++i) sums[r][i] = zero();
     for (int i = 0; i < M; ++i) acc[r][i] = hn::Zero(hn::DFromV<Sum>());
   }
-  const auto scale_by = [&](int r, int64_t g) HWY_ATTR {
-    const V scale = kGroups == Groups::parts ? load(scales[r] + g * kLanes) : set(scales[r][g]);
-    for (int i = 0; i < M; ++i) sums[r][i] = hn::MulAdd(scale, as_floats(acc[r][i]), sums[r][i]);
-    for (int i = 0; i < M; ++i) acc[r][i] = hn::Zero(hn::DFromV<Sum>());
+  const auto scale_by = [&](int64_t g) HWY_ATTR {
+    for (int r = 0; r < R; ++r) {
+      const V scale = kGroups == Groups::parts ? load(scales[r] + g * kLanes) : set(scales[r][g]);
+      for (int i = 0; i < M; ++i) sums[r][i] = hn::MulAdd(scale, as_floats(acc[r][i]), sums[r][i]);
+      for (int i = 0; i < M; ++i) acc[r][i] = hn::Zero(hn::DFromV<Sum>());
+    }
   };
   const int64_t units = own_units(f.K), whole = f.row_bytes / Unit::kBytes, long_group = f.group / kUnit;
-  for (int64_t unit = 0; unit < whole; ++unit)
+  for (int64_t unit = 0; unit < whole; ++unit) {
+    const uint8_t* codes[R];
     for (int r = 0; r < R; ++r) {
-      hwy::Prefetch(row[r] + unit * Unit::kBytes + kAhead);
-      Unit::template add<M>(row[r] + unit * Unit::kBytes, x, unit, acc[r]);
-      if constexpr (kGroups == Groups::units || kGroups == Groups::parts) scale_by(r, unit);
-      if constexpr (kGroups == Groups::long_)
-        if ((unit + 1) % long_group == 0) scale_by(r, unit / long_group);
+      codes[r] = row[r] + unit * Unit::kBytes;
+      hwy::Prefetch(codes[r] + kAhead);
     }
-  for (int64_t unit = whole; unit < units; ++unit)  // the last one, with zeros behind it
+    Unit::add(codes, x, unit, acc);
+    if constexpr (kGroups == Groups::units || kGroups == Groups::parts) scale_by(unit);
+    if constexpr (kGroups == Groups::long_)
+      if ((unit + 1) % long_group == 0) scale_by(unit / long_group);
+  }
+  if (whole < units) {  // the last one, with zeros behind it
+    uint8_t last[R][Unit::kBytes] = {};
+    const uint8_t* codes[R];
     for (int r = 0; r < R; ++r) {
-      uint8_t codes[Unit::kBytes] = {};
-      std::memcpy(codes, row[r] + unit * Unit::kBytes, static_cast<size_t>(f.row_bytes - unit * Unit::kBytes));
-      Unit::template add<M>(codes, x, unit, acc[r]);
-      if constexpr (!kTogether) scale_by(r, kGroups == Groups::long_ ? unit / long_group : unit);
+      std::memcpy(last[r], row[r] + whole * Unit::kBytes, static_cast<size_t>(f.row_bytes - whole * Unit::kBytes));
+      codes[r] = last[r];
     }
-  float totals[R][M];
-  for (int r = 0; r < R; ++r) {
-    if constexpr (kGroups == Groups::one) scale_by(r, 0);
+    Unit::add(codes, x, whole, acc);
+    if constexpr (!kTogether) scale_by(kGroups == Groups::long_ ? whole / long_group : whole);
+  }
+  if constexpr (kGroups == Groups::one) scale_by(0);
+  for (int r = 0; r < R; ++r)
     for (int i = 0; i < M; ++i) {
       if constexpr (kGroups == Groups::exact)
         totals[r][i] = static_cast<float>(hn::GetLane(hn::SumOfLanes(Ints(), acc[r][i]))) * scales[r][0];
       else
         totals[r][i] = hn::GetLane(hn::SumOfLanes(Floats(), sums[r][i]));
     }
+}
+
+template <int M, int R, class T, class Unit, Groups kGroups>
+void rows_by_columns(const IntegerFewRows& f, int64_t m, const Columns& columns) {
+  const Rows<M> x(f, m);
+  float scales[M], totals[R][M];
+  for (int i = 0; i < M; ++i) scales[i] = *prepared_row(f, m + i).scale;
+  for (int64_t n = columns.n; n < columns.n + columns.count; ++n) {
+    dot_products<M, R, Unit, kGroups>(f, x, n, columns.apart, totals);
+    for (int r = 0; r < R; ++r) {
+      const int64_t column = n + r * columns.apart;
+      const float shift = f.bias ? load_one(static_cast<const T*>(f.bias) + column) : 0.0f;
+      for (int i = 0; i < M; ++i) {
+        if (f.zero_points) totals[r][i] -= zero_correction(f, column, prepared_row(f, m + i));
+        store_one(totals[r][i] * scales[i] + shift, static_cast<T*>(f.y) + (m + i) * f.N + column);
+      }
+    }
   }
-  put<M, R, T>(f, totals, m, n, apart);
 }
 
 template <int M, int R, class T, class Unit>
-HWY_INLINE void dots_of(const IntegerFewRows& f, int64_t m, int64_t n, int64_t apart) {
+void by_groups(const IntegerFewRows& f, int64_t m, const Columns& columns) {
   constexpr bool kIntegers = std::is_same_v<typename Unit::Sum, I>;
-  if (f.groups() == 1) return dot_products < M, R, T, Unit, kIntegers ? Groups::exact : Groups::one > (f, m, n, apart);
-  if (f.group == kUnit) return dot_products<M, R, T, Unit, Groups::units>(f, m, n, apart);
+  if (f.groups() == 1)
+    return rows_by_columns < M, R, T, Unit, kIntegers ? Groups::exact : Groups::one > (f, m, columns);
+  if (f.group == kUnit) return rows_by_columns<M, R, T, Unit, Groups::units>(f, m, columns);
   if constexpr (Unit::kBytes < kUnit)
-    if (f.group < kUnit) return dot_products<M, R, T, Unit, Groups::parts>(f, m, n, apart);
-  dot_products<M, R, T, Unit, Groups::long_>(f, m, n, apart);
+    if (f.group < kUnit) return rows_by_columns<M, R, T, Unit, Groups::parts>(f, m, columns);
+  rows_by_columns<M, R, T, Unit, Groups::long_>(f, m, columns);
 }
 
 template <int M, int R, class T>
-void dots(const IntegerFewRows& f, int64_t m, int64_t n, int64_t apart) {
+void some_rows(const IntegerFewRows& f, int64_t m, const Columns& columns) {
   if (f.bits == 4)
-    return f.dynamic ? dots_of<M, R, T, NibbleByte>(f, m, n, apart) : dots_of<M, R, T, NibbleFloat>(f, m, n, apart);
+    return f.dynamic ? by_groups<M, R, T, NibbleByte>(f, m, columns) : by_groups<M, R, T, NibbleFloat>(f, m, columns);
   if (f.dynamic)
-    return f.offset ? dots_of<M, R, T, ByteByte<true>>(f, m, n, apart)
-                    : dots_of<M, R, T, ByteByte<false>>(f, m, n, apart);
-  f.offset ? dots_of<M, R, T, ByteFloat<true>>(f, m, n, apart) : dots_of<M, R, T, ByteFloat<false>>(f, m, n, apart);
+    return f.offset ? by_groups<M, R, T, ByteByte<true>>(f, m, columns)
+                    : by_groups<M, R, T, ByteByte<false>>(f, m, columns);
+  f.offset ? by_groups<M, R, T, ByteFloat<true>>(f, m, columns) : by_groups<M, R, T, ByteFloat<false>>(f, m, columns);
 }
 
-/// All rows of x with R rows of codes that lie far apart: several streams through memory are faster than one.
+/// All rows of x, some at a time, with columns whose codes stay in the first caches meanwhile.
 template <int R, class T>
-HWY_INLINE void all_rows(const IntegerFewRows& f, int64_t n, int64_t apart) {
+void all_rows(const IntegerFewRows& f, const Columns& columns) {
   int64_t m = 0;
-  for (; m + 4 <= f.M; m += 4) dots<4, R, T>(f, m, n, apart);
-  if (f.M - m == 3) dots<3, R, T>(f, m, n, apart);
-  if (f.M - m == 2) dots<2, R, T>(f, m, n, apart);
-  if (f.M - m == 1) dots<1, R, T>(f, m, n, apart);
+  for (; m + 4 <= f.M; m += 4) some_rows<4, R, T>(f, m, columns);
+  if (f.M - m == 3) some_rows<3, R, T>(f, m, columns);
+  if (f.M - m == 2) some_rows<2, R, T>(f, m, columns);
+  if (f.M - m == 1) some_rows<1, R, T>(f, m, columns);
 }
 
+/// R columns at a time whose codes lie far apart: several streams through memory are faster than one.
 template <int R, class T>
 void streams(const IntegerFewRows& f, int64_t begin, int64_t end) {
-  const int64_t apart = (end - begin) / R;
-  for (int64_t n = begin; n < begin + apart; ++n) all_rows<R, T>(f, n, apart);
-  for (int64_t n = begin + R * apart; n < end; ++n) all_rows<1, T>(f, n, 1);
+  constexpr int64_t kMost = 8;
+  const int64_t apart = (end - begin) / R, step = f.M > 4 ? kMost : std::max<int64_t>(1, apart);
+  for (int64_t n = begin; n < begin + apart; n += step)
+    all_rows<R, T>(f, {n, std::min(step, begin + apart - n), apart});
+  all_rows<1, T>(f, {begin + R * apart, end - begin - R * apart, 0});
 }
 
 template <class T>

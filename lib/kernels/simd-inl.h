@@ -52,6 +52,28 @@ HWY_INLINE void store(V x, BFloat16* p) {
   hn::StoreU(hn::DemoteTo(Halves(), hn::BitCast(Ints(), safe)), Halves(), reinterpret_cast<uint16_t*>(p));
 }
 
+/// Of one number.
+HWY_INLINE float load_one(const float* p) { return *p; }
+HWY_INLINE float load_one(const BFloat16* p) {
+  const uint32_t bits = static_cast<uint32_t>(p->bits) << 16;
+  float x;
+  std::memcpy(&x, &bits, sizeof(x));
+  return x;
+}
+HWY_INLINE void store_one(float x, float* p) { *p = x; }
+HWY_INLINE void store_one(float x, BFloat16* p) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  p->bits = static_cast<uint16_t>(x != x ? 0x7FC0 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+/// Keeps the compiler from loading x from memory again wherever it is used: loads are scarcer than registers.
+template <class Vector>
+HWY_INLINE Vector in_register(Vector x) {
+  asm("" : "+x"(x.raw));
+  return x;
+}
+
 /// x as a store to T and a load back would leave it.
 template <class T>
 HWY_INLINE V rounded_to(V x) {
