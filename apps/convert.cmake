@@ -1,3 +1,3 @@
 llmtk_command(convert TORCH UNITY
-  SOURCES convert.cpp
+  SOURCES convert.cpp gguf_target.cpp
   DEPENDS llmtk::models llmtk::text llmtk::core_torch)

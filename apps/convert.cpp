@@ -11,11 +11,10 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/runtime.h"
+#include "gguf_target.h"
 #include "io/model_folder.h"
 #include "io/tensors.h"
-#include "models/gguf.h"
 #include "models/registry.h"
-#include "text/gguf_write.h"
 #include "text/tokenizer.h"
 
 using namespace llmtk;
@@ -44,7 +43,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--dtype", o.dtype,
                  "Of a folder's weights: auto (as stored; float32 for quantized ones), float32, bfloat16 or float16")
       ->capture_default_str();
-  app.add_option("--type", o.type, "Of a .gguf file's matrices: auto (as stored), F32, F16, BF16 or Q8_0")
+  app.add_option("--type", o.type, "Of a .gguf file's matrices: auto (as stored), F32, F16, BF16, Q8_0, Q4_0 or Q4_1")
       ->capture_default_str();
   app.add_option("--max-shard-size", o.max_shard_size,
                  "Of a folder's files of weights, such as 500MB or 5GB; default: 50GB");
@@ -84,32 +83,11 @@ uint64_t parse_size(const std::string& text) {
   return bytes;
 }
 
-io::GgufType parse_type(const std::string& text, c10::ScalarType stored) {
-  if (text == "auto")
-    return stored == c10::kHalf ? io::GgufType::f16 : stored == c10::kBFloat16 ? io::GgufType::bf16 : io::GgufType::f32;
-  for (const auto type : {io::GgufType::f32, io::GgufType::f16, io::GgufType::bf16, io::GgufType::q8_0})
-    if (io::gguf_type_name(type) == upper(text)) return type;
-  throw Error(Exit::usage,
-              {.what = "--type is unknown", .got = "'" + text + "'", .expected = "auto, F32, F16, BF16 or Q8_0"});
-}
-
 Json file_rows(const std::vector<fs::path>& files) {
   Json rows = Json::array();
   for (const fs::path& file : files)
     rows.push_back({{"name", file.filename().string()}, {"bytes", fs::file_size(file)}});
   return rows;
-}
-
-/// What ends a text, as the source says it: its generation_config.json, else its config.json.
-std::vector<text::TokenId> end_ids(const fs::path& source, const Json& config) {
-  Json ids = config.value("eos_token_id", Json());
-  if (const fs::path file = source / "generation_config.json"; fs::exists(file))
-    if (const Json generation = io::read_json(file); generation.contains("eos_token_id"))
-      ids = generation["eos_token_id"];
-  std::vector<text::TokenId> found;
-  for (const Json& id : ids.is_array() ? ids : Json::array({ids}))
-    if (id.is_number_integer()) found.push_back(id.get<text::TokenId>());
-  return found;
 }
 
 /// Null with --no-tokenizer.
@@ -121,29 +99,18 @@ std::unique_ptr<text::Tokenizer> open_tokenizer(const Options& o, const fs::path
 Json to_gguf(const Options& o, const fs::path& source, const fs::path& target) {
   if (o.dtype != "auto") idle_option("--dtype", "--type for a .gguf file");
   if (!o.max_shard_size.empty()) idle_option("--max-shard-size", "a folder to write");
-  parse_type(o.type, c10::kFloat);  // before a large model is read
+  parse_gguf_type(o.type, c10::kFloat);  // before a large model is read
   const auto tokenizer = open_tokenizer(o, source);
   const auto model = models::load_model(source.string(), {.map = true});
-  const io::GgufType type = parse_type(o.type, model->dtype());
-  const fs::path whole = fs::absolute(source).lexically_normal();
-  const std::string name = !o.name.empty()        ? o.name
-                           : whole.has_filename() ? whole.stem().string()
-                                                  : whole.parent_path().filename().string();
-  const io::GgufMetadata vocabulary =
-      tokenizer
-          ? text::gguf_vocabulary(*tokenizer, model->vocab_size(), end_ids(source, model->config()), source.string())
-          : io::GgufMetadata{};
-  if (target.has_parent_path()) fs::create_directories(target.parent_path());
-  const auto receipt = models::save_gguf(*model, target, type, name, vocabulary);
-  return {{"format", "gguf"},
-          {"type", io::gguf_type_name(type)},
-          {"tensors", receipt.tensors},
-          {"parameters", receipt.parameters},
-          {"bytes", receipt.bytes},
-          {"files", file_rows({target})},
-          {"largest_error", receipt.largest_error},
-          {"relative_error", receipt.relative_error},
-          {"worst_tensor", receipt.worst_tensor}};
+  const Json written = write_gguf(*model, {.source = source,
+                                           .target = target,
+                                           .type = parse_gguf_type(o.type, model->dtype()),
+                                           .name = o.name,
+                                           .tokenizer = tokenizer.get()});
+  Json receipt = {{"format", "gguf"}};
+  receipt.update(written);
+  receipt["files"] = file_rows({target});
+  return receipt;
 }
 
 Json folder_receipt(const fs::path& target, const std::vector<io::WrittenFile>& weights, size_t tensors,

@@ -4,4 +4,4 @@ llmtk_command(eval TORCH UNITY
     eval/choice.cpp eval/classify.cpp eval/classify_input.cpp eval/options.cpp
     eval/perplexity.cpp eval/results.cpp eval/rows.cpp eval/score.cpp eval/scorer.cpp
     inspect/table.cpp
-  DEPENDS llmtk::generate llmtk::models llmtk::peft llmtk::text llmtk::metrics llmtk::train_core llmtk::core_torch)
+  DEPENDS llmtk::generate llmtk::models llmtk::peft llmtk::quant llmtk::text llmtk::metrics llmtk::train_core llmtk::core_torch)

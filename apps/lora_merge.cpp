@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
-#include <random>
 
+#include "comparison.h"
 #include "core/device.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -13,7 +13,6 @@
 #include "core/runtime.h"
 #include "io/json.h"
 #include "io/model_folder.h"
-#include "lora_receipt.h"
 #include "models/registry.h"
 #include "nn/causal_model.h"
 #include "open_model.h"
@@ -25,10 +24,8 @@ namespace llmtk {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Rows = std::vector<std::vector<text::TokenId>>;
 
 constexpr int64_t kLongestRow = 512;
-constexpr int64_t kRandomRows = 4, kRandomLength = 64;  // where no text is given
 
 struct MergeOptions {
   ModelOptions model;
@@ -63,25 +60,20 @@ std::shared_ptr<nn::Model> open_base(const MergeOptions& o, const std::filesyste
 }
 
 /// The text in rows that the model can see, at most max_tokens of it.
-Rows text_rows(const MergeOptions& o, const std::filesystem::path& folder, int64_t longest) {
-  const auto tokenizer = open_tokenizer(o.model, folder);
-  auto ids = encode_text(*tokenizer, read_file(o.text), /*add_special_tokens=*/true, o.text);
-  ids.resize(std::min(ids.size(), static_cast<size_t>(o.max_tokens)));
-  if (ids.size() < 2) throw Error(Exit::data, {.what = "the text has less than two tokens", .where = o.text});
-  Rows rows;
-  for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(longest))
-    rows.emplace_back(ids.begin() + static_cast<ptrdiff_t>(begin),
-                      ids.begin() + static_cast<ptrdiff_t>(std::min(ids.size(), begin + static_cast<size_t>(longest))));
-  return rows;
+TokenRows rows_of(const MergeOptions& o, const std::filesystem::path& folder, int64_t longest) {
+  return text_rows(*open_tokenizer(o.model, folder), read_file(o.text), o.text, o.max_tokens, longest);
 }
 
-Rows random_rows(int64_t vocab_size, int64_t longest) {
-  std::mt19937_64 random(0);
-  Rows rows(kRandomRows);
-  for (auto& row : rows)
-    for (int64_t t = 0; t < std::min(kRandomLength, longest); ++t)
-      row.push_back(static_cast<text::TokenId>(random() % static_cast<uint64_t>(vocab_size)));
-  return rows;
+Json receipt_of(const Comparison& compared, nn::Model* base, const TokenRows& rows) {
+  Json json = {{"tokens", compared.tokens},
+               {"largest_logit_difference", compared.largest_logit_difference},
+               {"largest_logit", compared.largest_logit},
+               {"mean_kl", compared.mean_kl}};
+  if (base)
+    json["perplexity"] = {{"base", compared.perplexity(negative_log_likelihood(*base, rows))},
+                          {"adapter", compared.perplexity(compared.nll_before)},
+                          {"merged", compared.perplexity(compared.nll_after)}};
+  return json;
 }
 
 /// What config.json says once a head has got a matrix of its own.
@@ -144,10 +136,9 @@ int merge(const MergeOptions& o, bool json) {
 
   const int64_t longest = std::min(kLongestRow, merged->max_positions());
   const bool has_text = !o.text.empty();
-  const Rows rows = has_text ? text_rows(o, folder, longest) : random_rows(merged->vocab_size(), longest);
-  const bool scores = has_text && dynamic_cast<nn::CausalModel*>(merged.get());
-  const auto base = scores ? open_base(o, folder) : nullptr;
-  const Receipt compared = compare(base.get(), *adapted, *merged, rows);
+  const TokenRows rows = has_text ? rows_of(o, folder, longest) : random_rows(merged->vocab_size(), longest);
+  const Comparison compared = compare(*adapted, *merged, rows);
+  const auto base = has_text && compared.scored > 0 ? open_base(o, folder) : nullptr;
   if (!std::isfinite(compared.largest_logit_difference))
     throw Error(Exit::diverged, {.what = "the merged model's logits are not finite", .where = o.output});
   if (o.max_kl && compared.mean_kl > *o.max_kl)
@@ -162,7 +153,7 @@ int merge(const MergeOptions& o, bool json) {
     write_untied(o.output);
     log::info("the head and the token table are two matrices now: an adapter changed one of them");
   }
-  Json receipt = compared.json();
+  Json receipt = receipt_of(compared, base.get(), rows);
   receipt["text"] = has_text ? Json(o.text) : Json(nullptr);
   receipt["dtype"] = dtype_name(merged->dtype());
   receipt["untied"] = untied;

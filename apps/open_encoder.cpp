@@ -11,12 +11,13 @@
 #include "core/error.h"
 #include "core/runtime.h"
 #include "models/registry.h"
+#include "quant/folder.h"
 
 namespace llmtk {
 
 OpenEncoder open_encoder(const ModelOptions& options, const std::filesystem::path& weights,
                          std::optional<nn::Head> head) {
-  models::LoadOptions load{.map = true, .head = head};
+  models::LoadOptions load{.map = true, .head = head, .storages = quant::open_storages};
   if (options.dtype != "auto") load.dtype = parse_dtype(options.dtype);
   setup_runtime(options.threads);
   load.device = resolve_device(options.device);

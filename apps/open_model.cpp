@@ -8,6 +8,7 @@
 #include "core/utf8.h"
 #include "io/model_folder.h"
 #include "models/registry.h"
+#include "quant/folder.h"
 
 namespace llmtk {
 
@@ -33,7 +34,7 @@ std::unique_ptr<text::Tokenizer> open_tokenizer(const ModelOptions& options,
 }
 
 OpenModel open_model(const ModelOptions& options) {
-  models::LoadOptions load{.map = true};
+  models::LoadOptions load{.map = true, .storages = quant::open_storages};
   if (options.dtype != "auto") load.dtype = parse_dtype(options.dtype);
   OpenModel open{.folder = io::find_model(options.model)};
   setup_runtime(options.threads);

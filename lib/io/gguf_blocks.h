@@ -39,7 +39,11 @@ std::string gguf_type_names();
 /// The numbers of whole blocks, exactly those of the `gguf` package. numbers.size() is a multiple of block_elements.
 void dequantize(GgufType type, std::span<const std::byte> blocks, std::span<float> numbers);
 
-/// Q8_0: 32 numbers share a scale, the largest magnitude over 127. numbers.size() is a multiple of 32.
-void quantize_q8_0(std::span<const float> numbers, std::span<std::byte> blocks);
+/// The types that quantize() writes: Q8_0, Q4_0, Q4_1.
+bool is_writable_in_blocks(GgufType type);
+/// Blocks of such a type, bit by bit those of the `gguf` package, which follows llama.cpp's reference: 32 numbers share
+/// a scale. Q8_0: the largest magnitude over 127; Q4_0: the number of largest magnitude over -8; Q4_1: largest less
+/// smallest over 15, and the smallest. numbers.size() is a multiple of 32.
+void quantize(GgufType type, std::span<const float> numbers, std::span<std::byte> blocks);
 
 }  // namespace llmtk::io

@@ -156,10 +156,7 @@ std::span<const std::byte> SafetensorsFile::bytes(const TensorInfo& tensor) cons
   return file_.bytes().subspan(data_start_ + tensor.begin, tensor.end - tensor.begin);
 }
 
-namespace {
-
-std::string make_header(std::vector<TensorInfo>& tensors, const std::map<std::string, std::string>& metadata,
-                        uint64_t& data_size) {
+std::string safetensors_header(std::vector<TensorInfo>& tensors, const std::map<std::string, std::string>& metadata) {
   std::string text = "{";
   if (!metadata.empty()) text += "\"__metadata__\":" + Json(metadata).dump();
   std::set<std::string_view> names;
@@ -172,25 +169,19 @@ std::string make_header(std::vector<TensorInfo>& tensors, const std::map<std::st
         {"dtype", dtype_tag(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {tensor.begin, tensor.end}}};
     text += (text.size() > 1 ? "," : "") + Json(tensor.name).dump() + ":" + entry.dump();
   }
-  data_size = at;
   text += "}";
   text.append((8 - text.size() % 8) % 8, ' ');  // so that the data start at a multiple of 8
-  return text;
+  const uint64_t size = text.size();
+  return std::string(reinterpret_cast<const char*>(&size), sizeof size) + text;
 }
-
-}  // namespace
 
 SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<TensorInfo> tensors,
                                      const std::map<std::string, std::string>& metadata)
     : file_(path) {
-  const std::string header = make_header(tensors, metadata, expected_);
-  const uint64_t header_size = header.size();
-  const auto put = [this](std::span<const std::byte> bytes) {
-    file_.write(bytes);
-    checksum_.update(bytes);
-  };
-  put(std::as_bytes(std::span(&header_size, 1)));
-  put(std::as_bytes(std::span(header)));
+  const std::string header = safetensors_header(tensors, metadata);
+  if (!tensors.empty()) expected_ = tensors.back().end;
+  file_.write(std::as_bytes(std::span(header)));
+  checksum_.update(std::as_bytes(std::span(header)));
 }
 
 void SafetensorsWriter::write(std::span<const std::byte> bytes) {

@@ -49,6 +49,10 @@ class SafetensorsFile {
   uint64_t data_start_ = 0;
 };
 
+/// What stands before the tensors' bytes: the header with its length. Sets the infos' begin and end.
+std::string safetensors_header(std::vector<TensorInfo>& tensors,
+                               const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+
 /// Writes a safetensors file piece by piece: the header first, then each tensor's bytes in the order announced. The
 /// file appears under its name only at finish().
 class SafetensorsWriter {

@@ -269,7 +269,7 @@ Tensor BertBase::token_cross_entropy(const Tensor& hidden, const Tensor& targets
   const Tensor asked = targets.ne(ignore_index).nonzero().squeeze(1);
   const Tensor x = hidden.index_select(0, asked), wanted = targets.index_select(0, asked);  // [M, H], [M]
   if (config_.head == Head::masked_lm)
-    return kernels::linear_cross_entropy(masked_lm_transform(x), masked_lm_decoder().effective_weight(), wanted,
+    return kernels::linear_cross_entropy(masked_lm_transform(x), masked_lm_decoder().effective_weight(x.scalar_type()), wanted,
                                          {.scale = scale}, masked_lm_decoder().bias);
   LLMTK_CHECK(config_.head == Head::token_classification, "this head does not look at each token alone");
   return at::cross_entropy_loss(logits(x, {}).to(at::kFloat), wanted, {}, at::Reduction::Sum) * scale;

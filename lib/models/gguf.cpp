@@ -256,6 +256,10 @@ uint32_t file_type(io::GgufType type) {
       return 1;
     case io::GgufType::bf16:
       return 32;
+    case io::GgufType::q4_0:
+      return 2;
+    case io::GgufType::q4_1:
+      return 3;
     case io::GgufType::q8_0:
       return 7;
     default:
@@ -265,6 +269,8 @@ uint32_t file_type(io::GgufType type) {
 
 io::GgufType type_of(const Tensor& parameter, const std::string& name, const FileRows& rows, io::GgufType wanted) {
   if (parameter.dim() < 2 || name == "position_embd.weight") return io::GgufType::f32;
+  const bool four_bits = wanted == io::GgufType::q4_0 || wanted == io::GgufType::q4_1;
+  if (four_bits && (name == "token_embd.weight" || name == "output.weight")) wanted = io::GgufType::q8_0;
   const bool whole_blocks = rows.columns() % static_cast<int64_t>(io::block_elements(wanted)) == 0;
   return whole_blocks ? wanted : io::GgufType::f16;
 }
@@ -286,7 +292,7 @@ std::vector<std::byte> encode(const Tensor& numbers, io::GgufType type, Tensor& 
     const size_t size = static_cast<size_t>(end - begin);
     const std::span<std::byte> part(bytes.data() + static_cast<size_t>(begin / block) * io::block_bytes(type),
                                     size / static_cast<size_t>(block) * io::block_bytes(type));
-    io::quantize_q8_0({in + begin, size}, part);
+    io::quantize(type, {in + begin, size}, part);
     io::dequantize(type, part, {out + begin, size});
   });
   return bytes;

@@ -25,8 +25,9 @@ struct GgufReceipt {
   std::string worst_tensor;   ///< where it is; empty when nothing differs
 };
 
-/// Writes the model in the type F32, F16, BF16 or Q8_0; vectors and tables of positions stay F32, and matrices whose
-/// rows are not multiples of 32 become F16 instead of Q8_0. `vocabulary`: text::gguf_vocabulary() or empty. Throws
+/// Writes the model in the type F32, F16, BF16, Q8_0, Q4_0 or Q4_1; vectors and tables of positions stay F32, matrices whose
+/// rows are not multiples of 32 become F16 instead of what has blocks, and the token table and the head, where rounding costs
+/// most, Q8_0 instead of Q4_0 and Q4_1. `vocabulary`: text::gguf_vocabulary() or empty. Throws
 /// Error(file) for a model that GGUF cannot hold, and for numbers that are not finite.
 GgufReceipt save_gguf(const nn::Model& model, const fs::path& path, io::GgufType type, const std::string& name,
                       const io::GgufMetadata& vocabulary);

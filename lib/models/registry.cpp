@@ -178,6 +178,8 @@ bool is_buffer(const std::string& model_type, const std::string& name) {
 
 namespace {
 
+using Tensors = std::map<std::string, io::WeightFiles::Entry>;  // of files, by name
+
 /// Which tensor of the files is which parameter.
 struct Matched {
   std::map<std::string, io::WeightFiles::Entry> stored, again;  // the parameters'; what is tied to one
@@ -200,14 +202,15 @@ std::string name_in_model(const std::string& name, const Family& family, const a
 }
 
 /// another_head: the files are of a model with another head than `model` has, so a classifier in them is not its own.
-Matched match(nn::Model& model, const Family& family, const io::WeightFiles& weights, bool another_head,
+Matched match(nn::Model& model, const Family& family, const Tensors& tensors, bool another_head,
               const std::string& where) {
   Matched matched;
   const auto parameters = model.named_parameters();
-  const auto tied = model.tied_names();
+  auto tied = model.tied_names();
+  std::erase_if(tied, [](const auto& item) { return !item.second.defined(); });  // to a table that is quantized
   const bool has_a_choice = family.encoder || model.head() == nn::Head::sequence_classification;
   const auto knows = [&](const std::string& name) { return parameters.contains(name) || tied.contains(name); };
-  for (const auto& [stored_name, entry] : weights.tensors()) {
+  for (const auto& [stored_name, entry] : tensors) {
     const auto parameter = parameter_name(stored_name, family);
     if (!parameter) {
       matched.buffers.push_back(stored_name);
@@ -282,11 +285,11 @@ void complete_head(nn::Model& model, const Family& family, Matched& matched,
 }
 
 /// seed_of_head: set where another head was asked for than the files are of.
-void read_weights(nn::Model& model, const io::WeightFiles& weights, const std::string& where, bool map,
+void read_weights(nn::Model& model, const Tensors& tensors, const std::string& where, bool map,
                   const std::optional<uint64_t>& seed_of_head) {
   const at::NoGradGuard no_grad;
   const Family& family = family_of(model.config(), where);
-  Matched matched = match(model, family, weights, seed_of_head.has_value(), where);
+  Matched matched = match(model, family, tensors, seed_of_head.has_value(), where);
   if (!matched.buffers.empty())
     log::info(where + ": left out, as nothing here computes with it: " + joined(matched.buffers, 3));
   if (!matched.renamed.empty()) log::info(where + ": read by their newer names: " + joined(matched.renamed, 3));
@@ -310,12 +313,39 @@ void read_weights(nn::Model& model, const io::WeightFiles& weights, const std::s
   }
 }
 
+/// Puts the storages of quantized matrices into the model. Returns the tensors that are left.
+Tensors read_storages(nn::Model& model, const nn::StorageReader& reader, const io::WeightFiles& weights,
+                      const std::string& where) {
+  const Family& family = family_of(model.config(), where);
+  Tensors left = weights.tensors();
+  const auto parameters = model.named_parameters();
+  const auto modules = model.named_modules();
+  const auto knows = [&](const std::string& name) { return parameters.contains(name); };
+  for (const auto& [stored_path, names] : reader.modules()) {
+    for (const std::string& name : names) left.erase(name);
+    const auto parameter = parameter_name(stored_path + ".weight", family);
+    const std::string name = parameter ? name_in_model(*parameter, family, knows) : "";
+    const std::string path = knows(name) ? name.substr(0, name.size() - std::string(".weight").size()) : "";
+    const auto* module = modules.find(path);
+    const auto shape = module ? nn::storage_shape(**module) : std::nullopt;
+    if (!shape)
+      throw Error(Exit::file, {.what = "quantized tensors of a module that this model does not have: " + stored_path,
+                               .where = where});
+    const bool is_table = dynamic_cast<const nn::Embedding*>(module->get());
+    nn::set_storage(model, **module, reader.read(stored_path, shape->first, shape->second, is_table, model.device()));
+  }
+  return left;
+}
+
 /// What a storage holds is no parameter: it would be missing from the files.
 void refuse_quantized(const nn::Model& model) {
-  for (const auto& item : model.named_modules())
-    if (const auto* layer = dynamic_cast<const nn::Linear*>(item.value().get()); layer && layer->storage())
+  for (const auto& item : model.named_modules()) {
+    const auto* layer = dynamic_cast<const nn::Linear*>(item.value().get());
+    const auto* table = dynamic_cast<const nn::Embedding*>(item.value().get());
+    if ((layer && layer->storage()) || (table && table->storage()))
       throw Error(Exit::usage, {.what = "a model whose '" + item.key() + "' is quantized cannot be saved whole",
                                 .hint = "save what was trained on it, and merge that into the model as it was"});
+  }
 }
 
 }  // namespace
@@ -334,7 +364,7 @@ bool choose_head(io::Json& config, nn::Head head, const std::string& where) {
 
 void load_weights(nn::Model& model, const io::WeightFiles& weights, const std::string& where, bool map,
                   const std::optional<uint64_t>& seed_of_head) {
-  read_weights(model, weights, where, map, seed_of_head);
+  read_weights(model, weights.tensors(), where, map, seed_of_head);
 }
 
 std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const LoadOptions& options) {
@@ -352,6 +382,11 @@ std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const Loa
   const bool another_head = options.head && choose_head(config, *options.head, where);
   for (const auto& [key, value] : options.overrides.items()) config[key] = value;
   const io::WeightFiles weights(folder);
+  std::unique_ptr<nn::StorageReader> storages;
+  if (const auto quantization = config.find("quantization_config"); options.storages && quantization != config.end() && !quantization->is_null()) {
+    storages = options.storages(*quantization, weights, where);
+    config.erase("quantization_config");
+  }
   const auto dtype = options.dtype ? *options.dtype : stored_dtype(config, weights, where);
   const auto make = [&](c10::Device device) { return family.make(config, where, {dtype, device}); };
   std::shared_ptr<nn::Model> model;
@@ -359,29 +394,27 @@ std::shared_ptr<nn::Model> load_model(const std::string& path_or_name, const Loa
     model = make(options.device);
   } catch (const std::exception& e) {  // no memory for it? Perhaps the config asks for more than the files hold.
     const auto* error = dynamic_cast<const Error*>(&e);
-    if (error && error->exit() != Exit::runtime) throw;
+    if ((error && error->exit() != Exit::runtime) || storages) throw;
     const auto shapes = make(c10::kMeta);
     auto parameters = shapes->named_parameters();
-    for (const auto& [name, entry] : match(*shapes, family, weights, another_head, where).stored)
+    for (const auto& [name, entry] : match(*shapes, family, weights.tensors(), another_head, where).stored)
       check_shape(parameters[name], entry);
     throw;
   }
-  read_weights(*model, weights, folder.string(), options.map,
+  const Tensors tensors =
+      storages ? read_storages(*model, *storages, weights, folder.string()) : weights.tensors();
+  read_weights(*model, tensors, folder.string(), options.map,
                another_head ? std::optional(options.seed) : std::nullopt);
   model->eval();
   return model;
 }
 
-std::vector<io::WrittenFile> save(const nn::Model& model, const fs::path& folder, const SaveOptions& options) {
-  refuse_quantized(model);
-  fs::create_directories(folder);
-  io::NamedTensors tensors;
-  for (const auto& parameter : model.named_parameters()) tensors.emplace_back(parameter.key(), parameter.value());
-  auto written = io::save_weights(folder, tensors, options.max_shard_bytes);
-
+void save_config(const nn::Model& model, const fs::path& folder, c10::ScalarType dtype, const SaveOptions& options,
+                 const io::Json& more) {
   io::Json config = model.config();
   config.erase("torch_dtype");
-  config["dtype"] = dtype_name(model.dtype());
+  config["dtype"] = dtype_name(dtype);
+  config.update(more);
   io::write_json(folder / "config.json", config);
   if (options.companions) io::copy_companion_files(*options.companions, folder);
   const bool generates = model.head() == nn::Head::causal_lm || model.head() == nn::Head::seq2seq_lm;
@@ -391,6 +424,15 @@ std::vector<io::WrittenFile> save(const nn::Model& model, const fs::path& folder
       if (config.contains(key) && !config[key].is_null()) generation[key] = config[key];
     io::write_json(folder / "generation_config.json", generation);
   }
+}
+
+std::vector<io::WrittenFile> save(const nn::Model& model, const fs::path& folder, const SaveOptions& options) {
+  refuse_quantized(model);
+  fs::create_directories(folder);
+  io::NamedTensors tensors;
+  for (const auto& parameter : model.named_parameters()) tensors.emplace_back(parameter.key(), parameter.value());
+  auto written = io::save_weights(folder, tensors, options.max_shard_bytes);
+  save_config(model, folder, model.dtype(), options);
   return written;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // The families, by the model_type of config.json: making, loading and saving a model.
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "nn/causal_model.h"
 #include "nn/encoder_model.h"
 #include "nn/linear.h"
+#include "nn/storage_reader.h"
 
 namespace llmtk::models {
 
@@ -67,6 +69,11 @@ struct LoadOptions {
   std::optional<nn::Head> head;
   uint64_t seed = 0;
   io::Json overrides = io::Json::object();  ///< keys of config.json to set first: id2label, problem_type, ...
+  /// Reads the matrices of a folder that is quantized (quant::open_storages), of config.json's `quantization_config`. Without
+  /// it such a folder is refused.
+  std::function<std::unique_ptr<nn::StorageReader>(const io::Json& quantization_config, const io::WeightFiles& weights,
+                                                   const std::string& where)>
+      storages;
 };
 /// Opens a model folder, or a name in the local Hugging Face cache. Every parameter must be in the files with its
 /// shape, and nothing else but what the family knows to leave out (buffers; other tasks' heads, said aloud);
@@ -89,6 +96,10 @@ struct SaveOptions {
   uint64_t max_shard_bytes = uint64_t{50} << 30;
   std::optional<fs::path> companions;  ///< a folder whose tokenizer files and generation_config.json are copied along
 };
+/// Writes config.json, with `more` keys in it, and generation_config.json of a model whose weights are written in `dtype`, and
+/// copies the companions.
+void save_config(const nn::Model& model, const fs::path& folder, c10::ScalarType dtype,
+                 const SaveOptions& options = {}, const io::Json& more = io::Json::object());
 /// Writes config.json, generation_config.json and the weights, as transformers opens them. Returns the files of
 /// weights.
 std::vector<io::WrittenFile> save(const nn::Model& model, const fs::path& folder, const SaveOptions& options = {});

@@ -54,7 +54,7 @@ at::Tensor CausalModel::logits(const at::Tensor& hidden) {
 at::Tensor CausalModel::cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
                                       int64_t ignore_index) {
   return kernels::linear_cross_entropy(
-      hidden, lm_head().effective_weight(), targets,
+      hidden, lm_head().effective_weight(hidden.scalar_type()), targets,
       {.ignore_index = ignore_index, .scale = scale, .softcap = final_logit_softcapping()});
 }
 
@@ -65,7 +65,7 @@ at::Tensor CausalModel::log_prob(const at::Tensor& hidden, const at::Tensor& tar
 kernels::LogProbs CausalModel::log_probs(const at::Tensor& hidden, const at::Tensor& targets,
                                          kernels::LogProbOptions options) {
   options.softcap = final_logit_softcapping();
-  return kernels::linear_log_prob(hidden, lm_head().effective_weight(), targets, options);
+  return kernels::linear_log_prob(hidden, lm_head().effective_weight(hidden.scalar_type()), targets, options);
 }
 
 std::map<std::string, at::Tensor> CausalModel::tied_names() {

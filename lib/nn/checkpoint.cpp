@@ -101,10 +101,23 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
   }
 };
 
+thread_local RecordLayers* recorder = nullptr;
+
 }  // namespace
 
+RecordLayers::RecordLayers() {
+  LLMTK_CHECK(!recorder, "layers are recorded already");
+  recorder = this;
+}
+
+RecordLayers::~RecordLayers() { recorder = nullptr; }
+
 Tensors checkpoint(const torch::nn::Module& module, const Tensors& inputs, Function function) {
-  if (!at::GradMode::is_enabled()) return function(inputs);
+  if (!at::GradMode::is_enabled()) {
+    if (!recorder) return function(inputs);
+    recorder->calls.push_back({&module, inputs, std::move(function)});
+    return {inputs[0], at::Tensor()};
+  }
   const auto saved = c10::make_intrusive<Saved>();
   Tensors tensors;
   for (const at::Tensor& input : inputs) {

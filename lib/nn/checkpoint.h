@@ -18,4 +18,24 @@ using Tensors = std::vector<at::Tensor>;
 Tensors checkpoint(const torch::nn::Module& module, const Tensors& inputs,
                    std::function<Tensors(const Tensors&)> function);
 
+/// One call of a layer, held back.
+struct LayerCall {
+  const torch::nn::Module* layer;
+  Tensors inputs;
+  std::function<Tensors(const Tensors&)> function;
+};
+
+/// While one lives, checkpoint() outside of grad mode calls no layer on this thread: it notes the call, and the layer's first input
+/// stands for its output. So one cheap pass of a model whose checkpointing is on gives all its layers, in their order, as
+/// functions of what comes in (calibration runs them one by one).
+class RecordLayers {
+ public:
+  RecordLayers();
+  ~RecordLayers();
+  RecordLayers(const RecordLayers&) = delete;
+  RecordLayers& operator=(const RecordLayers&) = delete;
+
+  std::vector<LayerCall> calls;
+};
+
 }  // namespace llmtk::nn

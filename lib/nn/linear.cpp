@@ -57,12 +57,12 @@ at::Tensor Linear::product(const at::Tensor& x) const {
   return storage_ ? storage_->linear(x, {}) : kernels::linear(x, base_weight());
 }
 
-at::Tensor Linear::base_weight() const {
-  return storage_ ? storage_->dequantize(c10::kFloat) : conv1d_ ? weight.t() : weight;
+at::Tensor Linear::base_weight(c10::ScalarType unpacked) const {
+  return storage_ ? storage_->dequantize(unpacked) : conv1d_ ? weight.t() : weight;
 }
 
-at::Tensor Linear::effective_weight() const {
-  const at::Tensor base = base_weight();
+at::Tensor Linear::effective_weight(c10::ScalarType unpacked) const {
+  const at::Tensor base = base_weight(unpacked);
   return branch_ ? (base + branch_->weight_delta(*this)).to(base.scalar_type()) : base;
 }
 
@@ -84,7 +84,12 @@ void Linear::set_storage(std::shared_ptr<const WeightStorage> storage) {
   weight.reset();
 }
 
-Embedding::Embedding(int64_t rows, int64_t width, const Build& build, int64_t padding_idx) : padding_idx_(padding_idx) {
+at::Tensor WeightStorage::rows(const at::Tensor& ids, c10::ScalarType dtype) const {
+  return at::embedding(dequantize(dtype), ids);
+}
+
+Embedding::Embedding(int64_t rows, int64_t width, const Build& build, int64_t padding_idx)
+    : rows_(rows), width_(width), padding_idx_(padding_idx) {
   weight = register_parameter("weight", build.empty({rows, width}));
 }
 
@@ -93,16 +98,42 @@ at::Tensor Embedding::forward(const at::Tensor& ids) const {
 }
 
 at::Tensor Embedding::base(const at::Tensor& ids) const {
+  if (storage_) return storage_->rows(ids, dtype_);
   if (weight.is_meta()) {  // LibTorch looks nothing up there without Python
     std::vector<int64_t> shape = ids.sizes().vec();
-    shape.push_back(weight.size(1));
+    shape.push_back(width_);
     return at::empty(shape, weight.options());
   }
   return kernels::lookup(weight, ids, padding_idx_);
 }
 
+void Embedding::set_storage(std::shared_ptr<const WeightStorage> storage) {
+  LLMTK_CHECK(storage, "no storage");
+  if (weight.defined()) dtype_ = weight.scalar_type();
+  storage_ = std::move(storage);
+  if (named_parameters(false).contains("weight")) parameters_.erase("weight");
+  weight.reset();
+}
+
 void Embedding::set_branch(const std::string& name, std::shared_ptr<EmbeddingBranch> branch) {
   replace_branch(*this, branch_name_, branch_, name, std::move(branch));
+}
+
+std::optional<std::pair<int64_t, int64_t>> storage_shape(const torch::nn::Module& module) {
+  if (const auto* layer = dynamic_cast<const Linear*>(&module))
+    return std::pair(layer->out_features(), layer->in_features());
+  if (const auto* table = dynamic_cast<const Embedding*>(&module)) return std::pair(table->rows(), table->width());
+  return std::nullopt;
+}
+
+void set_storage(torch::nn::Module& root, torch::nn::Module& module,
+                 const std::shared_ptr<const WeightStorage>& storage) {
+  if (auto* layer = dynamic_cast<Linear*>(&module)) return layer->set_storage(storage);
+  auto& table = dynamic_cast<Embedding&>(module);
+  for (const auto& item : root.modules())
+    if (auto* head = dynamic_cast<Linear*>(item.get()); head && table.weight.defined() && head->weight.is_same(table.weight))
+      head->set_storage(storage);
+  table.set_storage(storage);
 }
 
 }  // namespace llmtk::nn

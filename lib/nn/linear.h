@@ -6,7 +6,9 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 namespace llmtk::nn {
 
@@ -53,6 +55,8 @@ class WeightStorage {
   virtual at::Tensor linear(const at::Tensor& x, const at::Tensor& bias) const = 0;
   /// The matrix in full, [out, in].
   virtual at::Tensor dequantize(c10::ScalarType dtype) const = 0;
+  /// Some of its rows, for a token table. ids: int64 [...] -> [..., in].
+  virtual at::Tensor rows(const at::Tensor& ids, c10::ScalarType dtype) const;
   virtual int64_t bytes() const = 0;
 };
 
@@ -73,10 +77,10 @@ class Linear : public torch::nn::Module {
   at::Tensor base(const at::Tensor& x) const;     ///< the same without the branch
   at::Tensor product(const at::Tensor& x) const;  ///< the same without branch and bias
   /// The matrix that forward multiplies with, [out, in], branch included: for operations that fuse with it. A view of
-  /// the parameter where there is nothing to add.
-  at::Tensor effective_weight() const;
+  /// the parameter where there is nothing to add. unpacked: what a storage is unpacked to.
+  at::Tensor effective_weight(c10::ScalarType unpacked = c10::kFloat) const;
   /// The matrix without the branch, [out, in]: a view of the parameter, or what the storage holds.
-  at::Tensor base_weight() const;
+  at::Tensor base_weight(c10::ScalarType unpacked = c10::kFloat) const;
   /// Whether the matrix is another module's (Linear::tied).
   bool is_tied() const;
   /// Gives a tied layer a copy of the matrix as a parameter of its own.
@@ -119,14 +123,28 @@ class Embedding : public torch::nn::Module {
   void set_branch(const std::string& name, std::shared_ptr<EmbeddingBranch> branch);
   const std::shared_ptr<EmbeddingBranch>& branch() const { return branch_; }
   int64_t padding_idx() const { return padding_idx_; }
+  /// As Linear::set_storage: only the rows that are looked up are unpacked, to the dtype that `weight` had. A head that is
+  /// tied to the table has to be given the same storage (nn::set_storage).
+  void set_storage(std::shared_ptr<const WeightStorage> storage);
+  const std::shared_ptr<const WeightStorage>& storage() const { return storage_; }
+  int64_t rows() const { return rows_; }
+  int64_t width() const { return width_; }
 
-  at::Tensor weight;  ///< [rows, width]
+  at::Tensor weight;  ///< [rows, width]; undefined with a storage
 
  private:
-  int64_t padding_idx_;
+  int64_t rows_, width_, padding_idx_;
+  c10::ScalarType dtype_ = c10::kFloat;  // of what a storage's rows become
   std::string branch_name_;
   std::shared_ptr<EmbeddingBranch> branch_;
+  std::shared_ptr<const WeightStorage> storage_;
 };
+
+/// The shape, [out, in], that a storage of the module has; nullopt where it is no Linear and no Embedding.
+std::optional<std::pair<int64_t, int64_t>> storage_shape(const torch::nn::Module& module);
+/// Linear::set_storage or Embedding::set_storage of a module of `root`; of a table also of the heads tied to it.
+void set_storage(torch::nn::Module& root, torch::nn::Module& module,
+                 const std::shared_ptr<const WeightStorage>& storage);
 
 /// A list of modules named 0, 1, 2, ... as torch.nn.ModuleList names them.
 template <class Block>

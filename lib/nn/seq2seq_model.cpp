@@ -36,12 +36,12 @@ std::unique_ptr<Seq2SeqCache> Seq2SeqModel::make_cache(int64_t batch, int64_t ma
 
 at::Tensor Seq2SeqModel::cross_entropy(const at::Tensor& hidden, const at::Tensor& targets, double scale,
                                        int64_t ignore_index) {
-  return kernels::linear_cross_entropy(hidden, lm_head().effective_weight(), targets,
+  return kernels::linear_cross_entropy(hidden, lm_head().effective_weight(hidden.scalar_type()), targets,
                                        {.ignore_index = ignore_index, .scale = scale});
 }
 
 at::Tensor Seq2SeqModel::log_prob(const at::Tensor& hidden, const at::Tensor& targets) {
-  return kernels::linear_log_prob(hidden, lm_head().effective_weight(), targets).log_probs;
+  return kernels::linear_log_prob(hidden, lm_head().effective_weight(hidden.scalar_type()), targets).log_probs;
 }
 
 }  // namespace llmtk::nn

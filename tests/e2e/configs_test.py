@@ -69,7 +69,15 @@ def finetuning(path, folder):
     return data, [f"tokenizer.name_or_path={tokenizer}"]
 
 
+def check_quantize(path, folder):
+    """Its model is one to download; its texts come with set-up."""
+    code, answer = dry_run(path, f"output_dir={folder / 'quantized'}")
+    assert code == 0 and answer["matrices"] or missing(answer), f"{path}: {answer}"
+
+
 def check(path, folder):
+    if path.parent.name == "quantize":
+        return check_quantize(path, folder)
     always = [f"trainer.output_dir={folder / 'output'}"]
     pretrains = path.parent.name == "pretrain"
     if pretrains:

@@ -66,15 +66,17 @@ def decode_any_bytes(folder):
         same(numbers, theirs, name)
 
 
-def encode_q8_0():
+def encode(name):
     random = np.random.default_rng(1)
     numbers = (random.standard_normal(32 * 4096) * np.repeat(10.0 ** random.uniform(-12, 5, 4096), 32)).astype(np.float32)
     numbers[:32] = 0
-    theirs = gguf.quants.quantize(numbers, gguf.GGMLQuantizationType.Q8_0).tobytes()
-    assert tool("q8_0", stdin=numbers.tobytes()) == theirs
+    numbers[32:64] = 0.25  # all alike
+    theirs = gguf.quants.quantize(numbers, gguf.GGMLQuantizationType[name]).tobytes()
+    assert tool("encode", name, stdin=numbers.tobytes()) == theirs, name
 
 
 with tempfile.TemporaryDirectory() as temporary:
     decode_any_bytes(pathlib.Path(temporary))
-encode_q8_0()
-print(f"{len(TYPES)} types decode as the package gguf decodes them; Q8_0 is encoded to the same bytes")
+for written in ("Q8_0", "Q4_0", "Q4_1"):
+    encode(written)
+print(f"{len(TYPES)} types decode as the package gguf decodes them; Q8_0, Q4_0 and Q4_1 are encoded to the same bytes")

@@ -168,7 +168,7 @@ TEST_CASE("Q8_0 keeps numbers to half a step of their block's largest") {
   std::vector<float> numbers(64), again(64);
   for (size_t i = 0; i < 64; ++i) numbers[i] = std::sin(static_cast<float>(i)) * (i < 32 ? 1.0f : 1e-3f);
   std::vector<std::byte> blocks(68);
-  quantize_q8_0(numbers, blocks);
+  quantize(GgufType::q8_0, numbers, blocks);
   dequantize(GgufType::q8_0, blocks, again);
   for (size_t i = 0; i < 64; ++i) {
     const float step = (i < 32 ? 1.0f : 1e-3f) / 127;
@@ -178,7 +178,7 @@ TEST_CASE("Q8_0 keeps numbers to half a step of their block's largest") {
   // Blocks of nothing, and of what is nearly nothing, are zeros.
   numbers.assign(64, 0);
   numbers[40] = std::numeric_limits<float>::denorm_min();
-  quantize_q8_0(numbers, blocks);
+  quantize(GgufType::q8_0, numbers, blocks);
   dequantize(GgufType::q8_0, blocks, again);
   for (const float number : again) CHECK(number == 0);
 }

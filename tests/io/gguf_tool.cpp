@@ -1,5 +1,6 @@
 // For gguf_parity.py: gguf_tool decode FILE writes every tensor's numbers as raw float32 to stdout, in the order of the
-// file; gguf_tool q8_0 reads raw float32 from stdin and writes their blocks.
+// file; gguf_tool encode TYPE reads raw float32 from stdin and writes
+// their blocks of Q8_0, Q4_0 or Q4_1.
 
 #include <cstring>
 #include <iostream>
@@ -25,12 +26,15 @@ void decode(const char* path) {
   }
 }
 
-void encode() {
+void encode(std::string_view name) {
+  auto type = io::GgufType::f32;
+  for (const auto one : {io::GgufType::q8_0, io::GgufType::q4_0, io::GgufType::q4_1})
+    if (io::gguf_type_name(one) == name) type = one;
   const std::string bytes(std::istreambuf_iterator<char>(std::cin), {});
   std::vector<float> numbers(bytes.size() / sizeof(float));
   std::memcpy(numbers.data(), bytes.data(), bytes.size());
-  std::vector<std::byte> blocks(numbers.size() / 32 * io::block_bytes(io::GgufType::q8_0));
-  io::quantize_q8_0(numbers, blocks);
+  std::vector<std::byte> blocks(numbers.size() / 32 * io::block_bytes(type));
+  io::quantize(type, numbers, blocks);
   put(blocks);
 }
 
@@ -41,7 +45,7 @@ int main(int argc, char** argv) {
     if (argc == 3 && std::string_view(argv[1]) == "decode")
       decode(argv[2]);
     else
-      encode();
+      encode(argv[argc - 1]);
     return 0;
   } catch (const std::exception& error) {
     std::cerr << error.what() << std::endl;
