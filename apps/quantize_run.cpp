@@ -1,6 +1,10 @@
 #include "quantize_run.h"
 
 #include <ATen/ATen.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmath>
 
 #include "calibration_text.h"
 #include "core/device.h"
@@ -41,11 +45,27 @@ Json fingerprint(const QuantizeConfig& config, const fs::path& source) {
   return json;
 }
 
-/// |W - Q| / |W| (Frobenius).
-double weight_error(const at::Tensor& weight, const at::Tensor& rounded) {
-  const at::Tensor wide = weight.to(at::kFloat);
-  const double whole = wide.norm().item<double>();
-  return whole > 0 ? (rounded - wide).norm().item<double>() / whole : 0;
+/// |W - Q| / |W| (Frobenius), some rows at a time. rows(ids) gives those of Q, float32.
+template <class Rows>
+double weight_error(const at::Tensor& weight, const Rows& rows) {
+  const int64_t step = std::max<int64_t>(1, (int64_t{1} << 20) / weight.size(1));
+  double lost = 0, whole = 0;
+  for (int64_t begin = 0; begin < weight.size(0); begin += step) {
+    const int64_t end = std::min(weight.size(0), begin + step);
+    const at::Tensor was = weight.slice(0, begin, end).to(at::kFloat);
+    const at::Tensor is = rows(at::arange(begin, end, at::TensorOptions().dtype(at::kLong).device(weight.device())));
+    lost += (is - was).square().sum(at::kDouble).item<double>();
+    whole += was.square().sum(at::kDouble).item<double>();
+  }
+  return whole > 0 ? std::sqrt(lost / whole) : 0;
+}
+
+/// Lets go of the pages of a mapped file that were read; other memory stays as it is.
+void let_go(const at::Tensor& mapped) {
+  if (!mapped.is_cpu()) return;
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(mapped.const_data_ptr()) / page * page;
+  ::madvise(reinterpret_cast<void*>(begin), mapped.nbytes(), MADV_PAGEOUT);
 }
 
 std::string parameter_of(const quant::PlannedMatrix& m) { return m.path + ".weight"; }
@@ -166,7 +186,9 @@ class Quantization : quant::Rounder {
              std::optional<double> output_error) {
     Json note = {{"module", m.path},
                  {"scheme", m.scheme.name},
-                 {"weight_error", weight_error(weight, kernels::dequantize(matrix, at::kFloat))}};
+                 {"weight_error", weight_error(weight, [&](const at::Tensor& ids) {
+                    return kernels::dequantize_rows(matrix, ids, at::kFloat);
+                  })}};
     if (output_error) note["output_error"] = *output_error;
     weights_->write(parameter_of(m), quant::integer_tensors(m.path, matrix), note);
   }
@@ -191,14 +213,27 @@ class Quantization : quant::Rounder {
 
   void write_piece(const std::string& name) {
     const quant::PlannedMatrix* m = planned(name);
-    if (!m) return weights_->write(name, {{name, model_->named_parameters()[name].to(dtype_)}});
+    if (!m) {
+      const at::Tensor kept = model_->named_parameters()[name];
+      weights_->write(name, {{name, kept.to(dtype_)}});
+      return let_go(kept);
+    }
     const at::Tensor weight = m->weight();
-    if (!m->scheme.nf4) return write(*m, kernels::quantize(weight, m->scheme.format, dtype_), weight, std::nullopt);
+    if (m->scheme.nf4)
+      write_nf4(*m, weight);
+    else
+      write(*m, kernels::quantize(weight, m->scheme.format, dtype_), weight, std::nullopt);
+    let_go(weight);
+  }
+
+  void write_nf4(const quant::PlannedMatrix& m, const at::Tensor& weight) {
     const auto matrix = kernels::quantize(weight, kernels::QuantType::nf4, /*double_quantization=*/true);
-    weights_->write(name, quant::nf4_tensors(m->path, matrix, dtype_),
-                    {{"module", m->path},
-                     {"scheme", m->scheme.name},
-                     {"weight_error", weight_error(weight.cpu(), kernels::dequantize(matrix, at::kFloat))}});
+    const at::Tensor full = kernels::dequantize(matrix, at::kFloat);
+    weights_->write(
+        parameter_of(m), quant::nf4_tensors(m.path, matrix, dtype_),
+        {{"module", m.path},
+         {"scheme", m.scheme.name},
+         {"weight_error", weight_error(weight.cpu(), [&](const at::Tensor& ids) { return full.index({ids}); })}});
   }
 
   void stop_if_asked() const {

@@ -25,7 +25,7 @@ double highest_code(int bits) { return static_cast<double>((1 << (bits - 1)) - 1
 at::Tensor pack_codes(const at::Tensor& codes, int bits) {
   const int64_t per_word = kWordBits / bits, columns = codes.size(1);
   const int64_t padding = (per_word - columns % per_word) % per_word;
-  at::Tensor bytes = (codes.to(at::kInt) + (1 << (bits - 1))).to(at::kByte);
+  at::Tensor bytes = codes.contiguous().view(at::kByte) + (1 << (bits - 1));  // modulo 256
   if (padding > 0) bytes = at::constant_pad_nd(bytes, {0, padding});
   if (bits == 4) {
     const at::Tensor pairs = bytes.view({bytes.size(0), -1, 2});

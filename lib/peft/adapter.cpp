@@ -103,8 +103,9 @@ std::shared_ptr<Lora> add_lora(nn::Model& model, const NamedModule& at, const Lo
   }
   auto& table = dynamic_cast<nn::Embedding&>(*at.module);
   refuse_shared_table(model, at.path);
-  options.in = table.weight.size(0);
-  options.out = table.weight.size(1);
+  refuse_quantized_table(table, at.path);
+  options.in = table.rows();
+  options.out = table.width();
   return make(branch_of<LoraEmbedding>(table, at.path));
 }
 

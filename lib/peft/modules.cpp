@@ -105,6 +105,7 @@ std::vector<std::string> take_modules(nn::Model& model, const std::vector<std::s
     for (const auto& below : module->modules()) {
       if (const auto* table = dynamic_cast<nn::Embedding*>(below.get())) {
         refuse_shared_table(model, path);
+        refuse_quantized_table(*table, path);
         untie_from(model, table->weight);
       }
       if (const auto* head = dynamic_cast<nn::Linear*>(below.get()); head && head->is_tied())
@@ -115,6 +116,12 @@ std::vector<std::string> take_modules(nn::Model& model, const std::vector<std::s
   std::ranges::sort(taken);
   taken.erase(std::unique(taken.begin(), taken.end()), taken.end());
   return taken;
+}
+
+void refuse_quantized_table(const nn::Embedding& table, const std::string& path) {
+  if (table.storage())
+    throw Error(Exit::usage, {.what = "an adapter changes the token table '" + path + "', which is quantized here",
+                              .hint = "use a base whose table stays as it is"});
 }
 
 void refuse_shared_table(const nn::Model& model, const std::string& path) {

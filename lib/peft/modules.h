@@ -36,6 +36,8 @@ std::vector<std::string> saved_module_names(const nn::Model& model, std::vector<
 std::vector<std::string> take_modules(nn::Model& model, const std::vector<std::string>& names,
                                       const std::vector<std::string>& required);
 
+/// Throws Error(usage) for a table whose matrix a storage holds (nn::WeightStorage).
+void refuse_quantized_table(const nn::Embedding& table, const std::string& path);
 /// Throws Error(usage) for the table of an encoder-decoder: in peft encoder and decoder keep the old one.
 void refuse_shared_table(const nn::Model& model, const std::string& path);
 

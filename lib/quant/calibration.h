@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "nn/linear.h"
 #include "quant/plan.h"
 
 namespace llmtk::quant {
