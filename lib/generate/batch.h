@@ -16,6 +16,7 @@ struct Work {
   const text::Tokenizer& tokenizer;
   const GenerationConfig& config;
   const GenerateOptions& options;
+  Timings& timings;  ///< what batches count: proposed, accepted
 };
 
 /// The place of one completion; its prompt and sequence are set, the rest is the batch's to fill.

@@ -43,7 +43,8 @@ Padded pad(const Prompts& prompts, size_t begin = 0) {
   return padded;
 }
 
-/// How many tokens all prompts begin with alike, at least one of each left out; 0 where it is not worth a pass of its own.
+/// How many tokens all prompts begin with alike, at least one of each left out; 0 where it is not worth a pass of its
+/// own.
 int64_t common_tokens(const Prompts& prompts) {
   constexpr size_t kWorthwhile = 32;
   size_t common = prompts[0]->size() - 1;
@@ -99,10 +100,15 @@ class CausalDecoder final : public Decoder {
     return logits(hidden);
   }
 
-  Tensor step(const std::vector<TokenId>& ids) override {
-    LLMTK_CHECK(static_cast<int64_t>(ids.size()) == rows_, ids.size(), " ids for ", rows_, " rows");
-    if (prefix_) prefix_->ids.push_back(ids[0]);
-    return stepper_.step(ids);
+  using Decoder::step;
+  Tensor step(const std::vector<TokenId>& ids, int64_t tokens) override {
+    if (prefix_) prefix_->ids.insert(prefix_->ids.end(), ids.begin(), ids.end());
+    return stepper_.step(ids, tokens);
+  }
+
+  void truncate(const std::vector<int64_t>& lengths) override {
+    cache_->truncate(lengths);
+    if (prefix_) prefix_->ids.resize(static_cast<size_t>(lengths[0]));
   }
 
   void select(const std::vector<int64_t>& rows) override {
@@ -177,7 +183,12 @@ class Seq2SeqDecoder final : public Decoder {
     return forward(std::vector<TokenId>(prompts.size(), start_token_), decoder);
   }
 
-  Tensor step(const std::vector<TokenId>& ids) override { return forward(ids, {}); }
+  using Decoder::step;
+  Tensor step(const std::vector<TokenId>& ids, int64_t tokens) override {
+    LLMTK_CHECK(tokens == 1, "an encoder-decoder takes a token at a time, not ", tokens);
+    return forward(ids, {}).unsqueeze(1);
+  }
+  void truncate(const std::vector<int64_t>&) override { LLMTK_CHECK(false, "an encoder-decoder forgets nothing"); }
 
   void select(const std::vector<int64_t>& rows) override {
     if (is_identity(rows, rows_)) return;

@@ -18,8 +18,12 @@ class Decoder {
   /// Reads the prompts, one row each; of what was before nothing stays. At most `new_tokens` more calls of step() may
   /// follow. Returns the logits of the next token, float32: [B, V].
   virtual at::Tensor start(const std::vector<const std::vector<text::TokenId>*>& prompts, int64_t new_tokens) = 0;
-  /// Adds one token to each row. Returns the logits of the next one, float32: [B, V].
-  virtual at::Tensor step(const std::vector<text::TokenId>& ids) = 0;
+  /// Adds `tokens` tokens to each row; ids: row by row. Returns the logits behind each, float32: [B, tokens, V]. They
+  /// may be written to; the next step overwrites them.
+  virtual at::Tensor step(const std::vector<text::TokenId>& ids, int64_t tokens) = 0;
+  at::Tensor step(const std::vector<text::TokenId>& ids) { return step(ids, 1).squeeze(1); }  ///< [B, V]
+  /// Row i forgets all but its first lengths[i] tokens.
+  virtual void truncate(const std::vector<int64_t>& lengths) = 0;
   /// Row i becomes what row rows[i] was; there may be more or fewer of them than before.
   virtual void select(const std::vector<int64_t>& rows) = 0;
 };

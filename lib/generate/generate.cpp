@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "generate/batch.h"
 #include "generate/tasks.h"
+#include "nn/causal_model.h"
 #include "nn/seq2seq_model.h"
 
 namespace llmtk::generate {
@@ -73,6 +74,21 @@ class InOrder {
   size_t next_ = 0;
 };
 
+void check_speculation(nn::Model& model, const GenerationConfig& config, const Speculation& speculation) {
+  const auto refuse = [](const char* what, std::string got = {}, const char* expected = "") {
+    throw Error(Exit::usage, {.what = what, .got = std::move(got), .expected = expected});
+  };
+  const auto* decoder = dynamic_cast<nn::CausalModel*>(&model);
+  if (!decoder) refuse("tokens can be proposed to a decoder alone", model.kind(), nn::CausalModel::kKind);
+  if (config.num_beams > 1)
+    refuse("tokens cannot be proposed to beams", std::to_string(config.num_beams) + " beams", "1");
+  if (decoder->depends_on_length())
+    refuse(
+        "what this model writes would be another text with proposed tokens: its positions depend on the text's length");
+  if (speculation.tokens < 1) refuse("no tokens to propose", std::to_string(speculation.tokens), "at least 1");
+  if (speculation.ngram < 1) refuse("no tokens to look up", std::to_string(speculation.ngram), "at least 1");
+}
+
 }  // namespace
 
 const char* to_string(FinishReason reason) {
@@ -96,12 +112,13 @@ std::vector<Completion> generate(nn::Model& model, const text::Tokenizer& tokeni
     throw Error(
         Exit::usage,
         {.what = "--batch-size is out of range", .got = std::to_string(options.batch_size), .expected = "at least 1"});
+  if (options.speculation) check_speculation(model, config, *options.speculation);
   const c10::NoGradGuard no_gradients;
   const auto decoder = make_decoder(model, config, options);
   const auto tasks = make_tasks(model, prompts, config, options);
   auto slots = make_slots(tasks, config.num_return_sequences);
-  const Work work{*decoder, tokenizer, config, options};
   Timings timings;
+  const Work work{*decoder, tokenizer, config, options, timings};
   InOrder in_order(slots, options, timings);
   std::vector<Completion> completions;
   const auto called = Clock::now();

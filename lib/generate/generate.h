@@ -14,6 +14,10 @@
 #include "nn/model.h"
 #include "text/tokenizer.h"
 
+namespace llmtk::nn {
+class CausalModel;
+}
+
 namespace llmtk::generate {
 
 enum class FinishReason { eos, stop_string, length };
@@ -36,12 +40,13 @@ struct Completion {
 
 /// Where the time of one generate() call went, in seconds; summed over its batches.
 struct Timings {
-  double first_token = 0;  ///< from the call to the first token of the first batch
-  double prefill = 0;      ///< reading the prompts, first tokens included
-  double decode = 0;       ///< all later tokens
-  int64_t prompt_tokens = 0;  ///< that the model read: a prompt's once for all of its sequences in a batch
+  double first_token = 0;          ///< from the call to the first token of the first batch
+  double prefill = 0;              ///< reading the prompts, first tokens included
+  double decode = 0;               ///< all later tokens
+  int64_t prompt_tokens = 0;       ///< that the model read: a prompt's once for all of its sequences in a batch
   int64_t prefill_new_tokens = 0;  ///< tokens that the prefills gave: one per row
   int64_t decode_new_tokens = 0;
+  int64_t proposed = 0, accepted = 0;  ///< tokens, with speculation
 };
 
 /// What a decoder has read, kept for a text that begins alike: the next turn of a chat. Empty at first.
@@ -54,6 +59,14 @@ struct Prefix {
 /// Tokens of each prompt that a decoder reads at a time. What a long prompt needs while it is read is bounded by that.
 inline constexpr int64_t kPrefillTokens = 512;
 
+/// How tokens are proposed that the model only has to confirm (speculation.h).
+struct Speculation {
+  nn::CausalModel* draft =
+      nullptr;         ///< proposes what it would write; its vocabulary is the model's. Null: looked up in the text
+  int64_t ngram = 3;   ///< looked up: as many of the last tokens as are compared at most
+  int64_t tokens = 5;  ///< proposed at a time, at most; fewer after proposals that were not taken
+};
+
 struct GenerateOptions {
   /// Rows that run together: prompts x num_return_sequences, or prompts x num_beams (at least one prompt's beams).
   int64_t batch_size = 8;
@@ -63,6 +76,8 @@ struct GenerateOptions {
   bool logprobs = false;
   nn::CacheType cache_type = nn::CacheType::plain;  ///< of a decoder's keys and values
   Prefix* prefix = nullptr;  ///< with one prompt and one sequence, without beams: what is there is not read again
+  /// Of a decoder without beams. The text is what it would be without.
+  std::optional<Speculation> speculation;
   /// Called between the pieces of kPrefillTokens in which a decoder reads long prompts; what it throws ends the call.
   std::function<void()> on_prefill;
   /// Called with every piece of text as it becomes certain, whole characters only: (row within the call, piece). A
@@ -81,7 +96,8 @@ struct GenerateOptions {
 /// The model is used as it is (set it to eval() first) and without gradients. A continuation that reaches the model's
 /// max_positions() ends with FinishReason::length. Throws Error(data) for a prompt that leaves no room in the model or
 /// in max_length, or holds an id that the model does not know; Error(usage) for a config out of range or a model that
-/// does not write; Error(diverged) when the logits are not finite.
+/// does not write, or for speculation with beams or another model than a decoder; Error(diverged) when the logits are
+/// not finite.
 std::vector<Completion> generate(nn::Model& model, const text::Tokenizer& tokenizer,
                                  std::span<const std::vector<text::TokenId>> prompts, const GenerationConfig& config,
                                  const GenerateOptions& options = {});

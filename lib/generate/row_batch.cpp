@@ -9,12 +9,17 @@
 
 #include "generate/batch.h"
 #include "generate/chooser.h"
+#include "generate/speculation.h"
 #include "generate/text_stream.h"
 
 namespace llmtk::generate {
 namespace {
 
 using text::TokenId;
+
+/// Tokens that a decoder reads as few rows, all rows together: what it then computes does not depend on how many they
+/// are.
+constexpr int64_t kMostSpeculated = 32;
 
 /// One continuation in the making.
 struct Row {
@@ -24,6 +29,7 @@ struct Row {
   Slot& slot;
   std::vector<TokenId> context;  // prompt and continuation, no padding
   TextStream text;
+  int64_t hope = 1;  // tokens to propose, with speculation
 
   int64_t new_tokens() const { return static_cast<int64_t>(slot.completion.ids.size()); }
   Position position() const { return {context, new_tokens(), slot.task->limit}; }
@@ -33,6 +39,9 @@ class RowBatch final : public Batch {
  public:
   RowBatch(const Work& work, std::span<Slot> slots) : work_(work), chooser_(work.config) {
     for (Slot& slot : slots) rows_.emplace_back(slot, work);
+    if (!work.options.speculation) return;
+    proposer_ = make_proposer(*work.options.speculation);
+    for (Row& row : rows_) row.hope = work.options.speculation->tokens;
   }
 
   /// A prompt with several sequences goes through the model once.
@@ -52,52 +61,108 @@ class RowBatch final : public Batch {
       logits = logits.index_select(0, at::tensor(prompt_of_row, at::kLong).to(logits.device()));
     alive_.resize(rows_.size());
     std::iota(alive_.begin(), alive_.end(), size_t{0});
-    take(logits);
+    if (proposer_) {
+      proposer_->start(prompts, longest);
+      proposer_->select(prompt_of_row);
+    }
+    take(logits.unsqueeze(1), Proposals(alive_.size()));
   }
 
   bool step() override {
     drop_finished();
     if (alive_.empty()) return false;
+    const auto proposals = propose();
+    size_t tokens = 1;
+    for (const auto& proposal : proposals) tokens = std::max(tokens, 1 + proposal.size());
     std::vector<TokenId> ids;
-    for (const size_t i : alive_) ids.push_back(rows_[i].context.back());
-    take(work_.decoder.step(ids));
+    for (size_t b = 0; b < alive_.size(); ++b) {
+      ids.push_back(rows_[alive_[b]].context.back());
+      ids.insert(ids.end(), proposals[b].begin(), proposals[b].end());
+      ids.resize((b + 1) * tokens, ids.back());  // where others have more
+    }
+    take(work_.decoder.step(ids, static_cast<int64_t>(tokens)), proposals);
+    if (tokens > 1) forget_refused();
     return true;
   }
 
  private:
-  /// Chooses the next token of every running row from logits [B, V].
-  void take(at::Tensor logits) {
+  using Proposals = std::vector<std::vector<TokenId>>;
+
+  /// What may come next in every running row.
+  Proposals propose() {
+    if (!proposer_) return Proposals(alive_.size());
+    std::vector<std::span<const TokenId>> contexts;
+    std::vector<int64_t> most;
+    int64_t room =
+        kMostSpeculated / static_cast<int64_t>(alive_.size()) - 1;  // the same for all: so many are read of each
+    for (const size_t i : alive_) room = std::min(room, rows_[i].slot.task->limit - rows_[i].new_tokens() - 1);
+    for (const size_t i : alive_) {
+      contexts.push_back(rows_[i].context);
+      most.push_back(std::clamp<int64_t>(rows_[i].hope, 0, std::max<int64_t>(room, 0)));
+    }
+    return proposer_->propose(contexts, most);
+  }
+
+  /// Chooses the next token of every running row from logits [B, T, V], and more of them as long as they are the
+  /// proposed ones.
+  void take(at::Tensor logits, const Proposals& proposals) {
+    const int64_t T = logits.size(1);
     const bool logprobs = work_.options.logprobs;
-    at::Tensor log_sums;  // of the model's own distribution, before anything changes it
-    if (logprobs) log_sums = at::logsumexp(logits, -1).cpu();
-    std::vector<TokenId> chosen(alive_.size());
-    std::vector<float> scores(alive_.size());
-    if (chooser_.plain_greedy()) {
-      // On the device: one id per row comes back instead of V logits.
-      const auto [best, ids] = logits.max(-1);
-      const auto best_cpu = best.cpu(), ids_cpu = ids.cpu();
-      for (size_t b = 0; b < alive_.size(); ++b) {
-        chosen[b] = static_cast<TokenId>(ids_cpu.data_ptr<int64_t>()[b]);
-        scores[b] = best_cpu.data_ptr<float>()[b];
-        if (!std::isfinite(scores[b])) logits_not_finite(scores[b]);
-      }
+    at::Tensor log_sums, best, ids;  // [B, T]
+    if (logprobs)
+      log_sums = at::logsumexp(logits, -1).cpu();  // of the model's own distribution, before anything changes it
+    if (chooser_.plain_greedy()) {                 // on the device: one id per token comes back instead of V logits
+      std::tie(best, ids) = logits.max(-1);
+      best = best.cpu();
+      ids = ids.cpu();
     } else {
       logits = logits.cpu().contiguous();
-      const auto V = static_cast<size_t>(logits.size(1));
-      for (size_t b = 0; b < alive_.size(); ++b) {
-        const Row& row = rows_[alive_[b]];
-        const auto scores_of_row = std::span(logits.data_ptr<float>() + b * V, V);
-        if (logprobs) raw_.assign(scores_of_row.begin(), scores_of_row.end());
-        chooser_.process(scores_of_row, row.position());
-        chosen[b] = chooser_.choose(stream_of(row), row.new_tokens());
-        scores[b] = logprobs ? raw_[chosen[b]] : 0.0f;
-      }
     }
+    const auto choose = [&](const Row& row, int64_t at) -> std::pair<TokenId, float> {
+      if (!chooser_.plain_greedy()) return chosen(row, logits.view({-1, logits.size(2)})[at], logprobs);
+      const float score = best.const_data_ptr<float>()[at];
+      if (!std::isfinite(score)) logits_not_finite(score);
+      return {static_cast<TokenId>(ids.const_data_ptr<int64_t>()[at]), score};
+    };
     for (size_t b = 0; b < alive_.size(); ++b) {
       Row& row = rows_[alive_[b]];
-      if (logprobs) row.slot.completion.logprobs.push_back(scores[b] - log_sums.data_ptr<float>()[b]);
-      accept(row, chosen[b]);
+      const auto& proposal = proposals[b];
+      size_t taken = 0;
+      for (size_t t = 0;; ++t) {
+        const int64_t at = static_cast<int64_t>(b) * T + static_cast<int64_t>(t);
+        const auto [id, score] = choose(row, at);
+        if (logprobs) row.slot.completion.logprobs.push_back(score - log_sums.const_data_ptr<float>()[at]);
+        accept(row, id);
+        if (t == proposal.size() || id != proposal[t]) break;
+        ++taken;
+        if (row.slot.done) break;
+      }
+      if (!proposal.empty()) count(row, proposal.size(), taken);
     }
+  }
+
+  /// From the logits [V] of one token, which may be written to.
+  std::pair<TokenId, float> chosen(const Row& row, const at::Tensor& logits, bool logprobs) {
+    const auto scores = std::span(logits.data_ptr<float>(), static_cast<size_t>(logits.numel()));
+    if (logprobs) raw_.assign(scores.begin(), scores.end());
+    chooser_.process(scores, row.position());
+    const TokenId id = chooser_.choose(stream_of(row), row.new_tokens());
+    return {id, logprobs ? raw_[id] : 0.0f};
+  }
+
+  /// More is proposed where all was taken, less where it was not.
+  void count(Row& row, size_t proposed, size_t taken) {
+    work_.timings.proposed += static_cast<int64_t>(proposed);
+    work_.timings.accepted += static_cast<int64_t>(taken);
+    row.hope = std::clamp<int64_t>(taken == proposed ? row.hope + 2 : static_cast<int64_t>(taken) + 1, 1,
+                                   work_.options.speculation->tokens);
+  }
+
+  /// The decoder has read all that was proposed.
+  void forget_refused() {
+    std::vector<int64_t> lengths;
+    for (const size_t i : alive_) lengths.push_back(static_cast<int64_t>(rows_[i].context.size()) - 1);
+    work_.decoder.truncate(lengths);
   }
 
   /// The number of the row in the whole work: what its random stream is made from.
@@ -134,11 +199,14 @@ class RowBatch final : public Batch {
       kept.push_back(static_cast<int64_t>(b));
     }
     alive_ = std::move(running);
-    if (!alive_.empty()) work_.decoder.select(kept);
+    if (alive_.empty()) return;
+    work_.decoder.select(kept);
+    if (proposer_) proposer_->select(kept);
   }
 
   const Work work_;
   Chooser chooser_;
+  std::unique_ptr<Proposer> proposer_;  // with speculation
   std::vector<Row> rows_;
   std::vector<size_t> alive_;  // rows still running, in the decoder's order
   std::vector<float> raw_;

@@ -97,8 +97,8 @@ std::vector<float> score_batch(nn::Seq2SeqModel& model, const ScoredBatch& batch
   return at_places(model, hidden, places);
 }
 
-/// score_batch(batch) gives the log-probabilities of all targets of a batch, row after row. only_alike: rows of other lengths do
-/// not meet in one.
+/// score_batch(batch) gives the log-probabilities of all targets of a batch, row after row. only_alike: rows of other
+/// lengths do not meet in one.
 std::vector<std::vector<float>> score_rows(std::span<const Scored> rows, int64_t batch_size, bool only_alike,
                                            const std::function<std::vector<float>(const ScoredBatch&)>& score_batch) {
   LLMTK_CHECK(batch_size >= 1, "batch_size is ", batch_size);

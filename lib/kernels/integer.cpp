@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "kernels/integer_impl.h"
 #include "kernels/tensors.h"
 
 namespace llmtk::kernels {
@@ -50,6 +51,7 @@ at::Tensor codes_of(const IntegerMatrix& m, const at::Tensor& rows) {
 
 /// int8 [N, G]; undefined where symmetric.
 at::Tensor zero_points_of(const IntegerMatrix& m) {
+  if (m.plain_zero_points.defined()) return m.plain_zero_points;
   if (!m.zero_points.defined() || !m.format.packed) return m.zero_points;
   return unpack_codes(m.zero_points.t(), m.format.bits, m.rows).t();
 }
@@ -178,6 +180,60 @@ struct IntegerLinear : torch::autograd::Function<IntegerLinear> {
   }
 };
 
+/// Whether the CPU's kernels can read it as it lies.
+bool has_plain_layout(const IntegerMatrix& m) {
+  const auto type = m.scales.scalar_type();
+  return m.codes.is_cpu() && m.codes.is_contiguous() && m.scales.is_contiguous() &&
+         (type == at::kFloat || type == at::kBFloat16) && m.zero_points.defined() == m.plain_zero_points.defined() &&
+         (m.format.bits == 8 || m.format.packed);
+}
+
+IntegerWeights weights_of(const IntegerMatrix& m) {
+  return {.bits = m.format.bits,
+          .offset = m.format.packed,
+          .N = m.rows,
+          .K = m.columns,
+          .group = m.group_size(),
+          .codes = data(m.codes),
+          .row_bytes = m.codes.stride(0) * static_cast<int64_t>(m.codes.element_size()),
+          .scales = data(m.scales),
+          .scale_type = type_of(m.scales),
+          .zero_points = static_cast<const int8_t*>(data(m.plain_zero_points))};
+}
+
+/// linear() of as few rows as decoding needs, without a gradient; undefined where that kernel cannot do it.
+at::Tensor few_rows_linear(const at::Tensor& x_any, const IntegerMatrix& m, const at::Tensor& bias) {
+  IntegerFewRows f{weights_of(m)};
+  f.dynamic = m.format.dynamic_activations;
+  f.M = x_any.numel() / m.columns;
+  if (!x_any.is_cpu() || !all_fused(x_any, bias) || wants_gradient(x_any, bias) || !has_plain_layout(m) || !f.fits())
+    return {};
+  const at::Tensor x = x_any.contiguous(), shift = bias.defined() ? bias.contiguous() : bias;
+  const at::Tensor y = at::empty(shape_with_last(x.sizes(), m.rows), x.options());
+  const at::Tensor prepared = at::empty({f.M, f.prepared_floats()}, x.options().dtype(at::kFloat));
+  f.type = type_of(x);
+  f.x = data(x);
+  f.bias = data(shift);
+  f.y = mutable_data(y);
+  f.prepared = static_cast<float*>(mutable_data(prepared));
+  parallel_step(f.M, f.K, [f](int64_t begin, int64_t end) { cpu::integer_prepare(f, begin, end); }, {x, prepared});
+  parallel_step(f.blocks(), f.K * IntegerFewRows::kColumns,
+                [f](int64_t begin, int64_t end) { cpu::integer_few_rows(f, begin, end); },
+                {m.codes, m.scales, m.plain_zero_points, shift, y});
+  return y;
+}
+
+at::Tensor recorded_lookup(const IntegerMatrix& m, const at::Tensor& ids, c10::ScalarType dtype) {
+  std::vector<int64_t> shape = ids.sizes().vec();
+  shape.push_back(m.columns);
+  const at::Tensor y = at::empty(shape, m.scales.options().dtype(dtype));
+  const IntegerLookup l{
+      .weights = weights_of(m), .type = type_of(y), .ids = ids.const_data_ptr<int64_t>(), .y = mutable_data(y)};
+  parallel_step(ids.numel(), m.columns, [l](int64_t begin, int64_t end) { cpu::integer_lookup(l, begin, end); },
+                {m.codes, m.scales, m.plain_zero_points, ids, y});
+  return y;
+}
+
 void refuse_gradient_of_rounding() {
   throw Error(Exit::usage,
               {.what = "matrices whose inputs are rounded to 8 bits (W8A8, W4A8) have no gradient",
@@ -200,8 +256,14 @@ int64_t IntegerMatrix::bytes() const {
 
 IntegerMatrix IntegerMatrix::to(c10::Device device) const {
   IntegerMatrix result = *this;
-  for (at::Tensor* t : {&result.codes, &result.scales, &result.zero_points})
+  for (at::Tensor* t : {&result.codes, &result.scales, &result.zero_points, &result.plain_zero_points})
     if (t->defined()) *t = t->to(device);
+  return result;
+}
+
+IntegerMatrix IntegerMatrix::ready() const {
+  IntegerMatrix result = *this;
+  if (zero_points.defined()) result.plain_zero_points = zero_points_of(*this).contiguous();
   return result;
 }
 
@@ -276,6 +338,9 @@ at::Tensor dequantize(const IntegerMatrix& m, c10::ScalarType dtype) {
 
 at::Tensor dequantize_rows(const IntegerMatrix& m, const at::Tensor& ids, c10::ScalarType dtype) {
   const at::NoGradGuard no_grad;
+  if (Recording::current() && has_plain_layout(m) && ids.is_cpu() && ids.is_contiguous() &&
+      (dtype == at::kFloat || dtype == at::kBFloat16))
+    return recorded_lookup(m, ids, dtype);
   const at::Tensor flat = ids.reshape({-1}), zero_points = zero_points_of(m);
   const at::Tensor w =
       scaled(codes_of(m, m.codes.index_select(0, flat)),
@@ -296,6 +361,7 @@ at::Tensor linear(const at::Tensor& x, const IntegerMatrix& m, const at::Tensor&
   check_linear(x, m);
   if (backend() == Backend::reference) return reference::linear(x, m, bias);
   if (x.numel() == 0) return at::zeros(shape_with_last(x.sizes(), m.rows), x.options()) + 0 * x.sum();
+  if (const at::Tensor y = few_rows_linear(x, m, bias); y.defined()) return y;
   const at::Tensor rows = x.reshape({-1, m.columns});
   at::Tensor y;
   if (m.format.dynamic_activations) {

@@ -27,10 +27,14 @@ struct IntegerMatrix {
   at::Tensor
       zero_points;  ///< undefined where symmetric; int8 [N, G]; packed: int32 [ceil(N * bits / 32), G], along rows
 
+  at::Tensor plain_zero_points;  ///< int8 [N, G], made by ready(); undefined before, and where symmetric
+
   int64_t group_size() const { return format.group_size ? format.group_size : columns; }
   int64_t groups() const { return columns / group_size(); }
   int64_t bytes() const;  ///< of its tensors
   IntegerMatrix to(c10::Device device) const;
+  /// With what products need beside the file's tensors.
+  IntegerMatrix ready() const;
 };
 
 struct IntegerScales {

@@ -6,7 +6,9 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <type_traits>
@@ -542,6 +544,48 @@ HWY_EXPORT(prepare_any);
 HWY_EXPORT(few_rows_any);
 
 namespace cpu {
+
+namespace {
+
+int code_at(const IntegerWeights& w, int64_t n, int64_t k) {
+  const uint8_t* row = static_cast<const uint8_t*>(w.codes) + n * w.row_bytes;
+  if (w.bits == 4) return (row[k / 2] >> (4 * (k % 2)) & 15) - 8;
+  return w.offset ? row[k] - 128 : static_cast<int8_t>(row[k]);
+}
+
+float scale_at(const IntegerWeights& w, int64_t i) {
+  if (w.scale_type == Type::float32) return static_cast<const float*>(w.scales)[i];
+  return std::bit_cast<float>(static_cast<uint32_t>(static_cast<const BFloat16*>(w.scales)[i].bits) << 16);
+}
+
+void put(float x, float* to) { *to = x; }
+void put(float x, BFloat16* to) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  to->bits = static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+template <class T>
+void lookup_row(const IntegerWeights& w, int64_t n, T* y) {
+  for (int64_t g = 0; g < w.groups(); ++g) {
+    const int64_t i = n * w.groups() + g;
+    const float scale = scale_at(w, i);
+    const int zero_point = w.zero_points ? w.zero_points[i] : 0;
+    for (int64_t k = g * w.group; k < (g + 1) * w.group; ++k)
+      put(static_cast<float>(code_at(w, n, k) - zero_point) * scale, y + k);
+  }
+}
+
+}  // namespace
+
+void integer_lookup(const IntegerLookup& l, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    if (l.ids[i] < 0 || l.ids[i] >= l.weights.N) std::abort();
+    const int64_t at = i * l.weights.K;
+    l.type == Type::float32 ? lookup_row(l.weights, l.ids[i], static_cast<float*>(l.y) + at)
+                            : lookup_row(l.weights, l.ids[i], static_cast<BFloat16*>(l.y) + at);
+  }
+}
+
 void integer_prepare(const IntegerFewRows& f, int64_t begin, int64_t end) {
   HWY_DYNAMIC_DISPATCH(prepare_any)(f, begin, end);
 }

@@ -10,7 +10,7 @@ namespace llmtk::quant {
 /// activations the input's rows are rounded to 8 bits and integers are multiplied.
 class IntegerWeight : public nn::WeightStorage {
  public:
-  explicit IntegerWeight(kernels::IntegerMatrix matrix) : matrix_(std::move(matrix)) {}
+  explicit IntegerWeight(kernels::IntegerMatrix matrix) : matrix_(matrix.ready()) {}
 
   at::Tensor linear(const at::Tensor& x, const at::Tensor& bias) const override {
     return kernels::linear(x, matrix_, bias);

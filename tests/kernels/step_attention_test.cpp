@@ -18,12 +18,12 @@ using kernels::KeyValueBlocks;
 
 namespace {
 
-struct Case {
+struct Shapes {
   int64_t B, H, K, T, D, room;
   std::vector<int64_t> lengths;
 };
 
-const std::vector<Case> kCases = {
+const std::vector<Shapes> kSteps = {
     {1, 1, 1, 1, 8, 4, {0}},
     {2, 4, 4, 1, 16, 40, {17, 3}},
     {3, 9, 3, 1, 64, 700, {600, 1, 333}},
@@ -33,7 +33,7 @@ const std::vector<Case> kCases = {
     {8, 4, 1, 4, 64, 90, {1, 2, 3, 4, 50, 60, 70, 80}},
 };
 
-KeyValueBlocks make_blocks(const Case& c, c10::ScalarType dtype, bool quantized) {
+KeyValueBlocks make_blocks(const Shapes& c, c10::ScalarType dtype, bool quantized) {
   const std::vector<int64_t> sizes = {c.B, c.K, c.room, c.D};
   if (!quantized) return {at::randn(sizes).to(dtype), at::randn(sizes).to(dtype), {}, {}};
   const auto [keys, key_scales] = kernels::quantize_tokens(at::randn(sizes));
@@ -56,7 +56,7 @@ at::Tensor heads(int64_t B, int64_t H, int64_t T, int64_t D, c10::ScalarType dty
 TEST_CASE("new tokens see what their row holds and each other") {
   const at::NoGradGuard no_grad;
   at::manual_seed(1);
-  for (const Case& c : kCases)
+  for (const Shapes& c : kSteps)
     for (const auto dtype : {at::kFloat, at::kBFloat16})
       for (const bool quantized : {false, true})
         for (const auto& [softcap, window] : {std::pair{0.0, 0}, {0.0, 5}, {3.0, 0}, {2.0, 100}}) {
@@ -79,7 +79,7 @@ TEST_CASE("new tokens see what their row holds and each other") {
 TEST_CASE("a token's attention does not depend on the tokens and rows beside it") {
   const at::NoGradGuard no_grad;
   at::manual_seed(2);
-  const Case c{3, 6, 2, 4, 40, 90, {50, 3, 77}};
+  const Shapes c{3, 6, 2, 4, 40, 90, {50, 3, 77}};
   for (const bool quantized : {false, true}) {
     const at::Tensor q = heads(c.B, c.H, c.T, c.D, at::kFloat), k = heads(c.B, c.K, c.T, c.D, at::kFloat),
                      v = heads(c.B, c.K, c.T, c.D, at::kFloat);
