@@ -49,6 +49,8 @@ struct Options {
   bool timings = false;
   bool fill_mask = false;
   int64_t batch_size = 8;
+  SpeculationFlags speculation;
+  nn::CacheType cache_type = nn::CacheType::plain;
 };
 
 void add_options(CLI::App& app, Options& o) {
@@ -72,6 +74,14 @@ void add_options(CLI::App& app, Options& o) {
                "What an encoder would write in place of each mask of a prompt: --top-k (5) candidates");
   add_common_options(app, o.common, kExamples);
   add_generation_flags(app, o.flags);
+  add_speculation_flags(app, o.speculation);
+  const std::map<std::string, nn::CacheType> cache_types = {{"auto", nn::CacheType::plain},
+                                                            {"int8", nn::CacheType::int8}};
+  app.add_option("--kv-cache-dtype", o.cache_type,
+                 "Keys and values of what was read: auto (the model's dtype) or int8, half of bfloat16's memory")
+      ->transform(CLI::CheckedTransformer(cache_types))
+      ->option_text("TEXT [auto]")
+      ->group("Speed and memory");
   add_chat_options(app, o.chat);
   app.footer("Defaults are those of the model's generation_config.json, else of transformers.\n\nExamples:\n" +
              std::string(kExamples));
@@ -158,7 +168,9 @@ Json to_json(const generate::Timings& t, double load_seconds) {
           {"prompt_tokens", t.prompt_tokens},
           {"new_tokens", t.prefill_new_tokens + t.decode_new_tokens},
           {"prefill_tokens_per_second", rate(t.prompt_tokens, t.prefill)},
-          {"decode_tokens_per_second", rate(t.decode_new_tokens, t.decode)}};
+          {"decode_tokens_per_second", rate(t.decode_new_tokens, t.decode)},
+          {"proposed_tokens", t.proposed},
+          {"accepted_tokens", t.accepted}};
 }
 
 void log_timings(const Json& t) {
@@ -170,12 +182,20 @@ void log_timings(const Json& t) {
       t["prefill_tokens_per_second"].get<double>(), t["new_tokens"].get<long long>(),
       t["decode_tokens_per_second"].get<double>());
   log::info(text);
+  const auto proposed = t["proposed_tokens"].get<int64_t>(), accepted = t["accepted_tokens"].get<int64_t>();
+  if (proposed == 0) return;
+  std::snprintf(text, sizeof text, "of %lld proposed tokens %lld were taken (%.0f %%)",
+                static_cast<long long>(proposed), static_cast<long long>(accepted),
+                100.0 * static_cast<double>(accepted) / static_cast<double>(proposed));
+  log::info(text);
 }
 
 int run_chat(const Options& o, const generate::GenerationConfig& config) {
   ChatOptions chat = o.chat;
   chat.turns = o.prompts;
   chat.json = o.common.json;
+  chat.speculation = o.speculation;
+  chat.cache_type = o.cache_type;
   return llmtk::run_chat(chat, o.model, o.flags, config);
 }
 
@@ -186,14 +206,21 @@ void add(generate::Timings& sum, const generate::Timings& more) {
   sum.prompt_tokens += more.prompt_tokens;
   sum.prefill_new_tokens += more.prefill_new_tokens;
   sum.decode_new_tokens += more.decode_new_tokens;
+  sum.proposed += more.proposed;
+  sum.accepted += more.accepted;
 }
 
 /// Everything that is to be written, in the order of the prompts: those that stand together and use the same adapters
 /// run together.
 class Writer {
  public:
-  Writer(const Options& options, const std::vector<Prompt>& prompts, const generate::GenerationConfig& config)
-      : options_(options), prompts_(prompts), config_(config), printer_(options, prompts, config.num_return_sequences) {}
+  Writer(const Options& options, const std::vector<Prompt>& prompts, const generate::GenerationConfig& config,
+         const std::optional<generate::Speculation>& speculation)
+      : options_(options),
+        prompts_(prompts),
+        config_(config),
+        speculation_(speculation),
+        printer_(options, prompts, config.num_return_sequences) {}
 
   generate::Timings write(OpenModel& open) {
     encode(open);
@@ -218,6 +245,8 @@ class Writer {
     generate::GenerateOptions options{.batch_size = options_.batch_size,
                                       .first_prompt = begin,
                                       .logprobs = options_.common.json,
+                                      .cache_type = options_.cache_type,
+                                      .speculation = speculation_,
                                       .timings = &timings};
     for (size_t i = 0; i < count; ++i) options.places.push_back(prompts_[begin + i].where);
     const size_t first_row = begin * static_cast<size_t>(config_.num_return_sequences);
@@ -237,6 +266,7 @@ class Writer {
   const Options& options_;
   const std::vector<Prompt>& prompts_;
   const generate::GenerationConfig& config_;
+  const std::optional<generate::Speculation> speculation_;
   Printer printer_;
   std::vector<std::vector<text::TokenId>> ids_;  // of each prompt
   generate::Timings timings_;
@@ -251,11 +281,12 @@ int run(const Options& o) {
   const auto start = Clock::now();
   OpenModel open = open_model(o.model);
   check_flags(o.flags, *open.model);
+  const OpenSpeculation speculation = open_speculation(o.speculation, o.model, *open.tokenizer);
   generate::adopt_special_tokens(config, *open.tokenizer);
   const double load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   Json summary;
   try {
-    summary = to_json(Writer(o, prompts, config).write(open), load_seconds);
+    summary = to_json(Writer(o, prompts, config, speculation.speculation).write(open), load_seconds);
   } catch (const c10::OutOfMemoryError&) {
     throw Error(Exit::runtime, {.what = "out of memory on " + o.model.device,
                                 .hint = "lower --batch-size or --max-new-tokens, or use --dtype bfloat16"});

@@ -96,9 +96,11 @@ class Turns {
 
 class Conversation {
  public:
-  Conversation(const ChatOptions& options, OpenModel open, text::ChatTemplate chat, generate::GenerationConfig config)
+  Conversation(const ChatOptions& options, OpenModel open, OpenSpeculation speculation, text::ChatTemplate chat,
+               generate::GenerationConfig config)
       : options_(options),
         open_(std::move(open)),
+        speculation_(std::move(speculation)),
         template_(std::move(chat)),
         config_(std::move(config)),
         variables_(text::parse_template_variables(options.settings)) {
@@ -167,7 +169,12 @@ class Conversation {
     // The template has put the special tokens there already.
     const auto ids = encode_text(*open_.tokenizer, text, /*add_special_tokens=*/false, where);
     std::string written;
-    generate::GenerateOptions generate_options{.places = {where}, .prefix = &prefix_};
+    generate::Timings timings;
+    generate::GenerateOptions generate_options{.places = {where},
+                                               .cache_type = options_.cache_type,
+                                               .prefix = &prefix_,
+                                               .speculation = speculation_.speculation,
+                                               .timings = &timings};
     const auto stop_if_interrupted = [&] {
       if (stop_on_interrupt && interrupt_count > 0) throw Interrupted();
     };
@@ -183,7 +190,7 @@ class Conversation {
       const auto completion =
           generate::generate(*open_.model, *open_.tokenizer, {{ids}}, config_, generate_options).front();
       said_.messages.push_back({{"role", "assistant"}, {"content", completion.text}});
-      if (options_.json) print(completion, ids.size());
+      if (options_.json) print(completion, ids.size(), timings);
     } catch (const Interrupted&) {
       prefix_ = {};
       said_.messages.push_back({{"role", "assistant"}, {"content", written}});
@@ -192,7 +199,7 @@ class Conversation {
     ++turn_;
   }
 
-  void print(const generate::Completion& completion, size_t prompt_tokens) const {
+  void print(const generate::Completion& completion, size_t prompt_tokens, const generate::Timings& timings) const {
     ChatJson row = {{"turn", turn_},
                     {"role", "assistant"},
                     {"content", completion.text},
@@ -200,11 +207,16 @@ class Conversation {
                     {"prompt_tokens", prompt_tokens},
                     {"reused_tokens", prefix_.reused},
                     {"finish_reason", to_string(completion.finish_reason)}};
+    if (speculation_.speculation) {
+      row["proposed_tokens"] = timings.proposed;
+      row["accepted_tokens"] = timings.accepted;
+    }
     std::cout << row.dump(-1, ' ', false, ChatJson::error_handler_t::replace) << std::endl;
   }
 
   const ChatOptions& options_;
   OpenModel open_;
+  OpenSpeculation speculation_;
   text::ChatTemplate template_;
   generate::GenerationConfig config_;
   std::map<std::string, ChatJson> variables_;
@@ -241,9 +253,10 @@ void obey(Command command, const Turn& turn, Conversation& conversation) {
 
 void add_chat_options(CLI::App& app, ChatOptions& options) {
   const char* group = "Chat";
-  app.add_flag("--chat", options.chat,
-               "A conversation: every line of standard input (or every --prompt) is a turn, or a JSON list of messages "
-               "that begins another one; /reset begins anew, /adapter NAME switches between those of --adapter, /exit ends")
+  app.add_flag(
+         "--chat", options.chat,
+         "A conversation: every line of standard input (or every --prompt) is a turn, or a JSON list of messages "
+         "that begins another one; /reset begins anew, /adapter NAME switches between those of --adapter, /exit ends")
       ->group(group);
   app.add_option("--system", options.system, "What the model is told before the conversation")->group(group);
   app.add_option("--template", options.template_file, "A Jinja file instead of the model's chat template")
@@ -276,7 +289,8 @@ int run_chat(const ChatOptions& options, const ModelOptions& model, const Genera
   text::ChatTemplate chat =
       text::open_chat_template(model.tokenizer.empty() ? open.folder : std::filesystem::path(model.tokenizer),
                                options.template_file, open.tokenizer.get());
-  Conversation conversation(options, std::move(open), std::move(chat), std::move(config));
+  OpenSpeculation speculation = open_speculation(options.speculation, model, *open.tokenizer);
+  Conversation conversation(options, std::move(open), std::move(speculation), std::move(chat), std::move(config));
   Turns turns(options);
   if (turns.terminal()) log::info(kCommands);
   while (const auto turn = turns.next()) {

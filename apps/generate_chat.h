@@ -8,6 +8,7 @@
 #include "generate/config.h"
 #include "generate_flags.h"
 #include "open_model.h"
+#include "speculation_flags.h"
 
 namespace llmtk {
 
@@ -18,6 +19,8 @@ struct ChatOptions {
   std::vector<std::string> settings;
   std::vector<std::string> turns;  ///< what is said first; without any, standard input speaks
   bool json = false;
+  SpeculationFlags speculation;
+  nn::CacheType cache_type = nn::CacheType::plain;
 };
 
 /// Adds --chat, --system, --template and --set.

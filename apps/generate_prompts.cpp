@@ -90,9 +90,9 @@ std::vector<Prompt> read_prompts(const std::vector<std::string>& texts, const st
 void refuse_adapters(const std::vector<Prompt>& prompts, const std::string& when) {
   for (const Prompt& prompt : prompts)
     if (prompt.adapters)
-      throw Error(Exit::usage, {.what = "a row cannot choose its adapter " + when,
-                                .where = prompt.where,
-                                .hint = "name it with --adapter"});
+      throw Error(
+          Exit::usage,
+          {.what = "a row cannot choose its adapter " + when, .where = prompt.where, .hint = "name it with --adapter"});
 }
 
 }  // namespace llmtk

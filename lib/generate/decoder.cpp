@@ -227,6 +227,10 @@ std::unique_ptr<Decoder> make_decoder(nn::Model& model, const GenerationConfig& 
                                              : "a model of this kind does not write texts",
                               .got = model.kind(),
                               .expected = prefix ? "a decoder" : "a decoder or an encoder-decoder"});
+  if (options.cache_type != nn::CacheType::plain)
+    throw Error(
+        Exit::usage,
+        {.what = "keys and values are kept in 8 bits by decoders alone", .got = model.kind(), .expected = "a decoder"});
   return std::make_unique<Seq2SeqDecoder>(*seq2seq, start_token(*seq2seq, config));
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda_graph.h"
 #include "kernels/plan.h"
 #include "nn/causal_model.h"
 #include "nn/kv_cache.h"
@@ -15,8 +16,8 @@
 namespace llmtk::generate {
 
 /// Takes steps with a model and a cache. What a step of a shape computes is recorded the first time and repeated from
-/// then on (kernels/plan.h), as long as the cache lies where it lay; where a model computes something that cannot be
-/// recorded, every step is a pass of its own.
+/// then on (kernels/plan.h, kernels/cuda_graph.h), as long as the cache lies where it lay; where a model computes
+/// something that cannot be recorded, every step is a pass of its own.
 class Stepper {
  public:
   explicit Stepper(nn::CausalModel& model) : model_(model) {}
@@ -35,12 +36,17 @@ class Stepper {
 
  private:
   struct Shape {
-    at::Tensor ids;     // [rows, T] int64, where the plan reads them
-    at::Tensor logits;  // [rows, T, V]
-    std::optional<kernels::Plan> plan;
+    at::Tensor ids;                           // [rows, T] int64, where the plan reads them
+    at::Tensor logits;                        // [rows, T, V]
+    std::optional<kernels::Plan> plan;        // on a CPU
+    std::optional<kernels::CudaGraph> graph;  // on a GPU
+    bool warm = false;
   };
   at::Tensor pass(const at::Tensor& ids);
+  void put_ids(Shape& shape, const std::vector<text::TokenId>& ids, int64_t rows, int64_t tokens);
   void record(Shape& shape);
+  void capture(Shape& shape);
+  void refuse(const std::string& because);
 
   nn::CausalModel& model_;
   nn::KVCache* cache_ = nullptr;
