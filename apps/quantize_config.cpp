@@ -84,6 +84,8 @@ void QuantizeConfig::validate(config::Problems& problems) const {
     idle("gptq.block_size", gptq.block_size != defaults.block_size, "method: rtn");
     idle("gptq.desc_act", gptq.desc_act, "method: rtn");
   }
+  if (method == "rtn" && receipt.text.empty() && receipt.max_tokens != ReceiptConfig().max_tokens)
+    problems.add("receipt.max_tokens", {.what = "has no effect without a text", .hint = "give --text FILE"});
   if (receipt.max_ppl_increase && receipt.text.empty() && method == "rtn")
     problems.add("receipt.max_ppl_increase", {.what = "perplexity needs a text", .hint = "give --text FILE"});
 }

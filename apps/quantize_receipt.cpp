@@ -11,10 +11,10 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "generate/decoder.h"
 #include "io/model_folder.h"
 #include "models/registry.h"
 #include "nn/causal_model.h"
-#include "nn/kv_cache.h"
 #include "quant/folder.h"
 
 namespace llmtk {
@@ -28,25 +28,25 @@ constexpr int64_t kPrompt = 16, kWritten = 24;  // tokens that speed is measured
 uint64_t weight_bytes(const fs::path& path) {
   if (!fs::is_directory(path)) return fs::file_size(path);
   uint64_t bytes = 0;
-  for (const auto& file : io::WeightFiles(path).files()) bytes += fs::file_size(file->path());
+  const io::WeightFiles weights(path);
+  for (const auto& file : weights.files()) bytes += fs::file_size(file->path());
   return bytes;
 }
 
 /// Tokens per second that a decoder writes one after the other; the best of two tries.
 double writing_speed(nn::CausalModel& model) {
+  const generate::GenerationConfig config;
+  const generate::GenerateOptions options;
+  std::vector<text::TokenId> prompt;
+  for (int64_t i = 0; i < kPrompt; ++i) prompt.push_back(static_cast<text::TokenId>(i % model.vocab_size()));
   double best = 0;
   for (int round = 0; round < 2; ++round) {
-    const auto cache = model.make_cache(1, kPrompt + kWritten);
-    const auto options = at::TensorOptions().dtype(at::kLong).device(model.device());
-    at::Tensor ids = at::arange(kPrompt, options).remainder(model.vocab_size()).unsqueeze(0);
-    const auto next = [&] {
-      const at::Tensor hidden = model.forward(ids, {.cache = cache.get()});
-      ids = model.logits(hidden.narrow(1, hidden.size(1) - 1, 1)).argmax(-1);
-    };
+    const auto decoder = generate::make_decoder(model, config, options);
+    at::Tensor logits = decoder->start({&prompt}, kWritten + 1);
+    const auto next = [&] { logits = decoder->step({static_cast<text::TokenId>(logits.argmax().item<int64_t>())}); };
     next();
     const auto begin = std::chrono::steady_clock::now();
     for (int64_t i = 0; i < kWritten; ++i) next();
-    ids.item<int64_t>();  // a GPU has done its work
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     best = std::max(best, static_cast<double>(kWritten) / seconds.count());
   }

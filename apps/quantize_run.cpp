@@ -177,10 +177,7 @@ class Quantization : quant::Rounder {
     }
   }
 
-  void layer_done(int64_t done, int64_t total) override {
-    progress_->update(done, {}, true);
-    (void)total;
-  }
+  void layer_done(int64_t done, int64_t) override { progress_->update(done, {}, true); }
 
   void write(const quant::PlannedMatrix& m, const kernels::IntegerMatrix& matrix, const at::Tensor& weight,
              std::optional<double> output_error) {
