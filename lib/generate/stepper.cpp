@@ -16,6 +16,8 @@ namespace llmtk::generate {
 
 using at::Tensor;
 
+Stepper::Stepper(nn::CausalModel& model) : model_(model), device_(model.device()) {}
+
 void Stepper::begin(nn::KVCache& cache) {
   cache_ = &cache;
   epoch_ = -1;
@@ -40,18 +42,13 @@ void Stepper::record(Shape& shape) {
   if (!shape.plan) refuse(recording.refused_by());
 }
 
-/// The first step of a shape is a plain pass, which makes what is made once. The second is one as well, and then the
-/// captured one, which writes the same once more: so it is known to be right.
+/// Beside the captured pass, which writes the same once more, stands a plain one: so it is known to be right.
 void Stepper::capture(Shape& shape) {
   const std::vector<int64_t> before = cache_->lengths();
   const Tensor plain = pass(shape.ids);
-  if (std::exchange(shape.warm, true) == false) {
-    shape.logits = plain;
-    return;
-  }
   try {
     cache_->truncate(before);
-    kernels::CudaGraph graph(model_.device(), [&] { shape.logits = pass(shape.ids); });
+    kernels::CudaGraph graph(device_, [&] { shape.logits = pass(shape.ids); });
     graph.launch();
     if (at::allclose(shape.logits, plain, 1e-2, 1e-2)) {
       shape.graph.emplace(std::move(graph));
@@ -61,6 +58,8 @@ void Stepper::capture(Shape& shape) {
   } catch (const c10::Error& error) {
     refuse(error.what_without_backtrace());
   }
+  cache_->truncate(before);
+  cache_->advance(shape.ids.size(1));
   shape.logits = plain;
 }
 
@@ -75,20 +74,20 @@ Tensor Stepper::step(const std::vector<text::TokenId>& ids, int64_t tokens) {
   if (shape.plan || shape.graph) {
     shape.plan ? shape.plan->run() : shape.graph->launch();
     cache_->advance(tokens);
-  } else if (!refused_by_.empty()) {
-    shape.logits = pass(shape.ids);
-  } else if (model_.device().is_cpu()) {
-    record(shape);
-  } else {
-    capture(shape);
+    return shape.logits;
   }
+  // The first step is a plain pass, which makes what is made once (tables of positions).
+  const bool first = !std::exchange(shape.warm, true);
+  if (first || !refused_by_.empty())
+    shape.logits = pass(shape.ids);
+  else
+    device_.is_cpu() ? record(shape) : capture(shape);
   return shape.logits;
 }
 
 void Stepper::put_ids(Shape& shape, const std::vector<text::TokenId>& ids, int64_t rows, int64_t tokens) {
-  const c10::Device device = model_.device();
-  if (!shape.ids.defined()) shape.ids = at::empty({rows, tokens}, at::TensorOptions().dtype(at::kLong).device(device));
-  if (device.is_cpu())
+  if (!shape.ids.defined()) shape.ids = at::empty({rows, tokens}, at::TensorOptions().dtype(at::kLong).device(device_));
+  if (device_.is_cpu())
     std::ranges::copy(ids, shape.ids.data_ptr<int64_t>());
   else
     shape.ids.view({-1}).copy_(at::tensor(std::vector<int64_t>(ids.begin(), ids.end()), at::kLong));

@@ -15,12 +15,12 @@
 
 namespace llmtk::generate {
 
-/// Takes steps with a model and a cache. What a step of a shape computes is recorded the first time and repeated from
+/// Takes steps with a model and a cache. What a step of a shape computes is recorded the second time and repeated from
 /// then on (kernels/plan.h, kernels/cuda_graph.h), as long as the cache lies where it lay; where a model computes
 /// something that cannot be recorded, every step is a pass of its own.
 class Stepper {
  public:
-  explicit Stepper(nn::CausalModel& model) : model_(model) {}
+  explicit Stepper(nn::CausalModel& model);
 
   /// From now on with this cache.
   void begin(nn::KVCache& cache);
@@ -49,6 +49,7 @@ class Stepper {
   void refuse(const std::string& because);
 
   nn::CausalModel& model_;
+  c10::Device device_;
   nn::KVCache* cache_ = nullptr;
   int64_t epoch_ = -1;
   std::map<int64_t, Shape> shapes_;  // by T
