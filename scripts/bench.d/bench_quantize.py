@@ -32,7 +32,7 @@ from precisions import Row
 
 ROWS = [Row("llmtk", "float32", 32), Row("llama.cpp", "F32", 32), Row("llmtk", "bfloat16", 16), Row("llama.cpp", "BF16", 16),
         Row("llmtk", "W8A8", 8), Row("llmtk", "W8A16", 8), Row("llama.cpp", "Q8_0", 8),
-        *(Row("llmtk", name, 4) for name in ("W4A16", "W4A16 gptq", "W4A8", "W4A8 gptq", "NF4")),
+        *(Row("llmtk", name, 4) for name in ("W4A16", "W4A16 gptq", "W4A16_ASYM gptq", "W4A8", "W4A8 gptq", "NF4")),
         *(Row("llama.cpp", name, 4) for name in ("Q4_0", "Q4_1", "Q4_K_M"))]
 REFERENCE = {"llmtk": "llmtk bfloat16", "llama.cpp": "llama.cpp BF16"}
 BOUND_8_BITS = 0.005

@@ -17,9 +17,10 @@ MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 Row = collections.namedtuple("Row", "program precision bits")
 
-# What `llmtk quantize` is told; behind the name "gptq" for GPTQ.
-SCHEMES = {"W8A8": ["--scheme", "W8A8"], "W8A16": ["--scheme", "W8A16"], "NF4": ["--scheme", "NF4"],
-           "W4A16": ["--scheme", "W4A16", "--group-size", "64"], "W4A8": ["--scheme", "W4A8", "--group-size", "64"]}
+# Of `llmtk quantize`; GPTQ where "gptq" stands behind the name. The token table, which is the head too, is kept in 8 bits as
+# llama.cpp does, but beside NF4.
+SCHEMES = ("W8A8", "W8A16", "W4A16", "W4A16_ASYM", "W4A8", "NF4")
+GROUP_SIZE = 64
 CONVERTED = ("F32", "BF16", "F16", "Q8_0")  # the types that `llmtk convert` writes; llama.cpp makes others itself
 
 ROWS = [Row("llmtk", "float32", 32), Row("transformers", "float32", 32), Row("llama.cpp", "F32", 32),
@@ -82,14 +83,25 @@ class Precisions:
             llama_cpp(dict(do="quantize", model=str(self.path("F32")), target=str(target), type=kind, threads=self.threads))
         return target
 
+    def quantize(self, scheme, method="rtn", *, target):
+        config = dict(model=dict(name_or_path=str(self.base)), output_dir=str(target), scheme=scheme, method=method,
+                      receipt=dict(speed=False), num_threads=self.threads)
+        if scheme.startswith("W4"):
+            config["group_size"] = GROUP_SIZE
+        if scheme != "NF4":
+            config["groups"] = [dict(targets=["Embedding"], scheme="W8A16")]
+        if method == "gptq":
+            config["calibration"] = dict(files=[str(texts.sayings())])
+        file = self.folder / f"{target.name}.yaml"
+        file.write_text(json.dumps(config))
+        turns.run_measured([self.llmtk, "quantize", file])
+
     def make(self, precision):
         target = self.folder / precision.replace(" ", "-")
-        scheme, _, method = precision.partition(" ")
-        if scheme in SCHEMES:
+        if precision.split()[0] in SCHEMES:
             if not quantizes(self.llmtk):
                 return None
-            calibrated = ["--method", method, "--calibration", texts.sayings()] if method else []
-            turns.run_measured([self.llmtk, "quantize", self.base, target, *SCHEMES[scheme], *calibrated])
+            self.quantize(*precision.split(), target=target)
         elif precision == "float32":
             self.convert(self.base, target, "--dtype", "float32")
         else:
