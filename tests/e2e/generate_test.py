@@ -261,6 +261,52 @@ def test_model_tokenizer_dtype_device():
     assert "first token" in done.stderr and "first token" not in done.stdout
 
 
+def test_proposed_tokens_change_nothing():
+    repeating = [prompt * 3 for prompt in PROMPTS]
+    small = FOLDER / "small"
+    make_model(small, "llama", seed=2)
+    for flags in ([], ["--do-sample", "--seed", "3", "--top-k", "5"]):
+        plain = generate(LLAMA, *prompt_flags(repeating), "--max-new-tokens", 24, *flags)
+        for proposer in (["--prompt-lookup-num-tokens", "6"], ["--prompt-lookup-num-tokens", "6", "--max-matching-ngram-size", "1"],
+                         ["--assistant-model", small], ["--assistant-model", LLAMA, "--num-assistant-tokens", "3"]):
+            lines = json_lines(run("generate", LLAMA, "--json", *prompt_flags(repeating), "--max-new-tokens", 24, *flags, *proposer))
+            assert lines[:-1] == plain, (flags, proposer)
+            timings = lines[-1]["timings"]
+            assert timings["proposed_tokens"] > 0 and 0 <= timings["accepted_tokens"] <= timings["proposed_tokens"]
+            if LLAMA in proposer and not flags:
+                assert timings["accepted_tokens"] == timings["proposed_tokens"]  # the model itself
+    said = subprocess.run([str(word) for word in (BIN / "llmtk", "generate", LLAMA, *prompt_flags(repeating), "--prompt-lookup-num-tokens", 6,
+                                                  "--timings")], capture_output=True, text=True).stderr
+    assert "proposed tokens" in said and "were taken" in said, said
+    chat = json_lines(run("generate", LLAMA, "--chat", "--json", "--template", "{{ messages[-1].content }}", "--prompt", "a b a b",
+                          "--prompt", "c", "--max-new-tokens", 8, "--prompt-lookup-num-tokens", 4))
+    plain = json_lines(run("generate", LLAMA, "--chat", "--json", "--template", "{{ messages[-1].content }}", "--prompt", "a b a b",
+                           "--prompt", "c", "--max-new-tokens", 8))
+    assert [turn["ids"] for turn in chat] == [turn["ids"] for turn in plain]
+    other = FOLDER / "other-words"
+    shutil.copytree(small, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    first, second = list(tokenizer["model"]["vocab"])[40:42]
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    failed = run("generate", LLAMA, "--prompt", "a", "--assistant-model", other, exit=2)[1]
+    assert "another vocabulary" in failed and "--prompt-lookup-num-tokens" in failed, failed
+    for arguments in (["--assistant-model", small, "--prompt-lookup-num-tokens", "3"], ["--prompt-lookup-num-tokens", "3", "--num-beams", "2"],
+                      ["--prompt-lookup-num-tokens", "0"]):
+        run("generate", LLAMA, "--prompt", "a", *arguments, exit=2)
+
+
+def test_a_cache_of_8_bits():
+    plain, small = (generate(LLAMA, *prompt_flags(PROMPTS), "--max-new-tokens", 12, *flags)
+                    for flags in ([], ["--kv-cache-dtype", "int8"]))
+    assert len(small) == len(plain)
+    # Close, not equal: the first token's probability is that of keys and values that were rounded.
+    for a, b in zip(plain, small):
+        assert a["logprobs"][0] != b["logprobs"][0] and abs(a["logprobs"][0] - b["logprobs"][0]) < 0.1
+    run("generate", LLAMA, "--prompt", "a", "--kv-cache-dtype", "int4", exit=2)
+
+
 def test_errors_say_what_and_exit_with_their_codes():
     (FOLDER / "empty.txt").write_text("\n \n")
     (FOLDER / "bad.jsonl").write_text('{"prompt": "x"}\n{"question": "y"}\n')

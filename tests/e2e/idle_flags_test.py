@@ -27,6 +27,8 @@ IDLE = [
     (["generate", GPT2, "--prompt", "a", "--length-penalty", 2], "--length-penalty"),
     (["generate", GPT2, "--prompt", "a", "--system", "b"], "--system"),
     (["generate", GPT2, "--prompt", "a", "--chat", "--timings"], "--timings"),
+    (["generate", GPT2, "--prompt", "a", "--num-assistant-tokens", 3], "--num-assistant-tokens"),
+    (["generate", GPT2, "--prompt", "a", "--max-matching-ngram-size", 3], "--max-matching-ngram-size"),
     (["generate", MASKED, "--prompt", "a", "--fill-mask", "--max-new-tokens", 3], "--max-new-tokens"),
     (["inspect", "logits", GPT2, "--ids", "5,6", "--no-add-special-tokens"], "--add-special-tokens"),
     (["inspect", "hidden", GPT2, "--ids", "5,6", "--add-special-tokens"], "--add-special-tokens"),

@@ -41,8 +41,8 @@ KeyValueBlocks make_blocks(const Shapes& c, c10::ScalarType dtype, bool quantize
   return {keys, values, key_scales, value_scales};
 }
 
-KeyValueBlocks copy(const KeyValueBlocks& b) {
-  const auto clone = [](const at::Tensor& x) { return x.defined() ? x.clone() : x; };
+KeyValueBlocks copy(const KeyValueBlocks& b, c10::Device device = at::kCPU) {
+  const auto clone = [&](const at::Tensor& x) { return x.defined() ? x.to(device, x.scalar_type(), false, true) : x; };
   return {clone(b.keys), clone(b.values), clone(b.key_scales), clone(b.value_scales)};
 }
 
@@ -53,7 +53,9 @@ at::Tensor heads(int64_t B, int64_t H, int64_t T, int64_t D, c10::ScalarType dty
 
 }  // namespace
 
-TEST_CASE("new tokens see what their row holds and each other") {
+namespace {
+
+void attention_agrees(c10::Device device) {
   const at::NoGradGuard no_grad;
   at::manual_seed(1);
   for (const Shapes& c : kSteps)
@@ -63,17 +65,27 @@ TEST_CASE("new tokens see what their row holds and each other") {
           CAPTURE(c.H, c.T, c.D, dtype, quantized, softcap, window);
           const at::Tensor q = heads(c.B, c.H, c.T, c.D, dtype), k = heads(c.B, c.K, c.T, c.D, dtype),
                            v = heads(c.B, c.K, c.T, c.D, dtype);
-          const KeyValueBlocks ours = make_blocks(c, dtype, quantized), plain = copy(ours);
+          const KeyValueBlocks plain = make_blocks(c, dtype, quantized), ours = copy(plain, device);
           const at::Tensor lengths = at::tensor(c.lengths, at::kLong);
           const kernels::StepAttentionOptions options{.scale = 0.3, .softcap = softcap, .window = window};
-          const at::Tensor y = kernels::step_attention(q, k, v, ours, lengths, options);
+          const at::Tensor y =
+              kernels::step_attention(q.to(device), k.to(device), v.to(device), ours, lengths.to(device), options);
           const at::Tensor expected = kernels::reference::step_attention(q, k, v, plain, lengths, options);
           CHECK(y.sizes() == at::IntArrayRef({c.B, c.T, c.H * c.D}));
-          CHECK(test::difference(y, expected) < (dtype == at::kFloat ? 5e-6 : 1e-2));
-          CHECK(ours.keys.equal(plain.keys));
-          CHECK(ours.values.equal(plain.values));
-          if (quantized) CHECK(test::difference(ours.key_scales, plain.key_scales) < 1e-6);
+          CHECK(test::difference(y.cpu(), expected) < (dtype == at::kFloat ? 5e-6 : 1e-2));
+          CHECK(ours.keys.cpu().equal(plain.keys));
+          CHECK(ours.values.cpu().equal(plain.values));
+          if (quantized) CHECK(test::difference(ours.key_scales.cpu(), plain.key_scales) < 1e-6);
         }
+}
+
+}  // namespace
+
+TEST_CASE("new tokens see what their row holds and each other") { attention_agrees(at::kCPU); }
+
+TEST_CASE("new tokens see what their row holds and each other, on a GPU", "[gpu]") {
+  if (!test::has_gpu()) LLMTK_SKIP("no GPU");
+  attention_agrees(at::kCUDA);
 }
 
 TEST_CASE("a token's attention does not depend on the tokens and rows beside it") {
