@@ -45,7 +45,7 @@ const std::vector<io::Json> kRepeatable = {
 };
 const std::vector<io::Json> kOthers = {
     test::with(test::kLlama,
-               {{"max_position_embeddings", 16}, {"rope_scaling", {{"rope_type", "dynamic"}, {"factor", 3.0}}}}),
+               {{"max_position_embeddings", 48}, {"rope_scaling", {{"rope_type", "dynamic"}, {"factor", 3.0}}}}),
 };
 
 /// The logits behind the last of `ids`, in one pass without a cache.
