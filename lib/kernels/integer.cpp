@@ -180,10 +180,10 @@ struct IntegerLinear : torch::autograd::Function<IntegerLinear> {
   }
 };
 
-/// Whether the CPU's kernels can read it as it lies.
+/// Whether kernels can read it as it lies.
 bool has_plain_layout(const IntegerMatrix& m) {
   const auto type = m.scales.scalar_type();
-  return m.codes.is_cpu() && m.codes.is_contiguous() && m.scales.is_contiguous() &&
+  return m.codes.device() == m.scales.device() && m.codes.is_contiguous() && m.scales.is_contiguous() &&
          (type == at::kFloat || type == at::kBFloat16) && m.zero_points.defined() == m.plain_zero_points.defined() &&
          (m.format.bits == 8 || m.format.packed);
 }
@@ -206,7 +206,8 @@ at::Tensor few_rows_linear(const at::Tensor& x_any, const IntegerMatrix& m, cons
   IntegerFewRows f{weights_of(m)};
   f.dynamic = m.format.dynamic_activations;
   f.M = x_any.numel() / m.columns;
-  if (!x_any.is_cpu() || !all_fused(x_any, bias) || wants_gradient(x_any, bias) || !has_plain_layout(m) || !f.fits())
+  if (!all_fused(x_any, bias) || x_any.device() != m.codes.device() || wants_gradient(x_any, bias) ||
+      !has_plain_layout(m) || !f.fits())
     return {};
   const at::Tensor x = x_any.contiguous(), shift = bias.defined() ? bias.contiguous() : bias;
   const at::Tensor y = at::empty(shape_with_last(x.sizes(), m.rows), x.options());
@@ -216,6 +217,13 @@ at::Tensor few_rows_linear(const at::Tensor& x_any, const IntegerMatrix& m, cons
   f.bias = data(shift);
   f.y = mutable_data(y);
   f.prepared = static_cast<float*>(mutable_data(prepared));
+#ifdef LLMTK_WITH_CUDA
+  if (x.is_cuda()) {
+    const OnDevice device(x);
+    cuda::integer_few_rows(f, device.stream());
+    return y;
+  }
+#endif
   parallel_step(f.M, f.K, [f](int64_t begin, int64_t end) { cpu::integer_prepare(f, begin, end); }, {x, prepared});
   parallel_step(f.blocks(), f.K * IntegerFewRows::kColumns,
                 [f](int64_t begin, int64_t end) { cpu::integer_few_rows(f, begin, end); },
@@ -338,7 +346,7 @@ at::Tensor dequantize(const IntegerMatrix& m, c10::ScalarType dtype) {
 
 at::Tensor dequantize_rows(const IntegerMatrix& m, const at::Tensor& ids, c10::ScalarType dtype) {
   const at::NoGradGuard no_grad;
-  if (Recording::current() && has_plain_layout(m) && ids.is_cpu() && ids.is_contiguous() &&
+  if (Recording::current() && has_plain_layout(m) && m.codes.is_cpu() && ids.is_cpu() && ids.is_contiguous() &&
       (dtype == at::kFloat || dtype == at::kBFloat16))
     return recorded_lookup(m, ids, dtype);
   const at::Tensor flat = ids.reshape({-1}), zero_points = zero_points_of(m);

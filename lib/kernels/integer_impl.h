@@ -66,4 +66,9 @@ void integer_prepare(const IntegerFewRows& f, int64_t begin, int64_t end);
 void integer_few_rows(const IntegerFewRows& f, int64_t block_begin, int64_t block_end);
 }  // namespace cpu
 
+namespace cuda {
+/// All rows; what x becomes first as well.
+void integer_few_rows(const IntegerFewRows& f, void* stream);
+}  // namespace cuda
+
 }  // namespace llmtk::kernels

@@ -46,26 +46,38 @@ std::vector<Rounded> rounded() {
 
 }  // namespace
 
-TEST_CASE("few rows times a matrix of integers") {
+namespace {
+
+void few_integer_rows_agree(c10::Device device) {
   const at::NoGradGuard no_grad;
   at::manual_seed(1);
   for (const Rounded& c : rounded())
     for (const auto dtype : {at::kFloat, at::kBFloat16}) {
       CAPTURE(c.format.bits, c.format.group_size, c.format.symmetric, c.format.packed, c.format.dynamic_activations,
               c.K, dtype);
-      const auto m = kernels::quantize(at::randn({c.N, c.K}).to(dtype) + 0.3, c.format, dtype).ready();
-      const at::Tensor x = at::randn({9, c.K}).to(dtype), bias = at::randn({c.N}).to(dtype);
-      const at::Tensor all = kernels::linear(x, m, bias);
-      const at::Tensor expected = kernels::reference::linear(x.to(at::kFloat), m, bias.to(at::kFloat));
+      const auto plain = kernels::quantize(at::randn({c.N, c.K}).to(dtype) + 0.3, c.format, dtype).ready(),
+                 m = plain.to(device);
+      const at::Tensor at_home = at::randn({9, c.K}).to(dtype), shift = at::randn({c.N}).to(dtype);
+      const at::Tensor x = at_home.to(device), bias = shift.to(device), all = kernels::linear(x, m, bias);
+      const at::Tensor expected = kernels::reference::linear(at_home.to(at::kFloat), plain, shift.to(at::kFloat));
       CHECK(all.scalar_type() == dtype);
-      CHECK(test::difference(all, expected) < (dtype == at::kFloat ? 5e-6 : 5e-3));
+      CHECK(test::difference(all.cpu(), expected) < (dtype == at::kFloat ? 5e-6 : 5e-3));
       if (c.format.bits == 8 && c.format.group_size == 64)
         continue;                               // of other sizes; what is left is for those that it takes
       for (int64_t rows = 1; rows < 9; ++rows)  // whatever stands beside a row
         CHECK(kernels::linear(x.narrow(0, 0, rows), m, bias).equal(all.narrow(0, 0, rows)));
       CHECK(kernels::linear(x.narrow(0, 8, 1), m).equal(kernels::linear(x, m).narrow(0, 8, 1)));
     }
+
+}  // namespace
+
+TEST_CASE("few rows times a matrix of integers") { few_integer_rows_agree(at::kCPU); }
+
+TEST_CASE("few rows times a matrix of integers on a GPU", "[gpu]") {
+  if (!test::has_gpu()) LLMTK_SKIP("no GPU");
+  few_integer_rows_agree(at::kCUDA);
 }
+}  // namespace
 
 TEST_CASE("rounded rows' sums of integers are exact") {
   const at::NoGradGuard no_grad;
