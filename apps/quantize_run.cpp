@@ -139,7 +139,7 @@ class Quantization : quant::Rounder {
     std::vector<at::Tensor> samples;
     for (const auto& row : calibration_)
       samples.push_back(at::tensor(std::vector<int64_t>(row.begin(), row.end())).unsqueeze(0).to(model_->device()));
-    progress_.emplace(model_->num_layers(), Progress::Options{.label = "layer"});
+    progress_.emplace(model_->num_layers(), Progress::Options{.label = "layer", .log_seconds = 10});
     progress_->update(0, {}, false);
     quant::calibrate(*model_, plan_, samples, *this);
     progress_.reset();
@@ -193,7 +193,7 @@ class Quantization : quant::Rounder {
   /// To the nearest, and what stays as it is.
   void write_the_rest() {
     const auto count = [&] { return static_cast<int64_t>(weights_->done()); };
-    Progress progress(static_cast<int64_t>(weights_->pieces().size()), {.label = "tensor", .first = count()});
+    Progress progress(static_cast<int64_t>(weights_->pieces().size()), {.label = "tensor", .first = count(), .log_seconds = 10});
     progress.update(count(), {}, false);
     for (const quant::WeightPiece& piece : weights_->pieces()) {
       if (weights_->has(piece.name)) continue;
