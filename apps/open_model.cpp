@@ -2,6 +2,7 @@
 
 #include <future>
 
+#include "core/allocator.h"
 #include "core/device.h"
 #include "core/error.h"
 #include "core/runtime.h"
@@ -44,6 +45,7 @@ OpenModel open_model(const ModelOptions& options) {
   open.model = models::load_model(open.folder.string(), load);
   open.adapters = AdapterSwitch(*open.model, options.adapters);
   open.tokenizer = tokenizer.get();
+  release_cached();  // what parsing took, several times what it left
   return open;
 }
 

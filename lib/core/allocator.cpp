@@ -2,6 +2,7 @@
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -218,7 +219,10 @@ void install_cpu_allocator() {
 #endif
 }
 
-void release_cached() { heap().release(); }
+void release_cached() {
+  heap().release();
+  malloc_trim(0);
+}
 
 AllocatorStatistics allocator_statistics() { return heap().statistics(); }
 

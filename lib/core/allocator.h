@@ -19,7 +19,7 @@ struct AllocatorStatistics {
 /// often; thread-safe.
 void install_cpu_allocator();
 
-/// Gives memory that is held for later back to the system.
+/// Gives memory that is held for later back to the system, that of malloc too.
 void release_cached();
 
 AllocatorStatistics allocator_statistics();

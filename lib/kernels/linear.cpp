@@ -16,7 +16,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 /// float32 elements widened at a time: bounds the scratch memory.
-constexpr int64_t kPanel = int64_t{4} << 20;
+constexpr int64_t kPanel = int64_t{1} << 20;
 
 bool needs_widening(const at::Tensor& x) {
   return x.scalar_type() == at::kBFloat16 && x.is_cpu() && !fast_bfloat16_products() && backend() == Backend::automatic;
