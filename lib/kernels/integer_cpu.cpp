@@ -32,12 +32,6 @@ constexpr int64_t kUnit = 8 * kLanes;
 /// Bytes of codes that lie ahead.
 constexpr int64_t kAhead = 2048;
 
-#if HWY_TARGET == HWY_AVX3_DL
-constexpr bool kHasVnni = true;
-#else
-constexpr bool kHasVnni = false;
-#endif
-
 // ---- Products of bytes
 // -----------------------------------------------------------------------------------------------------
 
@@ -55,27 +49,12 @@ HWY_INLINE I add_nibble_products(I sums, B first, B x, B second, B y) {
 HWY_INLINE I add_short_products(I sums, hn::Vec<Shorts> codes, hn::Vec<Shorts> x) {
   return hn::Add(sums, I{_mm512_madd_epi16(codes.raw, x.raw)});
 }
-#if HWY_TARGET == HWY_AVX3
 HWY_INLINE I add_nibble_products(I sums, B first, B x, B second, B y) {
   const __m512i pairs =
       _mm512_add_epi16(_mm512_maddubs_epi16(first.raw, x.raw), _mm512_maddubs_epi16(second.raw, y.raw));
   return hn::Add(sums, I{_mm512_madd_epi16(pairs, _mm512_set1_epi16(1))});
 }
-#else
-HWY_INLINE I add_nibble_products(I sums, B first, B x, B second, B y) {
-  return I{_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sums.raw, first.raw, x.raw), second.raw, y.raw)};
-}
 #endif
-#endif
-/// Codes of eight bits, unsigned: with VNNI alone.
-HWY_INLINE I add_byte_products(I sums, B codes, B x) {
-#if HWY_TARGET == HWY_AVX3_DL
-  return I{_mm512_dpbusd_epi32(sums.raw, codes.raw, x.raw)};
-#else
-  (void)codes, (void)x;
-  return sums;
-#endif
-}
 
 // ---- x as the products take it
 // ---------------------------------------------------------------------------------------------
@@ -149,28 +128,13 @@ void lay_out_nibbles(const IntegerFewRows& f, const float* x, const Prepared& to
   }
 }
 
-/// Codes of eight bits meet x in floats, in shorts, or with VNNI in bytes: then four neighbours in a lane, each code
-/// 128 too large.
+/// Codes of eight bits meet x in floats, or in shorts, so that no product of two of -128 is too large.
 void lay_out_bytes(const IntegerFewRows& f, const float* x, const Prepared& to) {
   const int64_t n = own_units(f.K) * kUnit;
-  if (!f.dynamic) {
-    std::copy(x, x + n, to.x);
-  } else if (kHasVnni) {
-    for (int64_t k = 0; k < n; k += kLanes)
-      hn::StoreU(as_bytes(load(x + k)), hn::Rebind<int8_t, Floats>(), reinterpret_cast<int8_t*>(to.x) + k);
-    for (int64_t unit = 0; unit < n / kUnit; ++unit) {
-      V sum = zero();
-      for (int64_t k = 0; k < kUnit; ++k)
-        if (k % (4 * kLanes) < 4) sum = hn::Add(sum, every(x + unit * kUnit + k, 4));
-      hn::StoreU(hn::ConvertTo(Ints(), hn::Mul(sum, set(-128.0f))), Ints(),
-                 reinterpret_cast<int32_t*>(to.starts) + unit * kLanes);
-    }
-  } else {
-    const hn::Rebind<int16_t, Floats> shorts;
-    for (int64_t k = 0; k < n; k += kLanes)
-      hn::StoreU(hn::DemoteTo(shorts, hn::ConvertTo(Ints(), load(x + k))), shorts,
-                 reinterpret_cast<int16_t*>(to.x) + k);
-  }
+  if (!f.dynamic) return void(std::copy(x, x + n, to.x));
+  const hn::Rebind<int16_t, Floats> shorts;
+  for (int64_t k = 0; k < n; k += kLanes)
+    hn::StoreU(hn::DemoteTo(shorts, hn::ConvertTo(Ints(), load(x + k))), shorts, reinterpret_cast<int16_t*>(to.x) + k);
 }
 
 template <class T>
@@ -315,41 +279,14 @@ struct NibbleByte {
   }
 };
 
-/// Eight bits, x in bytes or shorts.
+/// Eight bits, x in shorts.
 template <bool kOffset>
-struct ByteByte {
+struct ByteShort {
   using Sum = I;
   static constexpr int64_t kBytes = kUnit;
 
   template <int M, int R>
   static HWY_INLINE void add(Codes<R> codes, const Rows<M>& x, int64_t unit, I (&sums)[R][M]) {
-    if constexpr (kHasVnni)
-      add_bytes(codes, x, unit, sums);
-    else
-      add_shorts(codes, x, unit, sums);
-  }
-
- private:
-  template <int M, int R>
-  static HWY_INLINE void add_bytes(Codes<R> codes, const Rows<M>& x, int64_t unit, I (&sums)[R][M]) {
-    const Bytes bytes;
-    for (int m = 0; m < M; ++m)
-      for (int r = 0; r < R; ++r) sums[r][m] = hn::Add(sums[r][m], x.start(m, unit));
-    for (int64_t k = 0; k < kUnit; k += 4 * kLanes) {
-      B code[R];
-      for (int r = 0; r < R; ++r) {
-        code[r] = hn::LoadU(bytes, codes[r] + k);
-        if (!kOffset) code[r] = hn::Xor(code[r], hn::Set(bytes, 0x80));
-      }
-      for (int m = 0; m < M; ++m) {
-        const B row = hn::LoadU(bytes, x.bytes(m) + unit * kUnit + k);
-        for (int r = 0; r < R; ++r) sums[r][m] = add_byte_products(sums[r][m], code[r], row);
-      }
-    }
-  }
-
-  template <int M, int R>
-  static HWY_INLINE void add_shorts(Codes<R> codes, const Rows<M>& x, int64_t unit, I (&sums)[R][M]) {
     const hn::Rebind<uint8_t, Shorts> bytes;
     for (int64_t k = 0; k < kUnit; k += 2 * kLanes) {
       hn::Vec<Shorts> wide[R];
@@ -500,8 +437,8 @@ void some_rows(const IntegerFewRows& f, int64_t m, const Columns& columns) {
   if (f.bits == 4)
     return f.dynamic ? by_groups<M, R, T, NibbleByte>(f, m, columns) : by_groups<M, R, T, NibbleFloat>(f, m, columns);
   if (f.dynamic)
-    return f.offset ? by_groups<M, R, T, ByteByte<true>>(f, m, columns)
-                    : by_groups<M, R, T, ByteByte<false>>(f, m, columns);
+    return f.offset ? by_groups<M, R, T, ByteShort<true>>(f, m, columns)
+                    : by_groups<M, R, T, ByteShort<false>>(f, m, columns);
   f.offset ? by_groups<M, R, T, ByteFloat<true>>(f, m, columns) : by_groups<M, R, T, ByteFloat<false>>(f, m, columns);
 }
 
