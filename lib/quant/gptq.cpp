@@ -67,7 +67,8 @@ GptqResult gptq(const Tensor& weight, const Tensor& hessian, const IntegerFormat
   const bool own_groups = format.group_size > 0 && !options.desc_act;  // scales are found on the way
   const int64_t block = own_groups ? (options.block_size + group - 1) / group * group : options.block_size;
 
-  Tensor w = weight.to(at::kFloat).t().contiguous();  // [in, out]: a column of the matrix lies together
+  // [in, out]: a column of the matrix lies together. A copy in any case: the weight may lie in a mapped file.
+  Tensor w = weight.to(at::kFloat).t().clone(at::MemoryFormat::Contiguous);
   Tensor h = hessian.clone();
   const Tensor unused = h.diagonal() == 0;  // inputs that are always 0
   h.diagonal().masked_fill_(unused, 1);

@@ -105,6 +105,8 @@ Plan make_plan(const nn::Model& model, std::vector<SchemeGroup> groups,
                    .got = m.path,
                    .hint = "give tables and other layers a scheme of integers, or leave them as they are"});
   }
+  // GPT-NeoX's head, which its files call embed_out, is lm_head to transformers 5, which looks for it here.
+  if (std::ranges::find(plan.ignored, "embed_out") != plan.ignored.end()) plan.ignored.emplace_back("lm_head");
   if (plan.matrices.empty()) throw Error(Exit::usage, {.what = "nothing is left to quantize", .hint = "see --ignore"});
   return plan;
 }
