@@ -3,6 +3,8 @@
 #include <hwy/highway.h>
 #include <hwy/targets.h>
 
+#include <vector>
+
 namespace llmtk::kernels::cpu {
 
 const char* target() {
@@ -13,6 +15,12 @@ const char* target() {
 
 bool has_bfloat16_products() {
   return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+float* scratch(int64_t size) {
+  static thread_local std::vector<float> buffer;
+  if (buffer.size() < static_cast<size_t>(size)) buffer.resize(static_cast<size_t>(size));
+  return buffer.data();
 }
 
 }  // namespace llmtk::kernels::cpu

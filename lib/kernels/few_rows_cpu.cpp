@@ -7,21 +7,14 @@
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
+#include "kernels/cpu.h"
 #include "kernels/few_rows_impl.h"
 #include "kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace llmtk::kernels::HWY_NAMESPACE {
 namespace {
-
-/// Memory of this thread's that only ever grows.
-float* scratch(int64_t size) {
-  static thread_local std::vector<float> buffer;
-  if (buffer.size() < static_cast<size_t>(size)) buffer.resize(static_cast<size_t>(size));
-  return buffer.data();
-}
 
 // A weight's row and x, as many numbers at a time as a load of the row brings. bfloat16 is widened without a shuffle: a
 // load holds kLanes pairs of them, of which a shift gives the first ones and a mask the second ones; so x lies in such
@@ -67,7 +60,7 @@ template <class T>
 Prepared prepare(const FewRows& f) {
   constexpr int64_t kSize = Piece<T>::kSize;
   const int64_t stride = (f.K + kSize - 1) / kSize * kSize;
-  float* const rows = scratch(f.M * stride);
+  float* const rows = cpu::scratch(f.M * stride);
   for (int64_t m = 0; m < f.M; ++m) {
     const T* from = static_cast<const T*>(f.x) + m * f.K;
     float* to = rows + m * stride;
@@ -177,7 +170,7 @@ void by_rows(const FewRows& f, int64_t begin, int64_t end) {
 const float* wide_rows(const FewRows& f) {
   if (f.type == Type::float32) return static_cast<const float*>(f.x);
   const auto* x = static_cast<const BFloat16*>(f.x);
-  float* wide = scratch(f.M * f.K);
+  float* wide = cpu::scratch(f.M * f.K);
   sweep(f.M * f.K, [&](int64_t i, auto at) { at.put(at.get(x + i), wide + i); });
   return wide;
 }

@@ -6,14 +6,10 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <iterator>
 #include <type_traits>
-#include <vector>
 
+#include "kernels/integer-inl.h"
 #include "kernels/integer_impl.h"
 #include "kernels/simd-inl.h"
 
@@ -22,18 +18,14 @@ namespace llmtk::kernels::HWY_NAMESPACE {
 namespace {
 
 using Bytes = hn::Repartition<uint8_t, Floats>;
-using SignedBytes = hn::Repartition<int8_t, Floats>;
 using Shorts = hn::Repartition<int16_t, Floats>;
 using B = hn::Vec<Bytes>;
 using I = hn::Vec<Ints>;
 
-/// Codes of a row that are multiplied at a time: four bits fill a vector, and with eight it is as many.
-constexpr int64_t kUnit = 8 * kLanes;
 /// Bytes of codes that lie ahead.
 constexpr int64_t kAhead = 2048;
 
-// ---- Products of bytes
-// -----------------------------------------------------------------------------------------------------
+// Products of bytes.
 
 #if HWY_TARGET == HWY_AVX2
 HWY_INLINE I add_short_products(I sums, hn::Vec<Shorts> codes, hn::Vec<Shorts> x) {
@@ -56,116 +48,7 @@ HWY_INLINE I add_nibble_products(I sums, B first, B x, B second, B y) {
 }
 #endif
 
-// ---- x as the products take it
-// ---------------------------------------------------------------------------------------------
-
-/// One row: kUnit numbers of x (floats, shorts or bytes) per unit; per unit and lane what a lane's sum starts from, so
-/// that codes may lie with something added; per group the sum of its numbers; the scale.
-struct Prepared {
-  float* x;
-  float* starts;  // floats or int32
-  float* group_sums;
-  float* scale;
-};
-
-Prepared prepared_row(const IntegerFewRows& f, int64_t m) {
-  float* row = f.prepared + m * f.prepared_floats();
-  float* starts = row + f.padded();
-  float* group_sums = starts + f.padded() / 8;
-  return {row, starts, group_sums, group_sums + f.groups()};
-}
-
-int64_t own_units(int64_t K) { return (K + kUnit - 1) / kUnit; }
-
-/// x / scale in whole numbers: the row's scale is its largest absolute value / 127.5.
-float round_row(float* x, int64_t K) {
-  const V most = fold(
-      K, zero(), [&](int64_t i, auto at, V& top) { top = hn::Max(top, hn::Abs(at.get(x + i))); },
-      [](V& a, V b) { a = hn::Max(a, b); });
-  float scale = hn::GetLane(hn::MaxOfLanes(Floats(), most)) / 127.5f;
-  if (scale == 0) scale = 0x1p-23f;
-  sweep(K, [&](int64_t i, auto at) {
-    const V place = hn::Div(at.get(x + i), set(scale));
-    at.put(hn::Round(hn::Min(hn::Max(place, set(-128.0f)), set(127.0f))), x + i);
-  });
-  return scale;
-}
-
-HWY_INLINE auto as_bytes(V x) { return hn::DemoteTo(hn::Rebind<int8_t, Floats>(), hn::ConvertTo(Ints(), x)); }
-
-/// Each `apart`-th number: kLanes of them.
-HWY_INLINE V every(const float* x, int apart) {
-  return hn::GatherIndex(Floats(), x, hn::Mul(hn::Iota(Ints(), 0), hn::Set(Ints(), apart)));
-}
-
-/// Codes of four bits are eight numbers per lane, each 8 too large; in floats vector j holds the number j of every
-/// lane, divided by what the code j of a word is too large by where it lies (the last one is shifted); in bytes stand
-/// the first numbers of all pairs and then the second ones.
-void lay_out_nibbles(const IntegerFewRows& f, const float* x, const Prepared& to) {
-  for (int64_t unit = 0; unit < own_units(f.K); ++unit) {
-    const float* from = x + unit * kUnit;
-    V sum = zero();
-    for (int j = 0; j < 8; ++j) {
-      const V numbers = every(from + j, 8);
-      sum = hn::Add(sum, numbers);
-      if (!f.dynamic)
-        store(hn::Mul(numbers, set(j == 7 ? 1.0f : 1.0f / static_cast<float>(1 << (4 * j)))),
-              to.x + unit * kUnit + j * kLanes);
-    }
-    const V start = hn::Mul(sum, set(-8.0f));
-    if (!f.dynamic) {
-      store(start, to.starts + unit * kLanes);
-      continue;
-    }
-    hn::StoreU(hn::ConvertTo(Ints(), start), Ints(), reinterpret_cast<int32_t*>(to.starts) + unit * kLanes);
-    auto* bytes = reinterpret_cast<int8_t*>(to.x) + unit * kUnit;
-    for (int64_t k = 0; k < kUnit; k += 2 * kLanes) {
-      V first, second;
-      hn::LoadInterleaved2(Floats(), from + k, first, second);
-      hn::StoreU(as_bytes(first), hn::Rebind<int8_t, Floats>(), bytes + k / 2);
-      hn::StoreU(as_bytes(second), hn::Rebind<int8_t, Floats>(), bytes + kUnit / 2 + k / 2);
-    }
-  }
-}
-
-/// Codes of eight bits meet x in floats, or in shorts, so that no product of two of -128 is too large.
-void lay_out_bytes(const IntegerFewRows& f, const float* x, const Prepared& to) {
-  const int64_t n = own_units(f.K) * kUnit;
-  if (!f.dynamic) return void(std::copy(x, x + n, to.x));
-  const hn::Rebind<int16_t, Floats> shorts;
-  for (int64_t k = 0; k < n; k += kLanes)
-    hn::StoreU(hn::DemoteTo(shorts, hn::ConvertTo(Ints(), load(x + k))), shorts, reinterpret_cast<int16_t*>(to.x) + k);
-}
-
-template <class T>
-void prepare_row(const IntegerFewRows& f, int64_t m) {
-  static thread_local std::vector<float> wide;
-  wide.resize(static_cast<size_t>(f.padded()));
-  const T* from = static_cast<const T*>(f.x) + m * f.K;
-  float* x = wide.data();
-  sweep(f.K, [&](int64_t i, auto at) { at.put(at.get(from + i), x + i); });
-  std::fill(wide.begin() + f.K, wide.end(), 0.0f);
-  const Prepared to = prepared_row(f, m);
-  *to.scale = f.dynamic ? round_row(x, f.K) : 1.0f;
-  f.bits == 4 ? lay_out_nibbles(f, x, to) : lay_out_bytes(f, x, to);
-  if (!f.zero_points) return;
-  for (int64_t g = 0; g < f.groups(); ++g)
-    to.group_sums[g] =
-        sum_of(f.group, [&](int64_t i, auto at, V& sum) { sum = hn::Add(sum, at.get(x + g * f.group + i)); });
-}
-
-void prepare_any(const IntegerFewRows& f, int64_t begin, int64_t end) {
-  for (int64_t m = begin; m < end; ++m)
-    f.type == Type::float32 ? prepare_row<float>(f, m) : prepare_row<BFloat16>(f, m);
-}
-
-// ---- Scales
-// ----------------------------------------------------------------------------------------------------------------
-
-HWY_INLINE float scale_at(const IntegerFewRows& f, int64_t i) {
-  return f.scale_type == Type::float32 ? load_one(static_cast<const float*>(f.scales) + i)
-                                       : load_one(static_cast<const BFloat16*>(f.scales) + i);
-}
+// What groups and zero points are.
 
 /// What zero points take from row n's product with prepared x: sum over g of scale zero_point (sum of the group).
 float zero_correction(const IntegerFewRows& f, int64_t n, const Prepared& x) {
@@ -178,8 +61,7 @@ float zero_correction(const IntegerFewRows& f, int64_t n, const Prepared& x) {
   return total;
 }
 
-// ---- One unit of a row of codes with M rows of x
-// ---------------------------------------------------------------------------
+// One unit of a row of codes with M rows of x.
 
 /// The rows of x, and what is summed of their products with a group of codes.
 template <int M>
@@ -303,8 +185,7 @@ struct ByteShort {
   }
 };
 
-// ---- Rows of y
-// -------------------------------------------------------------------------------------------------------------
+// Rows of y.
 
 HWY_INLINE V as_floats(V x) { return x; }
 HWY_INLINE V as_floats(I x) { return hn::ConvertTo(Floats(), x); }
@@ -477,59 +358,11 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace llmtk::kernels {
-HWY_EXPORT(prepare_any);
 HWY_EXPORT(few_rows_any);
 
-namespace cpu {
-
-namespace {
-
-int code_at(const IntegerWeights& w, int64_t n, int64_t k) {
-  const uint8_t* row = static_cast<const uint8_t*>(w.codes) + n * w.row_bytes;
-  if (w.bits == 4) return (row[k / 2] >> (4 * (k % 2)) & 15) - 8;
-  return w.offset ? row[k] - 128 : static_cast<int8_t>(row[k]);
-}
-
-float scale_at(const IntegerWeights& w, int64_t i) {
-  if (w.scale_type == Type::float32) return static_cast<const float*>(w.scales)[i];
-  return std::bit_cast<float>(static_cast<uint32_t>(static_cast<const BFloat16*>(w.scales)[i].bits) << 16);
-}
-
-void put(float x, float* to) { *to = x; }
-void put(float x, BFloat16* to) {
-  const auto bits = std::bit_cast<uint32_t>(x);
-  to->bits = static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-
-template <class T>
-void lookup_row(const IntegerWeights& w, int64_t n, T* y) {
-  for (int64_t g = 0; g < w.groups(); ++g) {
-    const int64_t i = n * w.groups() + g;
-    const float scale = scale_at(w, i);
-    const int zero_point = w.zero_points ? w.zero_points[i] : 0;
-    for (int64_t k = g * w.group; k < (g + 1) * w.group; ++k)
-      put(static_cast<float>(code_at(w, n, k) - zero_point) * scale, y + k);
-  }
-}
-
-}  // namespace
-
-void integer_lookup(const IntegerLookup& l, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    if (l.ids[i] < 0 || l.ids[i] >= l.weights.N) std::abort();
-    const int64_t at = i * l.weights.K;
-    l.type == Type::float32 ? lookup_row(l.weights, l.ids[i], static_cast<float*>(l.y) + at)
-                            : lookup_row(l.weights, l.ids[i], static_cast<BFloat16*>(l.y) + at);
-  }
-}
-
-void integer_prepare(const IntegerFewRows& f, int64_t begin, int64_t end) {
-  HWY_DYNAMIC_DISPATCH(prepare_any)(f, begin, end);
-}
-void integer_few_rows(const IntegerFewRows& f, int64_t block_begin, int64_t block_end) {
+void cpu::integer_few_rows(const IntegerFewRows& f, int64_t block_begin, int64_t block_end) {
   HWY_DYNAMIC_DISPATCH(few_rows_any)
   (f, block_begin * IntegerFewRows::kColumns, std::min(f.N, block_end * IntegerFewRows::kColumns));
 }
-}  // namespace cpu
 }  // namespace llmtk::kernels
 #endif

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "kernels/elementwise.h"
 #include "kernels/linear.h"
 #include "kernels/tensors.h"
 
@@ -196,15 +197,16 @@ bool has_packed_few_rows(const at::Tensor& x, const QuantizedMatrix& q, const at
 
 at::Tensor packed_few_rows_linear(const at::Tensor& x, const QuantizedMatrix& q, const at::Tensor& bias) {
   const at::Tensor y = at::empty(with_last(x.sizes(), q.rows), x.options());
-  const at::Tensor wide = x.to(at::kFloat).contiguous(), shift = bias.defined() ? bias.contiguous() : bias;
+  const at::Tensor wide = widen(x.contiguous()), shift = bias.defined() ? bias.contiguous() : bias;
   const PackedFewRows f{.matrix = view_of(q),
                         .type = type_of(x),
                         .M = x.numel() / q.columns,
                         .x = wide.const_data_ptr<float>(),
                         .bias = data(shift),
                         .y = mutable_data(y)};
-  parallel_rows((q.rows + PackedFewRows::kColumns - 1) / PackedFewRows::kColumns, q.columns * PackedFewRows::kColumns,
-                [&](int64_t begin, int64_t end) { cpu::packed_few_rows(f, begin, end); });
+  parallel_step((q.rows + PackedFewRows::kColumns - 1) / PackedFewRows::kColumns, q.columns * PackedFewRows::kColumns,
+                [f](int64_t begin, int64_t end) { cpu::packed_few_rows(f, begin, end); },
+                {wide, shift, y, q.codes, q.scales, q.scale_codes, q.scale_scales, q.scale_map});
   return y;
 }
 

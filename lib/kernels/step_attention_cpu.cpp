@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <vector>
 
+#include "kernels/cpu.h"
 #include "kernels/simd-inl.h"
 #include "kernels/step_attention_impl.h"
 
@@ -17,13 +17,6 @@ namespace llmtk::kernels::HWY_NAMESPACE {
 namespace {
 
 constexpr int64_t kMostQueries = 4;  // that share each load of a key or value
-
-/// Memory of a thread that only ever grows.
-float* scratch(int64_t size) {
-  static thread_local std::vector<float> buffer;
-  if (buffer.size() < static_cast<size_t>(size)) buffer.resize(static_cast<size_t>(size) + 4096);
-  return buffer.data();
-}
 
 template <class T>
 const T* at_head(const Heads& x, int64_t b, int64_t head, int64_t t) {
@@ -42,7 +35,7 @@ void append_int8(const StepAttention& a, const Heads& from, void* to, float* sca
   for (int64_t t = 0; t < a.T; ++t) {
     const T* x = at_head<T>(from, b, head, t);
     int8_t* codes = static_cast<int8_t*>(to) + (place + t) * a.D;
-    float* wide = scratch(a.D);
+    float* wide = cpu::scratch(a.D);
     sweep(a.D, [&](int64_t i, auto at) { at.put(at.get(x + i), wide + i); });
     float largest = 0;
     for (int64_t i = 0; i < a.D; ++i) largest = std::max(largest, std::fabs(wide[i]));
@@ -147,7 +140,7 @@ HWY_INLINE void add_values(const StepAttention& a, const C* values, const float*
 template <int M, class T, class C>
 void attend(const StepAttention& a, const Queries& queries) {
   const int64_t n = queries.all.end - queries.all.begin;
-  float* q = scratch(M * (2 * a.D + n));
+  float* q = cpu::scratch(M * (2 * a.D + n));
   float *sums = q + M * a.D, *scores = sums + M * a.D;
   for (int m = 0; m < M; ++m) {
     const T* from = at_head<T>(a.q, queries.b, queries.head[m], queries.t[m]);

@@ -2,7 +2,6 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <vector>
@@ -99,12 +98,12 @@ void KVCache::put_virtual(const at::Tensor& keys_values) {
 
 namespace {
 
-/// Into the memory of `to`, on whatever device.
-void write(const at::Tensor& to, const std::vector<int64_t>& numbers) {
-  if (to.is_cpu())
-    std::ranges::copy(numbers, to.data_ptr<int64_t>());
-  else
-    to.view({-1}).copy_(at::tensor(numbers, c10::kLong));
+/// number_at(i) for every element, into the memory that `to` has, on whatever device.
+template <class F>
+void write(const at::Tensor& to, const F& number_at) {
+  const at::Tensor numbers = to.is_cpu() ? to : at::empty(to.sizes(), to.options().device(c10::kCPU));
+  for (int64_t i = 0; i < numbers.numel(); ++i) numbers.data_ptr<int64_t>()[i] = number_at(i);
+  if (!to.is_cpu()) to.copy_(numbers);
 }
 
 }  // namespace
@@ -121,13 +120,8 @@ void KVCache::begin_step(int64_t tokens) {
     places = at::empty({batch(), tokens}, options);
     ++epoch_;
   }
-  std::vector<int64_t> held_by_row, taken;
-  for (const int64_t length : lengths_) {
-    held_by_row.push_back(virtual_length_ + length);
-    for (int64_t t = 0; t < tokens; ++t) taken.push_back(held_by_row.back() + t);
-  }
-  write(held_lengths_, held_by_row);
-  write(places, taken);
+  write(held_lengths_, [&](int64_t row) { return virtual_length_ + lengths_[row]; });
+  write(places, [&](int64_t i) { return virtual_length_ + lengths_[i / tokens] + i % tokens; });
 }
 
 kernels::KeyValueBlocks KVCache::blocks(int64_t layer) const {

@@ -6,6 +6,7 @@
 
 #include "compare.h"
 #include "kernels/backend.h"
+#include "kernels/plan.h"
 #include "test.h"
 
 using namespace llmtk;
@@ -17,7 +18,7 @@ namespace {
 constexpr QuantType kTypes[] = {QuantType::nf4, QuantType::fp4, QuantType::int8};
 
 /// Sizes with blocks that end with a row, blocks that do not, an odd number of elements, and several tiles.
-constexpr std::pair<int64_t, int64_t> kShapes[] = {{1, 1},    {3, 64},    {70, 7},   {65, 130},
+constexpr std::pair<int64_t, int64_t> kShapes[] = {{1, 1},    {3, 64},    {70, 7},    {65, 130},
                                                    {33, 192}, {19, 1001}, {1900, 576}};
 
 at::Tensor weight_of(int64_t rows, int64_t columns) { return at::randn({rows, columns}) * 0.02; }
@@ -101,6 +102,22 @@ TEST_CASE("products with packed weights and their gradients") { products_agree(a
 TEST_CASE("products with packed weights on a GPU", "[gpu]") {
   if (!test::has_gpu()) LLMTK_SKIP("no GPU");
   products_agree(at::kCUDA);
+}
+
+TEST_CASE("products of few rows with packed weights are recorded") {
+  const at::NoGradGuard no_grad;
+  const QuantizedMatrix q = kernels::quantize(at::randn({40, 64}), kernels::QuantType::nf4, true);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = at::randn({3, 64}).to(dtype), bias = at::randn({40}).to(dtype);
+    kernels::Recording recording;
+    const at::Tensor y = kernels::linear(x, q, bias, dtype);
+    const auto plan = recording.finish();
+    INFO(recording.refused_by());
+    REQUIRE(plan);
+    x.neg_();
+    plan->run();
+    CHECK(y.equal(kernels::linear(x, q, bias, dtype)));
+  }
 }
 
 TEST_CASE("few rows times a packed weight") {
